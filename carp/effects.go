@@ -1,0 +1,219 @@
+package carp
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// State is the protocol state of an engine.
+//
+//	        link up                 takeover
+//	INIT ------------> BACKUP ------------------> MASTER
+//	 ^                  ^   ^                     |    |
+//	 |                  |   +----- yielding ------+    |
+//	 |        released  |                              | leaving
+//	 +------------- RELEASING <------------------------+
+//
+// A link that goes down leads from everywhere to INIT.
+type State uint8
+
+// The states. RELEASING is ours: the node leaves as master for good, its
+// addresses and resources are being let go, and adverts go on so that no other
+// node takes over before they are gone.
+const (
+	Init State = iota
+	Backup
+	Master
+	Releasing
+)
+
+var stateNames = [...]string{"INIT", "BACKUP", "MASTER", "RELEASING"}
+
+func (s State) String() string { return name(stateNames[:], int(s), "State") }
+
+// ParseState returns the state with the given name, in upper or lower case.
+func ParseState(s string) (State, error) {
+	for i, n := range stateNames {
+		if equalFold(n, s) {
+			return State(i), nil
+		}
+	}
+	return Init, fmt.Errorf("carp: unknown state %q: use INIT, BACKUP or MASTER", s)
+}
+
+// Reason says why a transition happened. Its names are part of the interface:
+// logs, metrics, events, status and the manual use the same words.
+type Reason uint8
+
+// The reasons.
+const (
+	ReasonNone           Reason = iota
+	ReasonLinkUp                // the interface can carry adverts: INIT to BACKUP
+	ReasonLinkDown              // the interface cannot carry adverts any more
+	ReasonTimedOut              // no advert for the master-down time
+	ReasonBetterMaster          // a master with a shorter interval was heard
+	ReasonTieLost               // a master with an equal interval and the lower address was heard
+	ReasonPreempting            // preempt is on and the master is slower than this node
+	ReasonWillTimeOut           // the master's interval is longer than the master-down time
+	ReasonBowOut                // the master said that it leaves
+	ReasonOperator              // asked for by state
+	ReasonHandover              // asked for by handover
+	ReasonNobodyTookOver        // handed over, and nobody took the role within two intervals
+	ReasonStopping              // this node stops
+	ReasonReleased              // addresses and resources are let go
+	ReasonReleaseFailed         // they could not be let go: no bow-out was sent
+	ReasonContested             // still master, though another master was heard
+	ReasonStalled               // nothing was sent for so long that another node may be master
+	ReasonFailed                // the address or a resource could not be taken
+	ReasonDenied                // the guard refused
+	ReasonReconfigured          // the configuration no longer allows the state
+)
+
+var reasonNames = [...]string{
+	"none", "link-up", "link-down", "master-timed-out", "better-master", "tie-lost", "preempting",
+	"master-will-time-out", "bow-out", "operator", "handover", "nobody-took-over", "stopping",
+	"released", "release-failed", "contested", "stalled", "failed", "denied", "reconfigured",
+}
+
+var reasonTexts = [...]string{
+	"",
+	"the interface is up",
+	"the interface is down",
+	"no advert from the master for the master-down time",
+	"a better master was heard",
+	"a master with the same interval and the lower address was heard",
+	"preempting a slower master",
+	"the master's interval is longer than the master-down time here",
+	"the master said that it leaves",
+	"asked for by an operator",
+	"handed over",
+	"handed over, but nobody took the role",
+	"this node stops",
+	"addresses and resources are let go",
+	"addresses or resources could not be let go, so no bow-out was sent",
+	"another master was heard and lost",
+	"this node stood still for so long that another may be master",
+	"the addresses or a resource could not be taken",
+	"the guard refused",
+	"the configuration changed",
+}
+
+func (r Reason) String() string { return name(reasonNames[:], int(r), "Reason") }
+
+// Text returns the reason as a clause for an operator.
+func (r Reason) Text() string { return name(reasonTexts[:], int(r), "Reason") }
+
+// Drop says why a packet was refused. Its names are part of the interface:
+// counters, logs, status and the manual use the same words.
+type Drop uint8
+
+// The drops, in the order of the checks.
+const (
+	Accepted        Drop = iota
+	DropFrame            // not a whole Ethernet frame with an IP packet of protocol 112, or a bad IP header checksum
+	DropTTL              // TTL or hop limit is not 255 (multicast only)
+	DropDestination      // unicast to a multicast group of ours, or the reverse
+	DropPeer             // from an address that is not among the unicast peers
+	DropLength           // shorter than a CARP header
+	DropChecksum         // the CARP checksum is wrong
+	DropVersion          // not version 2
+	DropVHID             // another vhid
+	DropFamily           // IPv6 advert and no IPv6 address here, or the reverse
+	DropHash             // the HMAC is wrong: another passphrase or address list
+	DropOwn              // our own packet came back
+	DropBowOut           // a bow-out of a master that is not followed
+	DropState            // authentic, but this node is in INIT
+	DropStalled          // authentic, but it woke a master that stood still; it yields first
+	DropOverflow         // the inbox was full: the oldest packet made room
+	numDrops
+)
+
+var dropNames = [...]string{
+	"accepted", "frame", "ttl", "destination", "peer", "length", "checksum", "version", "vhid",
+	"family", "hash", "own", "bow-out", "state", "stalled", "overflow",
+}
+
+func (d Drop) String() string { return name(dropNames[:], int(d), "Drop") }
+
+// Drops lists every drop, for metrics and manuals.
+func Drops() []Drop {
+	all := make([]Drop, 0, numDrops-1)
+	for d := Accepted + 1; d < numDrops; d++ {
+		all = append(all, d)
+	}
+	return all
+}
+
+// Reasons lists every reason, for metrics and manuals.
+func Reasons() []Reason {
+	all := make([]Reason, 0, len(reasonNames)-1)
+	for r := 1; r < len(reasonNames); r++ {
+		all = append(all, Reason(r))
+	}
+	return all
+}
+
+// Effects is what one input to an Engine asks of its caller. The zero value
+// asks for nothing. Send and Change point into the engine: they are valid until
+// its next call.
+type Effects struct {
+	Send     []Frame     // to be sent in this order, then reported by Sent or SendFailed
+	Change   *Transition // the state changed, or a master was contested
+	Permit   Permit      // a new permit; the zero value is none
+	Ask      bool        // ask the guard about Change.Epoch, answer by Granted or Denied
+	Announce bool        // still master, but say so again: gratuitous ARP and NA
+	Drop     Drop        // the packet was refused
+	Deadline Instant     // call Tick then, or earlier; always set from the engine's timers
+}
+
+// Transition is one change of state: the value of which log lines, metrics,
+// events and transcripts are made.
+type Transition struct {
+	VHID     uint8
+	From, To State
+	Reason   Reason
+	Peer     netip.Addr // the other master, if one was involved
+	Epoch    Epoch      // of the mastership that begins, goes on or ends; 0 if there was none
+	At       Instant
+}
+
+func (t Transition) String() string {
+	s := fmt.Sprintf("%v -> %v (%s", t.From, t.To, t.Reason.Text())
+	if t.Peer.IsValid() {
+		s += ", " + t.Peer.String()
+	}
+	return s + ")"
+}
+
+// Permit says until when this node may act as master. It is given after each
+// successful send and chosen so that the fastest backup cannot have taken over
+// before Until. Whoever adds, renews, restores or announces an address holds a
+// live permit, and leaves room for what cannot be undone at once: an address
+// with a kernel lifetime must be gone by Until, not merely no longer renewed.
+// The zero value permits nothing.
+type Permit struct {
+	Epoch Epoch
+	Until Instant
+}
+
+// Live reports whether the permit still holds at now.
+func (p Permit) Live(now Instant) bool { return p.Epoch != 0 && now < p.Until }
+
+func name(names []string, i int, kind string) string {
+	if i < len(names) {
+		return names[i]
+	}
+	return fmt.Sprintf("%s(%d)", kind, i)
+}
+
+func equalFold(a, b string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range len(a) {
+		if a[i]|0x20 != b[i]|0x20 {
+			return false
+		}
+	}
+	return true
+}

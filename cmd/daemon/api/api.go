@@ -1,0 +1,187 @@
+// Package api is the vocabulary of the control socket: the JSON that carpd
+// answers and carpctl prints. It holds types only and imports the standard
+// library alone, so that a client needs nothing else of the project.
+//
+// The socket speaks HTTP/1.1:
+//
+//	GET  /v1/status                     Status
+//	GET  /v1/events?since=SEQ&follow=1  one Event a line; with follow it does not end
+//	GET  /v1/explain?name=NAME          Explanation
+//	POST /v1/handover  NameRequest      Result, when somebody has taken over or nobody did
+//	POST /v1/resume    NameRequest      Result
+//	POST /v1/demote    DemoteRequest    Result
+//	POST /v1/state     StateRequest     Result
+//	POST /v1/reload    ReloadRequest    ReloadResult
+//
+// A refusal is status 409 (or 404 for an unknown name, 400 for a bad request)
+// with an Error as its body.
+package api
+
+import "time"
+
+// Status answers /v1/status.
+type Status struct {
+	Node        string        `json:"node"`
+	Version     string        `json:"version"`
+	Instances   []Instance    `json:"instances"`
+	Replication []any         `json:"replication"` // always empty until the replicator lands
+	Demotions   []Demotion    `json:"demotions,omitempty"`
+	Alarms      []Alarm       `json:"alarms,omitempty"`
+	Log         *LogStatus    `json:"log,omitempty"`
+	Config      *ConfigStatus `json:"config,omitempty"`
+}
+
+// Instance is one virtual router: a vhid on an interface.
+type Instance struct {
+	Name             string            `json:"name"`
+	Protocol         string            `json:"protocol"`
+	VHID             uint8             `json:"vhid"`
+	Interface        string            `json:"interface"`
+	State            string            `json:"state"` // INIT, BACKUP, MASTER or RELEASING
+	Since            time.Time         `json:"since"`
+	Reason           string            `json:"reason"`
+	Epoch            uint64            `json:"epoch"`
+	AdvBase          uint8             `json:"advbase"`
+	AdvSkew          uint8             `json:"advskew"`
+	EffectiveAdvSkew uint8             `json:"effective_advskew"`
+	Demotion         int               `json:"demotion"`
+	Demotions        []Demotion        `json:"demotions,omitempty"`
+	Preempt          bool              `json:"preempt"`
+	Master           *Master           `json:"master,omitempty"` // the other master last heard; absent if none is known
+	Addresses        []Address         `json:"addresses"`
+	Hooks            []Hook            `json:"hooks"`
+	Drops            map[string]uint64 `json:"drops"` // by the names of the manual, zero counters left out
+	Counters         Counters          `json:"counters"`
+	Lease            *Lease            `json:"lease,omitempty"`
+	Rolling          *time.Time        `json:"rolling_until,omitempty"` // both digests are in use until then
+	Alarms           []Alarm           `json:"alarms,omitempty"`
+}
+
+// Master is another node's role as heard on the wire.
+type Master struct {
+	Address     string `json:"address"`
+	AdvBase     uint8  `json:"advbase"`
+	AdvSkew     uint8  `json:"advskew"`
+	LastHeardMS int64  `json:"last_heard_ms"`
+}
+
+// Address is one of an instance's addresses.
+type Address struct {
+	Prefix  string `json:"prefix"`
+	Present bool   `json:"present"`
+}
+
+// Hook is one configured hook and its last run.
+type Hook struct {
+	Name  string `json:"name"`
+	Kind  string `json:"kind"`
+	Phase string `json:"phase"`
+	State string `json:"state"` // idle, running, ok, failed
+	Error string `json:"error,omitempty"`
+}
+
+// Counters are totals since the instance started.
+type Counters struct {
+	Received    uint64 `json:"received"`
+	Sent        uint64 `json:"sent"`
+	SendErrors  uint64 `json:"send_errors"`
+	Transitions uint64 `json:"transitions"`
+	Restored    uint64 `json:"addresses_restored"`
+}
+
+// Lease is the kernel lifetime of an instance's addresses.
+type Lease struct {
+	ValidMS  int64  `json:"valid_ms"`
+	RenewMS  int64  `json:"renew_ms"`
+	Promised bool   `json:"promised"` // gone before the fastest backup takes over
+	Note     string `json:"note"`
+}
+
+// Demotion is one owner's share of a demotion.
+type Demotion struct {
+	Owner  string `json:"owner"`
+	Target string `json:"target"` // "global", "group NAME" or an instance's name
+	Amount int    `json:"amount"`
+}
+
+// Alarm stands as long as its cause does.
+type Alarm struct {
+	Name  string    `json:"name"` // a fixed word, e.g. bad-hash
+	Text  string    `json:"text"` // what happened, where, what to do
+	Since time.Time `json:"since"`
+	Count uint64    `json:"count"`
+}
+
+// LogStatus says how the log sink keeps up.
+type LogStatus struct {
+	Dropped uint64 `json:"dropped"` // lines thrown away because the sink was slow or dead
+}
+
+// ConfigStatus says which configuration runs.
+type ConfigStatus struct {
+	File   string    `json:"file"`
+	Loaded time.Time `json:"loaded"`
+}
+
+// Event is one transition or alarm, numbered from 1 in the order it happened.
+type Event struct {
+	Seq      uint64    `json:"seq"`
+	Time     time.Time `json:"time"`
+	Instance string    `json:"instance,omitempty"`
+	Kind     string    `json:"kind"` // transition, alarm, alarm-end, address, hook, reload, demotion
+	From     string    `json:"from,omitempty"`
+	To       string    `json:"to,omitempty"`
+	Reason   string    `json:"reason,omitempty"`
+	Peer     string    `json:"peer,omitempty"`
+	Epoch    uint64    `json:"epoch,omitempty"`
+	Text     string    `json:"text"`
+}
+
+// Explanation answers /v1/explain: who is master and why, one sentence a line.
+type Explanation struct {
+	Name  string   `json:"name"`
+	State string   `json:"state"`
+	Lines []string `json:"lines"`
+}
+
+// NameRequest names an instance; an empty name means the only one.
+type NameRequest struct {
+	Name string `json:"name"`
+}
+
+// DemoteRequest sets one owner's demotion of an instance, a group, or (both
+// empty) the whole node. Amount 0 takes it back.
+type DemoteRequest struct {
+	Name   string `json:"name,omitempty"`
+	Group  string `json:"group,omitempty"`
+	Owner  string `json:"owner"` // default "operator"
+	Amount int    `json:"amount"`
+}
+
+// StateRequest asks for BACKUP or MASTER.
+type StateRequest struct {
+	Name  string `json:"name"`
+	State string `json:"state"`
+}
+
+// ReloadRequest asks to read the configuration file again.
+type ReloadRequest struct {
+	DryRun bool `json:"dry_run"`
+}
+
+// ReloadResult lists what a reload changed, or would change, one change a line.
+type ReloadResult struct {
+	Applied bool     `json:"applied"`
+	Changes []string `json:"changes"`
+}
+
+// Result answers a command that was done.
+type Result struct {
+	Text string `json:"text"`
+}
+
+// Error answers a command that was refused.
+type Error struct {
+	Error string `json:"error"`
+	Hint  string `json:"hint,omitempty"`
+}
