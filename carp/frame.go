@@ -1,0 +1,212 @@
+package carp
+
+import (
+	"encoding/binary"
+	"net/netip"
+)
+
+// Lengths and numbers of the layers around an advert: IEEE 802.3 and 802.1Q,
+// RFC 791, RFC 8200, and the IANA registry of protocol numbers.
+const (
+	etherLen   = 14
+	vlanTagLen = 4
+
+	etherIPv4 = 0x0800
+	etherVLAN = 0x8100
+	etherIPv6 = 0x86dd
+
+	ipv4Len       = 20
+	ipv4DF        = 0x4000
+	ipv4Fragment  = 0x3fff // more fragments, and the fragment offset
+	ipv4MaxLength = 0xffff
+	ipv6Len       = 40
+
+	protocolCARP = 112
+	protocolTTL  = 255
+
+	headerHopByHop    = 0
+	headerRouting     = 43
+	headerDestination = 60
+)
+
+// DecodeFrame cuts the Ethernet and IP headers off frame and fills in p, or
+// returns DropFrame and leaves p zero. It looks at lengths and at the IP header
+// checksum only; TTL, addresses and the payload are the engine's business.
+//
+// Accepted are IPv4 with any TOS, flags and options, and IPv6 with hop-by-hop,
+// destination and finished routing headers before protocol 112, as the BSD
+// kernels do; one 802.1Q tag is skipped. What follows the IP length (padding, a
+// trailer) is cut off. Fragments are refused: no implementation sends them, and
+// the first one alone would look like a short advert.
+//
+// p.Payload points into frame: copy it before frame is used again. p.At is left
+// zero. DecodeFrame does not allocate and keeps nothing.
+func DecodeFrame(frame []byte, p *Packet) Drop {
+	*p = Packet{}
+	if len(frame) < etherLen {
+		return DropFrame
+	}
+	etherType, rest := binary.BigEndian.Uint16(frame[12:]), frame[etherLen:]
+	if etherType == etherVLAN {
+		if len(rest) < vlanTagLen {
+			return DropFrame
+		}
+		etherType, rest = binary.BigEndian.Uint16(rest[2:]), rest[vlanTagLen:]
+	}
+	ok := false
+	switch etherType {
+	case etherIPv4:
+		ok = decodeIPv4(rest, p)
+	case etherIPv6:
+		ok = decodeIPv6(rest, p)
+	}
+	if !ok {
+		*p = Packet{}
+		return DropFrame
+	}
+	copy(p.SrcMAC[:], frame[6:12])
+	p.Broadcast = frame[0]&1 != 0
+	return Accepted
+}
+
+// decodeIPv4 fills in addresses, TTL and payload of an IPv4 packet (RFC 791).
+func decodeIPv4(b []byte, p *Packet) bool {
+	if len(b) < ipv4Len || b[0]>>4 != 4 {
+		return false
+	}
+	header, total := int(b[0]&0x0f)*4, int(binary.BigEndian.Uint16(b[2:]))
+	switch {
+	case header < ipv4Len || total < header || total > len(b):
+		return false
+	case b[9] != protocolCARP:
+		return false
+	case binary.BigEndian.Uint16(b[6:])&ipv4Fragment != 0:
+		return false
+	case headerSum(b[:header]) != 0:
+		return false
+	}
+	p.Src, p.Dst = netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20]))
+	p.TTL = b[8]
+	p.Payload = b[header:total:total]
+	return true
+}
+
+// decodeIPv6 fills in addresses, hop limit and payload of an IPv6 packet (RFC
+// 8200). A payload length of zero (a jumbogram) is refused, and so are
+// IPv4-mapped addresses: on the wire they only serve to confuse.
+func decodeIPv6(b []byte, p *Packet) bool {
+	if len(b) < ipv6Len || b[0]>>4 != 6 {
+		return false
+	}
+	total := ipv6Len + int(binary.BigEndian.Uint16(b[4:]))
+	if total == ipv6Len || total > len(b) {
+		return false
+	}
+	payload, ok := skipExtensions(b[6], b[ipv6Len:total:total])
+	if !ok {
+		return false
+	}
+	p.Src, p.Dst = netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40]))
+	if p.Src.Is4In6() || p.Dst.Is4In6() {
+		return false
+	}
+	p.TTL = b[7]
+	p.Payload = payload
+	return true
+}
+
+// skipExtensions follows the extension headers from one of type next at the
+// start of b, and returns what follows the last if that is protocol 112. Each
+// header takes at least eight bytes, so the length bounds the loop. A routing
+// header with segments left names another destination than this node.
+func skipExtensions(next byte, b []byte) ([]byte, bool) {
+	for next != protocolCARP {
+		switch next {
+		case headerHopByHop, headerDestination, headerRouting:
+		default:
+			return nil, false
+		}
+		if len(b) < 8 {
+			return nil, false
+		}
+		length := (int(b[1]) + 1) * 8
+		if length > len(b) || next == headerRouting && b[3] != 0 {
+			return nil, false
+		}
+		next, b = b[0], b[length:]
+	}
+	return b, true
+}
+
+// AppendFrame appends to dst the whole Ethernet frame of an advert to a
+// multicast group, without the frame check sequence and padding, and returns
+// the longer slice. The destination MAC is that of the group (RFC 1112, RFC
+// 2464). IPv4 has DF, TTL 255, tos and the identification ipid; IPv6 has hop
+// limit 255, traffic class tos and flow label 0. The source address is that of
+// the group's family in local, or the unspecified one if there is none.
+//
+// If f.Dst is no multicast group, or the payload is longer than an IPv4 packet
+// can carry, nothing is appended. AppendFrame does not allocate if dst has room.
+func AppendFrame(dst []byte, srcMAC MAC, local Local, f Frame, ipid uint16, tos uint8) []byte {
+	group := f.Dst.Unmap()
+	if !group.IsMulticast() || len(f.Payload) > ipv4MaxLength-ipv4Len {
+		return dst
+	}
+	if group.Is4() {
+		dst = appendIPv4(dst, srcMAC, local.IPv4.Unmap(), group, len(f.Payload), ipid, tos)
+	} else {
+		dst = appendIPv6(dst, srcMAC, local.IPv6, group, len(f.Payload), tos)
+	}
+	return append(dst, f.Payload...)
+}
+
+func appendIPv4(dst []byte, srcMAC MAC, src, group netip.Addr, payload int, ipid uint16, tos uint8) []byte {
+	to := group.As4()
+	dst = append(dst, 0x01, 0x00, 0x5e, to[1]&0x7f, to[2], to[3])
+	dst = append(dst, srcMAC[:]...)
+	dst = binary.BigEndian.AppendUint16(dst, etherIPv4)
+
+	start := len(dst)
+	dst = append(dst, 0x45, tos)
+	dst = binary.BigEndian.AppendUint16(dst, uint16(ipv4Len+payload))
+	dst = binary.BigEndian.AppendUint16(dst, ipid)
+	dst = binary.BigEndian.AppendUint16(dst, ipv4DF)
+	dst = append(dst, protocolTTL, protocolCARP, 0, 0)
+	from := [4]byte{}
+	if src.Is4() {
+		from = src.As4()
+	}
+	dst = append(dst, from[:]...)
+	dst = append(dst, to[:]...)
+	binary.BigEndian.PutUint16(dst[start+10:], headerSum(dst[start:]))
+	return dst
+}
+
+func appendIPv6(dst []byte, srcMAC MAC, src, group netip.Addr, payload int, tos uint8) []byte {
+	to := group.As16()
+	dst = append(dst, 0x33, 0x33, to[12], to[13], to[14], to[15])
+	dst = append(dst, srcMAC[:]...)
+	dst = binary.BigEndian.AppendUint16(dst, etherIPv6)
+
+	dst = binary.BigEndian.AppendUint32(dst, 6<<28|uint32(tos)<<20)
+	dst = binary.BigEndian.AppendUint16(dst, uint16(payload))
+	dst = append(dst, protocolCARP, protocolTTL)
+	from := [16]byte{}
+	if src.Is6() && !src.Is4In6() {
+		from = src.As16()
+	}
+	dst = append(dst, from[:]...)
+	return append(dst, to[:]...)
+}
+
+// headerSum is the Internet checksum (RFC 1071) of an IPv4 header, whose length
+// is even; over a header with its checksum in place it is zero.
+func headerSum(b []byte) uint16 {
+	var sum uint32
+	for ; len(b) >= 2; b = b[2:] {
+		sum += uint32(binary.BigEndian.Uint16(b))
+	}
+	sum = sum>>16 + sum&0xffff
+	sum += sum >> 16
+	return ^uint16(sum)
+}
