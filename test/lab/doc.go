@@ -14,8 +14,9 @@
 // # What is promised
 //
 //   - Nothing has a name outside: namespaces are anonymous, so any number of
-//     tests run at once, and a test that is killed with SIGKILL leaves nothing.
-//     Processes die with the test that started them.
+//     tests run at once, and a test that is killed with SIGKILL leaves nothing
+//     but what a process of a host had forked: that must end by itself then. In
+//     all other cases every process in a host's namespace is killed.
 //   - A host has one interface, eth0, and lo. Addresses are usable when Host
 //     returns: no duplicate detection, TX checksums computed in software (veth
 //     leaves them out otherwise).
