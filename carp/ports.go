@@ -96,7 +96,8 @@ type Link interface {
 // To both MASTER the mastership was contested: the handler announces again. For
 // a transition away from MASTER, the handler calls Speaker.Released as soon as
 // the addresses (and, for RELEASING, the resources) are gone; a return without
-// that counts as Released with the returned error.
+// that counts as Released with the returned error. RELEASING is followed by a
+// transition to BACKUP or INIT, which finds nothing left to do.
 type Handler interface {
 	Handle(ctx context.Context, t Transition) error
 }

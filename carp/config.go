@@ -1,0 +1,170 @@
+package carp
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Compat chooses whose rules are followed where implementations differ.
+type Compat uint8
+
+const (
+	// CompatNone is our own choice of rules, listed in docs/protocol.md. It works
+	// in one group with every other implementation.
+	CompatNone Compat = iota
+	// CompatBSD decides exactly as FreeBSD and NetBSD do, their weaknesses
+	// included: two equal masters both yield, nothing is said when yielding, a bow-out
+	// of anybody is obeyed at once, one master-down timer a family. On a planned
+	// stop it bows out, as NetBSD does.
+	CompatBSD
+)
+
+// Families says whether the two address families of a group share a fate.
+type Families uint8
+
+const (
+	// FamiliesShared keeps one master-down time: hearing the master on either
+	// family is hearing it.
+	FamiliesShared Families = iota
+	// FamiliesEach keeps one for each family, as the BSDs do.
+	FamiliesEach
+)
+
+// Limits and defaults. Those of the protocol are FreeBSD's (ip_carp.c).
+const (
+	MaxAdvBase       = 255
+	MaxAdvSkew       = 254
+	MaxDemotedSkew   = 240 // an effective advskew is never advertised as more (carp_prepare_ad)
+	MaxPassphrase    = 20  // bytes; the BSDs' ifconfig uses the first 19 of them
+	MaxAddresses     = 4096
+	MaxPeers         = 64
+	MaxRolling       = 3 // digests of earlier configurations that are still in use
+	DefaultGrace     = 100 * time.Millisecond
+	DefaultRoll      = 10 * time.Minute
+	sendErrorLimit   = 3   // FreeBSD carp_send_ad_error, CARP_SENDAD_MAX_ERRORS
+	sendErrorDemote  = 240 // net.inet.carp.senderr_demotion_factor
+	sendErrorHeal    = 30 * time.Second
+	failureHold      = 10 * time.Second // first hold after a failed takeover; doubles
+	failureHoldLimit = 10 * time.Minute
+	failureDemote    = 240
+)
+
+// Config describes one virtual router. The zero value of each field is its
+// default, but VHID and Addresses are required.
+type Config struct {
+	VHID       uint8        // 1 to 255
+	AdvBase    uint8        // seconds; 0 needs AdvSkew > 0 (OpenBSD)
+	AdvSkew    uint8        // 1/256 seconds, 0 to 254; above 240 it is sent as 240
+	Passphrase []byte       // HMAC-SHA1 key, at most 20 bytes; empty is a key of zeroes
+	Addresses  []netip.Addr // the shared addresses of both families, in any order
+	Peers      []netip.Addr // unicast peers; none: multicast
+
+	Preempt      bool          // take over from a slower master
+	PreemptDelay time.Duration // not within this time after the link came up
+	// PreemptGrace is how long the addresses stay down after preempting, for the
+	// old master to let go. It ends at the old master's farewell. 0: DefaultGrace;
+	// negative: none.
+	PreemptGrace time.Duration
+	StartupDelay time.Duration // hold INIT for this time after the engine's first link up
+
+	Compat   Compat
+	Families Families      // CompatBSD implies FamiliesEach
+	Roll     time.Duration // how long an old digest stays in use after a change; 0: DefaultRoll; negative: not at all
+	// Leased says that the addresses carry a kernel lifetime: the interval between
+	// adverts is then never longer than AdvBase, so that the lease can be renewed
+	// in time. The advertised values are unchanged.
+	Leased  bool
+	Guarded bool // Effects.Ask before the first permit of an epoch
+
+	NodeID uint8 // 1 to 255, 0 if none was given: part of the counter
+	// ClockOffset is what has to be added to an Instant to get the time since
+	// 2020-01-01 00:00 UTC: the group clock of which counters and epochs are made.
+	ClockOffset time.Duration
+	MinEpoch    Epoch         // the highest epoch known from earlier runs
+	Rand        func() uint64 // nil: math/rand/v2
+}
+
+// ErrConfig is wrapped by every error that Validate finds.
+var ErrConfig = errors.New("carp: bad configuration")
+
+// Validate reports all faults at once, joined, each wrapping ErrConfig.
+func (c *Config) Validate() error {
+	var faults []error
+	fault := func(format string, a ...any) {
+		faults = append(faults, fmt.Errorf("%w: "+format, append([]any{ErrConfig}, a...)...))
+	}
+	if c.VHID == 0 {
+		fault("vhid 0: use 1 to 255, the same on all nodes of the group")
+	}
+	if c.AdvSkew > MaxAdvSkew {
+		fault("advskew %d: use 0 to %d", c.AdvSkew, MaxAdvSkew)
+	}
+	if c.AdvBase == 0 && c.AdvSkew == 0 {
+		fault("advbase 0 with advskew 0: give an advskew, or an advbase of 1 or more")
+	}
+	if len(c.Passphrase) > MaxPassphrase {
+		fault("passphrase of %d bytes: at most %d are used by any implementation", len(c.Passphrase), MaxPassphrase)
+	}
+	if len(c.Addresses) == 0 {
+		fault("no addresses: a group needs at least one")
+	}
+	if len(c.Addresses) > MaxAddresses {
+		fault("%d addresses: at most %d", len(c.Addresses), MaxAddresses)
+	}
+	if len(c.Peers) > MaxPeers {
+		fault("%d peers: at most %d", len(c.Peers), MaxPeers)
+	}
+	for i, a := range c.Addresses {
+		if !a.IsValid() || a.IsUnspecified() || a.IsMulticast() {
+			fault("address %v: not an address that a host can have", a)
+		}
+		if slices.Contains(c.Addresses[:i], a) {
+			fault("address %v: given twice", a)
+		}
+	}
+	for _, p := range c.Peers {
+		if !p.IsValid() || p.IsUnspecified() || p.IsMulticast() {
+			fault("peer %v: not a unicast address", p)
+		}
+	}
+	return errors.Join(faults...)
+}
+
+func (c *Config) grace() time.Duration {
+	switch {
+	case c.Compat == CompatBSD || c.PreemptGrace < 0:
+		return 0
+	case c.PreemptGrace == 0:
+		return DefaultGrace
+	}
+	return c.PreemptGrace
+}
+
+func (c *Config) roll() time.Duration {
+	switch {
+	case c.Roll < 0:
+		return 0
+	case c.Roll == 0:
+		return DefaultRoll
+	}
+	return c.Roll
+}
+
+func (c *Config) random() uint64 {
+	if c.Rand != nil {
+		return c.Rand()
+	}
+	return rand.Uint64()
+}
+
+// has reports whether the group has an address of family f.
+func (c *Config) has(f Family) bool {
+	return slices.ContainsFunc(c.Addresses, func(a netip.Addr) bool { return FamilyOf(a) == f })
+}
+
+// timing is what the configuration alone would advertise.
+func (c *Config) timing() timing { return timing{c.AdvBase, c.AdvSkew} }

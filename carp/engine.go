@@ -1,0 +1,518 @@
+package carp
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// timer names one of the engine's deadlines. They fire in this order.
+type timer uint8
+
+const (
+	timerStart  timer = iota // the startup delay is over
+	timerHold                // a failed takeover may be tried again
+	timerHeal                // send errors are forgiven
+	timerRoll                // the oldest earlier digest goes out of use
+	timerGrace               // the old master had its time to let go
+	timerBowOut              // no better node took the role that was offered
+	timerDown                // the master is dead (shared, or IPv4)
+	timerDown6               // the same for IPv6 alone; FamiliesEach
+	timerAdvert              // the next advert is due
+	numTimers
+)
+
+// Owners of demotions that the engine makes itself.
+const (
+	OwnerSendErrors = "send-errors"
+	OwnerFailure    = "failed-takeover"
+	OwnerHandover   = "handover"
+)
+
+// Engine is the state machine of one vhid. It does no I/O and reads no clock; see
+// the package comment for what its caller owes it. It is not safe for concurrent
+// use. NewEngine makes one; it needs no closing.
+type Engine struct {
+	cfg   Config
+	local Local
+
+	state  State
+	since  Instant
+	reason Reason
+	timers [numTimers]Instant
+
+	up      bool    // the link carries adverts
+	upAt    Instant // since when
+	startAt Instant // end of the startup delay; 0 before the first link up
+	stopped bool    // resigned to INIT for good
+
+	secret  secret
+	rolling []secret // earlier digests still in use, oldest first
+	clock   uint64   // last group clock or BSD counter that was sent
+	heardBy bool     // CompatBSD: clock continues a counter that was heard
+	recent  [64]uint64
+	sent    int // how many counters went through recent
+
+	demotions map[string]int
+	demotion  int
+
+	heard [8]sighting // masters heard lately
+
+	epoch      Epoch
+	lastSent   Instant    // last successful send of this mastership, or its start
+	old        netip.Addr // the master preempted, while timerGrace runs,
+	oldCounter uint64     // and its advert: a second form of the same round is no farewell
+	lastHeard  uint64     // counter of the last authentic advert
+	asking     bool       // the guard has not answered yet
+	contested  Instant    // a contest that began earlier lasts until then
+
+	farewell bool   // owed once the addresses are gone
+	target   State  // where RELEASING leads
+	handing  bool   // takes the role back if nobody else does
+	outbid   bool   // RELEASING: another master is there, so no bow-out
+	held     timing // RELEASING: what is advertised until the end
+
+	errors, successes int // consecutive failed sends; successes since
+	failures          uint
+
+	counters Counters
+	drops    [numDrops]uint64
+
+	out    Effects
+	change Transition
+	frames []Frame
+	wire   []byte
+}
+
+// NewEngine returns an engine in INIT, or all faults of the configuration.
+func NewEngine(c Config) (*Engine, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	if c.Compat == CompatBSD {
+		c.Families = FamiliesEach
+	}
+	return &Engine{cfg: c, secret: newSecret(&c), demotions: map[string]int{}, epoch: c.MinEpoch}, nil
+}
+
+// begin starts an input. It reports true if the node stood still for so long that
+// another may be master by now: then it has yielded, and the input is not used.
+func (e *Engine) begin(now Instant) (stalled bool) {
+	e.out = Effects{}
+	e.frames, e.wire = e.frames[:0], e.wire[:0]
+	if e.state != Master && e.state != Releasing || now.Sub(e.lastSent) <= e.patience() {
+		return false
+	}
+	if e.state == Releasing {
+		e.outbid = true
+		e.disarm(timerAdvert)
+		return false
+	}
+	e.yield(now, ReasonStalled, netip.Addr{}, 0)
+	return true
+}
+
+// patience is how long a master may be without a successful send and still go on:
+// the fastest backup's master-down time less an interval, but never so little
+// that an advert which is just due counts as late.
+func (e *Engine) patience() time.Duration {
+	down, each := fastestDown(e.cfg.timing()), e.interval()
+	return max(down-each, (down+each)/2)
+}
+
+func (e *Engine) finish() Effects {
+	if len(e.frames) > 0 {
+		e.out.Send = e.frames
+	}
+	for _, at := range e.timers {
+		if at != 0 && (e.out.Deadline == 0 || at < e.out.Deadline) {
+			e.out.Deadline = at
+		}
+	}
+	return e.out
+}
+
+func (e *Engine) arm(t timer, at Instant) { e.timers[t] = at }
+func (e *Engine) disarm(t timer)          { e.timers[t] = 0 }
+
+// Tick fires the timers that are due. Calls before the deadline do nothing.
+func (e *Engine) Tick(now Instant) Effects {
+	if e.begin(now) {
+		return e.finish()
+	}
+	for t := timer(0); t < numTimers && e.out.Change == nil; t++ {
+		if at := e.timers[t]; at != 0 && at <= now {
+			e.disarm(t)
+			e.fire(now, t)
+		}
+	}
+	return e.finish()
+}
+
+func (e *Engine) fire(now Instant, t timer) {
+	switch t {
+	case timerStart:
+		e.start(now)
+	case timerHold:
+		e.setDemotion(now, OwnerFailure, 0)
+	case timerHeal:
+		e.heal(now)
+	case timerRoll:
+		e.rolling = e.rolling[1:]
+		e.armRoll()
+	case timerGrace:
+		e.permit()
+	case timerBowOut:
+		e.takeOver(now, ReasonBowOut, nil)
+	case timerDown, timerDown6:
+		if e.handing {
+			e.becomeMaster(now, ReasonNobodyTookOver, nil)
+			return
+		}
+		e.takeOver(now, ReasonTimedOut, nil)
+	case timerAdvert:
+		e.advertise(now)
+	}
+}
+
+// move is the one place where the state changes.
+func (e *Engine) move(now Instant, to State, why Reason, peer netip.Addr) {
+	e.change = Transition{VHID: e.cfg.VHID, From: e.state, To: to, Reason: why, Peer: peer, Epoch: e.epoch, At: now}
+	if e.state == Init || e.state == Backup && to != Master {
+		e.change.Epoch = 0 // no mastership is involved
+	}
+	e.state, e.since, e.reason = to, now, why
+	e.counters.Transitions++
+	e.out.Change = &e.change
+}
+
+// LinkUp tells that the interface carries adverts, and from which addresses; it
+// is called again when these change.
+func (e *Engine) LinkUp(now Instant, local Local) Effects {
+	stalled := e.begin(now)
+	e.local = local
+	if stalled || e.up {
+		return e.finish()
+	}
+	e.up, e.upAt = true, now
+	e.heal(now)
+	if e.startAt == 0 {
+		e.startAt = now.Add(e.cfg.StartupDelay)
+	}
+	if e.startAt > now {
+		e.arm(timerStart, e.startAt)
+	} else {
+		e.start(now)
+	}
+	return e.finish()
+}
+
+// LinkDown tells that the interface is down or gone: INIT from every state.
+func (e *Engine) LinkDown(now Instant) Effects {
+	e.begin(now)
+	e.up = false
+	e.disarm(timerStart)
+	if e.state != Init {
+		e.toInit(now, ReasonLinkDown)
+	}
+	return e.finish()
+}
+
+func (e *Engine) toInit(now Instant, why Reason) {
+	for _, t := range []timer{timerGrace, timerBowOut, timerDown, timerDown6, timerAdvert} {
+		e.disarm(t)
+	}
+	e.farewell, e.handing, e.asking = false, false, false
+	e.heard = [len(e.heard)]sighting{}
+	e.move(now, Init, why, netip.Addr{})
+}
+
+// start leaves INIT for BACKUP: never for MASTER, whatever the configuration
+// (FreeBSD carp_setrun).
+func (e *Engine) start(now Instant) {
+	if e.state == Init && e.up && !e.stopped {
+		e.toBackup(now, ReasonLinkUp, netip.Addr{}, masterDown(e.cfg.timing(), timing{}))
+	}
+}
+
+// toBackup enters BACKUP and waits for an advert for at most wait.
+func (e *Engine) toBackup(now Instant, why Reason, peer netip.Addr, wait time.Duration) {
+	e.disarm(timerAdvert)
+	e.disarm(timerGrace)
+	e.asking = false
+	e.move(now, Backup, why, peer)
+	if e.cfg.Families == FamiliesShared || e.cfg.has(IPv4) {
+		e.arm(timerDown, now.Add(wait))
+	}
+	if e.cfg.Families == FamiliesEach && e.cfg.has(IPv6) {
+		e.arm(timerDown6, now.Add(wait))
+	}
+}
+
+// takeOver becomes master unless a failed takeover still holds the node back.
+func (e *Engine) takeOver(now Instant, why Reason, p *Packet) {
+	if e.timers[timerHold] == 0 {
+		e.becomeMaster(now, why, p)
+		return
+	}
+	e.arm(timerDown, max(e.timers[timerHold], now.Add(masterDown(e.cfg.timing(), timing{}))))
+}
+
+// becomeMaster claims the role and says so. p is the advert of a living master
+// that this node takes over from, or nil.
+func (e *Engine) becomeMaster(now Instant, why Reason, p *Packet) {
+	e.newEpoch(now)
+	var peer netip.Addr
+	if p != nil {
+		peer = p.Src
+	}
+	e.disarm(timerDown)
+	e.disarm(timerDown6)
+	e.disarm(timerBowOut)
+	e.farewell, e.handing, e.contested = false, false, 0
+	e.lastSent = now
+	e.move(now, Master, why, peer)
+	if grace := e.cfg.grace(); p != nil && grace > 0 {
+		e.old, e.oldCounter = peer, e.lastHeard
+		e.arm(timerGrace, now.Add(grace))
+	}
+	e.asking = e.cfg.Guarded
+	e.out.Ask = e.asking
+	e.advertise(now)
+	if e.cfg.Compat == CompatBSD { // the first interval has the configured skew (carp_setrun)
+		e.arm(timerAdvert, now.Add(e.cfg.timing().interval()))
+	}
+}
+
+// newEpoch makes the epoch greater than all that this node knows, and at least
+// the group clock, so that of two nodes the later mastership has the greater.
+func (e *Engine) newEpoch(now Instant) {
+	e.epoch = max(e.epoch, Epoch(e.groupClock(now))) + 1
+}
+
+// yield leaves the role to another master, heard or feared. The farewell that
+// follows, when the addresses are gone, makes the winner announce again.
+func (e *Engine) yield(now Instant, why Reason, peer netip.Addr, extra time.Duration) {
+	e.farewell = e.cfg.Compat != CompatBSD
+	e.toBackup(now, why, peer, masterDown(e.cfg.timing(), timing{})+extra)
+}
+
+// Resign leaves the role for good: to INIT when the node stops, to BACKUP for a
+// handover, which takes the role back if nobody has taken it within two
+// intervals. A master goes to RELEASING until Released; adverts go on meanwhile.
+func (e *Engine) Resign(now Instant, to State, why Reason) Effects {
+	if e.begin(now) && to != Init {
+		return e.finish()
+	}
+	if to == Init {
+		e.stopped = true
+		e.disarm(timerStart)
+	}
+	switch {
+	case e.state == Master:
+		e.release(now, to, why)
+	case e.state == Releasing:
+		e.target, e.handing = to, e.handing && to == Backup
+	case e.state == Backup && to == Init && e.out.Change == nil:
+		e.toInit(now, why)
+	}
+	return e.finish()
+}
+
+func (e *Engine) release(now Instant, to State, why Reason) {
+	e.target, e.handing, e.outbid = to, why == ReasonHandover, false
+	e.held = e.timing()
+	e.disarm(timerGrace)
+	e.asking = false
+	e.move(now, Releasing, why, netip.Addr{})
+}
+
+// Released tells that addresses and resources are gone after a transition away
+// from MASTER, or with an error that they could not be let go. It is the moment
+// of the bow-out, or of the farewell after yielding; after an error neither is
+// sent, since nobody must be called in while the address may still be here.
+func (e *Engine) Released(now Instant, err error) Effects {
+	e.begin(now)
+	switch {
+	case e.state == Releasing:
+		e.bow(now, err)
+	case e.state == Backup && e.farewell:
+		e.farewell = false
+		if err == nil {
+			e.emit(now, e.timing())
+		}
+	}
+	return e.finish()
+}
+
+func (e *Engine) bow(now Instant, err error) {
+	why := ReasonReleased
+	if err != nil {
+		why = ReasonReleaseFailed
+	} else if !e.outbid {
+		e.emit(now, timing{bowOut, bowOut})
+	}
+	if e.target == Init {
+		e.toInit(now, why)
+		return
+	}
+	wait := masterDown(e.cfg.timing(), timing{})
+	e.handing = e.handing && err == nil && !e.outbid
+	if e.handing {
+		wait = 2 * e.cfg.timing().interval()
+	}
+	e.toBackup(now, why, netip.Addr{}, wait)
+}
+
+// Failed tells that the addresses or a resource could not be taken for this
+// epoch, and that what was done is undone. The node bows out and is demoted and
+// held back, longer each time.
+func (e *Engine) Failed(now Instant, epoch Epoch) Effects {
+	if e.begin(now) || e.state != Master || epoch != e.epoch {
+		return e.finish()
+	}
+	e.giveUp(now, ReasonFailed)
+	return e.finish()
+}
+
+func (e *Engine) giveUp(now Instant, why Reason) {
+	hold := min(failureHold<<min(e.failures, 8), failureHoldLimit)
+	e.failures++
+	e.emit(now, timing{bowOut, bowOut})
+	e.toBackup(now, why, netip.Addr{}, max(hold, masterDown(e.cfg.timing(), timing{})))
+	e.arm(timerHold, now.Add(hold))
+	e.setDemotion(now, OwnerFailure, failureDemote)
+}
+
+// Granted tells that the guard has agreed to this epoch.
+func (e *Engine) Granted(now Instant, epoch Epoch) Effects {
+	if !e.begin(now) && e.state == Master && e.asking && epoch == e.epoch {
+		e.asking = false
+		e.permit()
+	}
+	return e.finish()
+}
+
+// Denied tells that the guard has refused this epoch.
+func (e *Engine) Denied(now Instant, epoch Epoch) Effects {
+	if !e.begin(now) && e.state == Master && e.asking && epoch == e.epoch {
+		e.giveUp(now, ReasonDenied)
+	}
+	return e.finish()
+}
+
+// SetState is an operator's wish. MASTER takes the role at once and loses it to
+// the next better advert; BACKUP lets go, bows out and, alone on the wire, is
+// master again after the master-down time. In INIT, and where the state is
+// already as wished, nothing happens (FreeBSD carp_ioctl_set).
+func (e *Engine) SetState(now Instant, to State) Effects {
+	if e.begin(now) {
+		return e.finish()
+	}
+	switch {
+	case e.state == Backup && to == Master:
+		e.becomeMaster(now, ReasonOperator, e.livingMaster(now))
+	case e.state == Master && to == Backup && e.cfg.Compat == CompatBSD:
+		e.toBackup(now, ReasonOperator, netip.Addr{}, masterDown(e.cfg.timing(), timing{}))
+	case e.state == Master && to == Backup:
+		e.release(now, Backup, ReasonOperator)
+	}
+	return e.finish()
+}
+
+// Demote sets one owner's demotion, in units of advskew; 0 takes it back. It may
+// be negative. A master says so at once; nothing else happens.
+func (e *Engine) Demote(now Instant, owner string, amount int) Effects {
+	if !e.begin(now) {
+		e.setDemotion(now, owner, amount)
+	}
+	return e.finish()
+}
+
+func (e *Engine) setDemotion(now Instant, owner string, amount int) {
+	before := e.demotion
+	e.demotion += amount - e.demotions[owner]
+	if amount == 0 {
+		delete(e.demotions, owner)
+	} else {
+		e.demotions[owner] = amount
+	}
+	if e.state == Master && e.demotion != before && e.out.Change == nil {
+		e.advertise(now)
+	}
+}
+
+// Reconfigure changes everything but VHID and NodeID of a running engine. The
+// state stays. After a change of passphrase or addresses the earlier digest stays
+// in use for Config.Roll beside the new one: a master sends each advert under
+// both, and either is accepted. On an error nothing is changed.
+func (e *Engine) Reconfigure(now Instant, c Config) (Effects, error) {
+	if err := c.Validate(); err != nil {
+		return Effects{}, err
+	}
+	if c.VHID != e.cfg.VHID || c.NodeID != e.cfg.NodeID {
+		return Effects{}, fmt.Errorf("%w: vhid or node id of a running instance changed: remove it and add it anew", ErrConfig)
+	}
+	if c.Compat == CompatBSD {
+		c.Families = FamiliesEach
+	}
+	if err := e.roll(now, &c); err != nil {
+		return Effects{}, err
+	}
+	stalled := e.begin(now)
+	timingChanged := c.timing() != e.cfg.timing()
+	familiesChanged := c.Families != e.cfg.Families || c.has(IPv4) != e.cfg.has(IPv4) || c.has(IPv6) != e.cfg.has(IPv6)
+	e.cfg = c
+	switch {
+	case stalled:
+	case e.state == Backup && familiesChanged:
+		wait := now.Add(masterDown(c.timing(), timing{}))
+		for _, t := range []timer{timerDown, timerDown6} {
+			e.disarm(t)
+		}
+		if c.Families == FamiliesShared || c.has(IPv4) {
+			e.arm(timerDown, wait)
+		}
+		if c.Families == FamiliesEach && c.has(IPv6) {
+			e.arm(timerDown6, wait)
+		}
+	case e.state == Master && (timingChanged || familiesChanged || len(e.rolling) > 0):
+		e.advertise(now)
+	}
+	return e.finish(), nil
+}
+
+// roll makes the digest of c the present one and keeps the one before.
+func (e *Engine) roll(now Instant, c *Config) error {
+	next := newSecret(c)
+	mark := next.send.Sum(0)
+	if e.secret.send.Sum(0) == mark {
+		e.secret = next // the same digest, perhaps with another second form
+		return nil
+	}
+	kept := make([]secret, 0, MaxRolling)
+	for _, s := range append(e.rolling, e.secret) {
+		if s.until == 0 {
+			s.until = now.Add(c.roll())
+		}
+		if s.until > now && s.send.Sum(0) != mark {
+			kept = append(kept, s)
+		}
+	}
+	if len(kept) > MaxRolling {
+		return fmt.Errorf("%w: addresses or passphrase changed more than %d times within the roll of %v: wait for its end",
+			ErrConfig, MaxRolling, c.roll())
+	}
+	e.secret, e.rolling = next, kept
+	e.armRoll()
+	return nil
+}
+
+// armRoll relies on rolling being in order of age; a shorter Config.Roll of a
+// later change may end later ones first, which then go with the oldest.
+func (e *Engine) armRoll() {
+	e.disarm(timerRoll)
+	if len(e.rolling) > 0 {
+		e.arm(timerRoll, e.rolling[0].until)
+	}
+}

@@ -1,0 +1,159 @@
+package carp
+
+import (
+	"net/netip"
+	"time"
+)
+
+// timing is what this node advertises and is compared by.
+func (e *Engine) timing() timing {
+	return timing{e.cfg.AdvBase, effectiveSkew(e.cfg.AdvSkew, e.demotion)}
+}
+
+// interval is how far apart this node's adverts are as a master. Under a lease it
+// is never longer than advbase; an earlier advert harms nobody.
+func (e *Engine) interval() time.Duration {
+	each := e.timing().interval()
+	if e.cfg.Leased && e.cfg.AdvBase > 0 {
+		each = min(each, time.Duration(e.cfg.AdvBase)*time.Second)
+	}
+	return each
+}
+
+// advertise sends a round of adverts and schedules the next. A node that is
+// letting go repeats what it said last as a master, so that a demotion meanwhile
+// calls nobody in early.
+func (e *Engine) advertise(now Instant) {
+	t := e.timing()
+	if e.state == Releasing {
+		t = e.held
+	}
+	e.emit(now, t)
+	e.arm(timerAdvert, now.Add(e.interval()))
+}
+
+// emit makes the frames of one round: each family (IPv4 first) or each peer,
+// under the present digest and those still rolling. One counter serves the round.
+func (e *Engine) emit(now Instant, t timing) {
+	counter := e.nextCounter(now, t)
+	e.emitUnder(&e.secret, t, counter)
+	for i := range e.rolling {
+		e.emitUnder(&e.rolling[i], t, counter)
+	}
+}
+
+func (e *Engine) emitUnder(s *secret, t timing, counter uint64) {
+	a := NewAdvert(e.cfg.VHID, t.base, t.skew)
+	a.Counter = counter
+	a.Digest = s.send.Sum(counter)
+	start := len(e.wire)
+	e.wire = a.Append(e.wire)
+	payload := e.wire[start:len(e.wire):len(e.wire)]
+	for _, p := range e.cfg.Peers {
+		e.frame(p, payload)
+	}
+	if len(e.cfg.Peers) > 0 {
+		return
+	}
+	for _, f := range []Family{IPv4, IPv6} {
+		if e.cfg.has(f) {
+			e.frame(Group(f), payload)
+		}
+	}
+}
+
+func (e *Engine) frame(dst netip.Addr, payload []byte) {
+	e.frames = append(e.frames, Frame{VHID: e.cfg.VHID, Dst: dst, Payload: payload})
+}
+
+// groupClock is the milliseconds since 2020-01-01 by BOOTTIME plus an offset.
+func (e *Engine) groupClock(now Instant) uint64 {
+	return uint64(max(now.Add(e.cfg.ClockOffset), 0)) / uint64(time.Millisecond)
+}
+
+// nextCounter is 40 bits of group clock, 8 of node id, advbase and advskew: the
+// eight bytes that every other implementation carries unread, and that the HMAC
+// covers while it leaves the timing fields open. With CompatBSD it is random until
+// an advert was heard, then that counter plus one (carp_prepare_ad).
+func (e *Engine) nextCounter(now Instant, t timing) uint64 {
+	var counter uint64
+	switch {
+	case e.cfg.Compat != CompatBSD:
+		e.clock = max(e.groupClock(now), e.clock+1)
+		counter = e.clock<<24 | uint64(e.cfg.NodeID)<<16 | uint64(t.base)<<8 | uint64(t.skew)
+	case e.heardBy:
+		e.clock++
+		counter = e.clock
+	default:
+		counter = e.cfg.random()
+	}
+	e.recent[e.sent%len(e.recent)] = counter
+	e.sent++
+	return counter
+}
+
+// isOwn reports whether counter is one of the last that this engine sent.
+func (e *Engine) isOwn(counter uint64) bool {
+	for _, c := range e.recent[:min(e.sent, len(e.recent))] {
+		if c == counter {
+			return true
+		}
+	}
+	return false
+}
+
+// permit renews the right to act as master, counted from the last successful
+// send: the fastest backup cannot have taken over before it ends.
+func (e *Engine) permit() {
+	if e.state == Master && e.timers[timerGrace] == 0 && !e.asking {
+		e.out.Permit = Permit{Epoch: e.epoch, Until: e.lastSent.Add(fastestDown(e.cfg.timing()))}
+	}
+}
+
+// Sent tells that the frames of the last Effects went out. at is an instant from
+// before the first of them was sent, since a backup counts from when it hears.
+func (e *Engine) Sent(at Instant) Effects {
+	e.out = Effects{}
+	e.frames = e.frames[:0]
+	e.counters.Sent++
+	if e.errors > 0 {
+		if e.successes++; e.successes >= sendErrorLimit || e.errors < sendErrorLimit {
+			e.heal(at)
+		}
+	}
+	if e.state == Master || e.state == Releasing {
+		e.lastSent = max(e.lastSent, at)
+		if e.failures > 0 && at.Sub(e.since) > failureHold {
+			e.failures = 0
+		}
+		e.permit()
+	}
+	return e.finish()
+}
+
+// SendFailed tells that none of the frames of the last Effects went out. The third
+// failure in a row demotes the node, so that a peer which can send takes over
+// (FreeBSD carp_send_ad_error). It is forgiven after three successes, at a link
+// up, or after 30 s without another failure: a node that lost the role because of
+// it sends nothing, and would otherwise stay demoted for ever.
+func (e *Engine) SendFailed(now Instant) Effects {
+	if e.begin(now) {
+		return e.finish()
+	}
+	e.counters.SendErrors++
+	e.errors++
+	e.successes = 0
+	if e.errors >= sendErrorLimit {
+		e.arm(timerHeal, now.Add(sendErrorHeal))
+		if e.demotions[OwnerSendErrors] == 0 {
+			e.setDemotion(now, OwnerSendErrors, sendErrorDemote)
+		}
+	}
+	return e.finish()
+}
+
+func (e *Engine) heal(now Instant) {
+	e.errors, e.successes = 0, 0
+	e.disarm(timerHeal)
+	e.setDemotion(now, OwnerSendErrors, 0)
+}

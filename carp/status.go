@@ -1,0 +1,78 @@
+package carp
+
+import (
+	"maps"
+	"net/netip"
+	"time"
+)
+
+// Counters are totals since the engine was made.
+type Counters struct {
+	Received    uint64 // authentic adverts
+	Sent        uint64 // rounds sent
+	SendErrors  uint64 // rounds of which nothing went out
+	Transitions uint64
+}
+
+// Sighting is another master as last heard.
+type Sighting struct {
+	Address          netip.Addr
+	AdvBase, AdvSkew uint8
+	At               Instant
+}
+
+// Status is a copy of what an engine knows. It shares nothing with it.
+type Status struct {
+	State            State
+	Since            Instant
+	Reason           Reason // of the last transition
+	Epoch            Epoch  // of the present or last mastership
+	AdvBase, AdvSkew uint8
+	EffectiveAdvSkew uint8
+	Demotion         int
+	Demotions        map[string]int // by owner
+	Master           Sighting       // the best other master within the master-down time; zero if none
+	LinkUp           bool
+	Local            Local
+	MasterDown       time.Duration // this node's own
+	Deadline         Instant       // when a silent master is taken over from; 0 outside BACKUP
+	RollingUntil     Instant       // two digests are in use until then; 0 if not
+	HeldUntil        Instant       // after a failed takeover; 0 if not
+	SendErrors       int           // consecutive
+	Counters         Counters
+	Drops            map[Drop]uint64 // without those that are zero
+}
+
+// Status reports the engine's state at now.
+func (e *Engine) Status(now Instant) Status {
+	s := Status{
+		State: e.state, Since: e.since, Reason: e.reason, Epoch: e.epoch,
+		AdvBase: e.cfg.AdvBase, AdvSkew: e.cfg.AdvSkew, EffectiveAdvSkew: e.timing().skew,
+		Demotion: e.demotion, Demotions: maps.Clone(e.demotions),
+		LinkUp: e.up, Local: e.local,
+		MasterDown: masterDown(e.cfg.timing(), timing{}),
+		HeldUntil:  e.timers[timerHold],
+		SendErrors: e.errors,
+		Counters:   e.counters,
+		Drops:      map[Drop]uint64{},
+	}
+	if e.state == Backup {
+		s.Deadline = e.timers[timerDown]
+	}
+	if n := len(e.rolling); n > 0 {
+		s.RollingUntil = e.rolling[n-1].until
+	}
+	for d, n := range e.drops {
+		if n > 0 {
+			s.Drops[Drop(d)] = n
+		}
+	}
+	for i := range e.heard {
+		h := &e.heard[i]
+		best := timing{s.Master.AdvBase, s.Master.AdvSkew}
+		if e.fresh(now, h) && (s.Master.At == 0 || h.timing.units() < best.units()) {
+			s.Master = Sighting{h.src, h.timing.base, h.timing.skew, h.at}
+		}
+	}
+	return s
+}
