@@ -1,0 +1,110 @@
+package exec
+
+import (
+	"bufio"
+	"context"
+	"os"
+	osexec "os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/carpd/carpd/hooks"
+	"github.com/carpd/carpd/hooks/hookstest"
+)
+
+// daemonEnv tells the test binary to be a daemon that runs the named program.
+const daemonEnv = "CARPD_TEST_EXEC_DAEMON"
+
+func TestMain(m *testing.M) {
+	if path := os.Getenv(daemonEnv); path != "" {
+		h, err := New(Config{Command: []string{path}})
+		if err == nil {
+			err = h.Run(context.Background(), hookstest.SampleEvent(hooks.AfterUp))
+		}
+		os.Stderr.WriteString(err.Error())
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+func TestProgramDiesWithTheDaemon(t *testing.T) {
+	path := script(t, "echo $$ >self.tmp; mv self.tmp self; exec sleep 100")
+	daemon := osexec.Command("/proc/self/exe")
+	daemon.Env = append(os.Environ(), daemonEnv+"="+path)
+	if err := daemon.Start(); err != nil {
+		t.Fatal(err)
+	}
+	within(t, "the program to run", func() bool {
+		_, err := os.Stat(filepath.Join(filepath.Dir(path), "self"))
+		return err == nil
+	})
+	if !alive(t, path, "self") {
+		t.Error("the program does not run")
+	}
+	if err := daemon.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	daemon.Wait()
+	within(t, "the program to die", func() bool { return !alive(t, path, "self") })
+}
+
+// The kernel sends PDEATHSIG when the thread that forked ends. A daemon whose
+// threads come and go must not kill its hooks by that.
+func TestProgramOutlivesOtherThreadsOfTheDaemon(t *testing.T) {
+	path := script(t, "read line <wait; exit 0")
+	fifo := filepath.Join(filepath.Dir(path), "wait")
+	must(t, syscall.Mkfifo(fifo, 0o600))
+	done := make(chan error, 1)
+	go func() {
+		_, err := run(t, t.Context(), open(t, Config{Command: []string{path}}), time.Minute)
+		done <- err
+	}()
+	w, err := os.OpenFile(fifo, os.O_WRONLY, 0) // returns when the program reads
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	var all sync.WaitGroup
+	for range 100 {
+		all.Go(func() { runtime.LockOSThread() }) // ends its thread
+	}
+	all.Wait()
+	runtime.Gosched()
+	if _, err := w.WriteString("go\n"); err != nil {
+		t.Error(err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestUmaskOfTheDaemonStaysAsItIs(t *testing.T) {
+	before := umasks(t)
+	if _, err := run(t, t.Context(), open(t, Config{Command: []string{"/bin/true"}}), time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	if after := umasks(t); after != before {
+		t.Errorf("umask was %s and is %s", before, after)
+	}
+}
+
+func umasks(t *testing.T) string {
+	t.Helper()
+	f, err := os.Open("/proc/self/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for s := bufio.NewScanner(f); s.Scan(); {
+		if u, ok := strings.CutPrefix(s.Text(), "Umask:"); ok {
+			return strings.TrimSpace(u)
+		}
+	}
+	t.Fatal("no Umask in /proc/self/status")
+	return ""
+}

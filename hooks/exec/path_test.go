@@ -1,0 +1,229 @@
+package exec
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/carpd/carpd/hooks"
+	"github.com/carpd/carpd/hooks/hookstest"
+)
+
+// tree makes dir/sub/hook.sh, all of it acceptable.
+func tree(t *testing.T) (dir, program string) {
+	t.Helper()
+	dir = safeDir(t)
+	if err := os.Mkdir(filepath.Join(dir, "sub"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	program = filepath.Join(dir, "sub", "hook.sh")
+	if err := os.WriteFile(program, []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []string{program, filepath.Dir(program)} {
+		if err := os.Chmod(p, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir, program
+}
+
+func TestPathThatOthersCouldChangeIsRefusedWithTheCommandThatHelps(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		harm func(t *testing.T, dir, program string) (path string)
+		want string // with DIR for the directory
+	}{
+		{"good", func(_ *testing.T, _, p string) string { return p }, ""},
+		{"directory-writable-by-group", func(t *testing.T, dir, p string) string {
+			must(t, os.Chmod(filepath.Join(dir, "sub"), 0o775))
+			return p
+		}, "directory DIR/sub is writable by group or others (mode 0775), who could replace the program: chmod go-w DIR/sub"},
+		{"parent-writable-by-others", func(t *testing.T, dir, p string) string {
+			must(t, os.Chmod(dir, 0o757))
+			return p
+		}, "directory DIR is writable by group or others (mode 0757)"},
+		{"sticky-directory-of-ours", func(t *testing.T, dir, p string) string {
+			must(t, os.Chmod(dir, 0o777|os.ModeSticky))
+			if os.Geteuid() == 0 {
+				giveAway(t, dir)
+			}
+			return p
+		}, "directory DIR "},
+		{"program-writable", func(t *testing.T, _, p string) string {
+			must(t, os.Chmod(p, 0o766))
+			return p
+		}, "file DIR/sub/hook.sh is writable by group or others (mode 0766)"},
+		{"not-executable", func(t *testing.T, _, p string) string {
+			must(t, os.Chmod(p, 0o600))
+			return p
+		}, "not executable: chmod +x DIR/sub/hook.sh"},
+		{"missing", func(_ *testing.T, _, p string) string { return p + "x" }, "DIR/sub/hook.shx does not exist"},
+		{"directory", func(_ *testing.T, _, p string) string { return filepath.Dir(p) }, "DIR/sub is no regular file"},
+		{"good-link", func(t *testing.T, dir, p string) string {
+			must(t, os.Symlink("sub/hook.sh", filepath.Join(dir, "link")))
+			return filepath.Join(dir, "link")
+		}, ""},
+		{"link-into-a-writable-directory", func(t *testing.T, dir, p string) string {
+			must(t, os.Chmod(filepath.Join(dir, "sub"), 0o777))
+			must(t, os.Symlink(p, filepath.Join(dir, "link")))
+			return filepath.Join(dir, "link")
+		}, "directory DIR/sub is writable"},
+		{"link-through-a-writable-directory", func(t *testing.T, dir, p string) string {
+			open := filepath.Join(dir, "open")
+			must(t, os.Mkdir(open, 0o755))
+			must(t, os.Chmod(open, 0o777))
+			must(t, os.Symlink(p, filepath.Join(open, "second")))
+			must(t, os.Symlink(filepath.Join(open, "second"), filepath.Join(dir, "first")))
+			return filepath.Join(dir, "first")
+		}, "directory DIR/open is writable"},
+		{"links-in-a-circle", func(t *testing.T, dir, p string) string {
+			must(t, os.Symlink("b", filepath.Join(dir, "a")))
+			must(t, os.Symlink("a", filepath.Join(dir, "b")))
+			return filepath.Join(dir, "a")
+		}, "too many symbolic links"},
+		{"dots-behind-a-link", func(t *testing.T, dir, p string) string {
+			must(t, os.Symlink("sub", filepath.Join(dir, "s")))
+			return dir + "/s/../sub/hook.sh"
+		}, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			dir, program := tree(t)
+			_, err := New(Config{Command: []string{tc.harm(t, dir, program)}})
+			want := strings.ReplaceAll(tc.want, "DIR", dir)
+			switch {
+			case want == "" && err != nil:
+				t.Errorf("refused: %v", err)
+			case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
+				t.Errorf("got  %v\nwant %s", err, want)
+			}
+		})
+	}
+}
+
+func TestForeignOwnerIsRefusedUnlessTheProgramRunsAsThatUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give files away")
+	}
+	_, program := tree(t)
+	giveAway(t, program)
+	if err := checkPath(program, []uint32{0}); err == nil || !strings.Contains(err.Error(), "belongs to user id 65534") ||
+		!strings.Contains(err.Error(), "chown root "+program) {
+		t.Errorf("got %v", err)
+	}
+	if err := checkPath(program, []uint32{0, 65534}); err != nil {
+		t.Errorf("refused: %v", err)
+	}
+}
+
+func TestPathIsCheckedAgainBeforeEachRun(t *testing.T) {
+	dir, program := tree(t)
+	h := open(t, Config{Command: []string{program}})
+	if err := h.Run(t.Context(), hookstest.SampleEvent(hooks.AfterUp)); err != nil {
+		t.Fatal(err)
+	}
+	must(t, os.Chmod(filepath.Join(dir, "sub"), 0o777))
+	if err := h.Run(t.Context(), hookstest.SampleEvent(hooks.AfterUp)); err == nil || !strings.Contains(err.Error(), "chmod go-w") {
+		t.Errorf("ran from a directory that anybody may write to: %v", err)
+	}
+}
+
+func TestProgramRunsAsTheConfiguredUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can become another user")
+	}
+	if len(unmappedOwners()) > 0 {
+		t.Skip("there are no other users in this user namespace")
+	}
+	log, err := run(t, t.Context(), open(t, Config{Command: []string{"/usr/bin/id"}, User: "nobody"}), time.Minute)
+	if err != nil || !strings.Contains(log, "(nobody)") || strings.Contains(log, "(root)") {
+		t.Errorf("%v\n%s", err, log)
+	}
+}
+
+func TestConfigurationThatCannotWorkIsRefusedWithAllItsFaults(t *testing.T) {
+	for _, tc := range []struct {
+		c    Config
+		want []string
+	}{
+		{Config{}, []string{"command: required"}},
+		{Config{Command: []string{"ls"}}, []string{"no absolute path"}},
+		{Config{Command: []string{"/bin/true", "a\x00b"}}, []string{"zero byte"}},
+		{Config{Command: []string{"/bin/true"}, Style: "vrrpd"}, []string{"carpd, ucarp or keepalived"}},
+		{Config{Command: []string{"bin/true"}, User: "no-such-user-here", XParam: "x", Priority: 300},
+			[]string{"no absolute path", "no such user", "xparam", "only style keepalived", "use 0 to 255"}},
+	} {
+		_, err := New(tc.c)
+		for _, want := range tc.want {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%+v: %q is missing in: %v", tc.c, want, err)
+			}
+		}
+	}
+}
+
+func TestScriptThatCannotStartSaysWhy(t *testing.T) {
+	dir := safeDir(t)
+	for body, want := range map[string]string{
+		"#!/no/such/shell\n": "the interpreter in its first line is missing",
+		"echo hello\n":       "a script needs a first line such as #!/bin/sh",
+	} {
+		path := filepath.Join(dir, "hook")
+		must(t, os.WriteFile(path, []byte(body), 0o755))
+		must(t, os.Chmod(path, 0o755))
+		err := open(t, Config{Command: []string{path}}).Run(t.Context(), hookstest.SampleEvent(hooks.AfterUp))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %v", body, err)
+		}
+	}
+}
+
+func TestKindIsRegistered(t *testing.T) {
+	if !slices.Contains(hooks.Kinds(), "exec") {
+		t.Errorf("kinds: %v", hooks.Kinds())
+	}
+	h, err := hooks.Open("exec", func(v any) error {
+		v.(*Config).Command = []string{"/bin/true"}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Run(t.Context(), hooks.Event{}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestParseStatSurvivesNamesWithParentheses(t *testing.T) {
+	state, pgrp, ok := parseStat([]byte("12 (a) b (c) S 1 77 77 0 -1"))
+	if !ok || state != 'S' || pgrp != 77 {
+		t.Error(state, pgrp, ok)
+	}
+	for _, bad := range []string{"", "12 (x", "12 (x) S", "12 (x) S 1 y"} {
+		if _, _, ok := parseStat([]byte(bad)); ok {
+			t.Errorf("parsed %q", bad)
+		}
+	}
+}
+
+// giveAway makes the path another user's.
+func giveAway(t *testing.T, path string) {
+	t.Helper()
+	if err := os.Chown(path, 65534, 65534); errors.Is(err, syscall.EINVAL) {
+		t.Skip("there are no other users in this user namespace")
+	} else if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,284 @@
+package exec
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	osexec "os/exec"
+	"runtime"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/carpd/carpd/hooks"
+)
+
+const (
+	// grace is how long a process group has between SIGTERM and SIGKILL.
+	grace = 2 * time.Second
+	// drain is how long output is read after the program's group has gone: only
+	// a process that left the group can still hold the pipe.
+	drain = 500 * time.Millisecond
+	// poll is how often a group that is told to end is looked at.
+	poll = 20 * time.Millisecond
+)
+
+// exitError is the failure of a program that ran.
+type exitError struct {
+	path string
+	code int // -1 if a signal ended it
+	how  string
+	tail string
+}
+
+func (e *exitError) Error() string { return fmt.Sprintf("exec: run %s: %s: %s", e.path, e.how, e.tail) }
+
+// attempt runs the program once. It returns when the program, and all of its
+// process group, is gone.
+//
+// It does so on a thread of its own that lives exactly as long: PDEATHSIG is
+// sent when the thread that forked ends, not the process, and the umask is set
+// on that thread alone.
+func (h *hook) attempt(ctx context.Context, ev hooks.Event, out *output) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := h.checkPath(); err != nil {
+		return err
+	}
+	input, err := json.Marshal(ev)
+	if err != nil {
+		return fmt.Errorf("exec: run %s: encode event: %w", h.Command[0], err)
+	}
+	return onOwnThread(func() error {
+		if err := ownUmask(); err != nil {
+			return fmt.Errorf("exec: run %s: set umask: %w", h.Command[0], err)
+		}
+		return h.supervise(ctx, h.command(ev, append(input, '\n')), out)
+	})
+}
+
+// onOwnThread runs work on a thread that nothing else uses, before or after.
+func onOwnThread(work func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			// The main thread never ends, and /proc/PID shows its umask. While it
+			// is held here, the next goroutine gets another one.
+			done <- onOwnThread(work)
+			runtime.UnlockOSThread()
+			return
+		}
+		done <- work() // never unlocked: the thread ends with this goroutine
+	}()
+	return <-done
+}
+
+// ownUmask gives the calling thread, and what it forks, the umask 077. Without
+// CLONE_FS undone first, the umask of the whole daemon would change.
+func ownUmask() error {
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		return err
+	}
+	unix.Umask(0o077)
+	return nil
+}
+
+func (h *hook) command(ev hooks.Event, input []byte) *osexec.Cmd {
+	return &osexec.Cmd{
+		Path:      h.Command[0],
+		Args:      append(h.Command[:1:1], h.arguments(ev)...),
+		Env:       Environment(ev),
+		Dir:       "/",
+		Stdin:     bytes.NewReader(input), // not read: EPIPE, which os/exec ignores
+		WaitDelay: drain,
+		SysProcAttr: &syscall.SysProcAttr{
+			Setsid:     true,
+			Pdeathsig:  syscall.SIGKILL,
+			Credential: h.credential,
+		},
+	}
+}
+
+// supervise starts the program and sees it to its end. The program is reaped
+// last: until then its process id, which is the id of the group, cannot come to
+// mean somebody else.
+func (h *hook) supervise(ctx context.Context, cmd *osexec.Cmd, out *output) error {
+	stdout, stderr := out.stream("stdout"), out.stream("stderr")
+	cmd.Stdout, cmd.Stderr = stdout, stderr
+	if err := closeOnExec(); err != nil {
+		return fmt.Errorf("exec: run %s: %w", cmd.Path, err)
+	}
+	if err := cmd.Start(); err != nil {
+		return startError(cmd.Path, err)
+	}
+	exited := make(chan error, 1)
+	go func() { exited <- awaitExit(cmd.Process.Pid) }()
+	log := hooks.Logger(ctx)
+	var err error
+	select {
+	case err = <-exited:
+		if left, _ := members(cmd.Process.Pid); len(left) > 0 {
+			log.Warn("hook left processes behind: they are ended; start what is to stay with systemctl or setsid", "pids", left)
+		}
+	case <-ctx.Done():
+		log.Warn("hook is being stopped", "because", ctx.Err())
+	}
+	err = errors.Join(err, endGroup(cmd.Process.Pid))
+	waited := cmd.Wait()
+	stdout.flush()
+	stderr.flush()
+	if err != nil {
+		return fmt.Errorf("exec: run %s: end its process group: %w", cmd.Path, err)
+	}
+	return verdict(ctx, cmd, waited, out)
+}
+
+// verdict turns the end of the program into the hook's result.
+func verdict(ctx context.Context, cmd *osexec.Cmd, waited error, out *output) error {
+	state := cmd.ProcessState
+	switch {
+	case state == nil:
+		return fmt.Errorf("exec: run %s: wait: %w", cmd.Path, waited)
+	case state.Success():
+		return nil // also with ErrWaitDelay: somebody else holds the output
+	case ctx.Err() != nil:
+		return fmt.Errorf("exec: run %s: stopped: %w: %s", cmd.Path, ctx.Err(), out.tail())
+	}
+	how := state.String() // "exit status 3", "signal: killed"
+	if code := state.ExitCode(); code >= 0 {
+		how = "exit code " + strconv.Itoa(code)
+	}
+	return &exitError{path: cmd.Path, code: state.ExitCode(), how: how, tail: out.tail()}
+}
+
+func startError(path string, err error) error {
+	hint := ""
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		hint = ": the interpreter in its first line is missing"
+	case errors.Is(err, syscall.ENOEXEC):
+		hint = ": a script needs a first line such as #!/bin/sh"
+	case errors.Is(err, fs.ErrPermission):
+		hint = ": the user it runs as may not run it, or the daemon may not change to that user"
+	}
+	return fmt.Errorf("exec: start %s: %w%s", path, err, hint)
+}
+
+// awaitExit returns when the process has exited, and leaves it to be reaped.
+func awaitExit(pid int) error {
+	for {
+		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		if !errors.Is(err, unix.EINTR) {
+			return os.NewSyscallError("waitid", err)
+		}
+	}
+}
+
+// endGroup ends what is left of a process group and returns when it is gone. A
+// process that cannot die (stuck in the kernel) makes it wait: the runner
+// leaves such a step behind and does not start it again.
+func endGroup(group int) error {
+	for _, step := range []struct {
+		signal syscall.Signal
+		wait   time.Duration
+	}{{syscall.SIGTERM, grace}, {syscall.SIGKILL, 0}} {
+		if err := syscall.Kill(-group, step.signal); err != nil && !errors.Is(err, syscall.ESRCH) && !errors.Is(err, syscall.EPERM) {
+			return os.NewSyscallError("kill", err)
+		}
+		if gone, err := awaitGroup(group, step.wait); gone || err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// awaitGroup polls until nothing of the group lives, for at most the given
+// time; 0 means until it is gone.
+func awaitGroup(group int, most time.Duration) (gone bool, err error) {
+	tick := time.NewTicker(poll)
+	defer tick.Stop()
+	var late <-chan time.Time
+	if most > 0 {
+		t := time.NewTimer(most)
+		defer t.Stop()
+		late = t.C
+	}
+	for {
+		left, err := members(group)
+		if err != nil || len(left) == 0 {
+			return err == nil, err
+		}
+		select {
+		case <-tick.C:
+		case <-late:
+			return false, nil
+		}
+	}
+}
+
+// members returns the living processes of a group, without zombies: where
+// process 1 does not reap, those stay for ever.
+func members(group int) ([]int, error) {
+	proc, err := os.Open("/proc")
+	if err != nil {
+		return nil, err
+	}
+	defer proc.Close()
+	names, err := proc.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, name := range names {
+		pid, err := strconv.Atoi(name)
+		if err != nil {
+			continue
+		}
+		stat, err := os.ReadFile("/proc/" + name + "/stat")
+		if err != nil {
+			continue // it ended in this moment
+		}
+		if state, pgrp, ok := parseStat(stat); ok && pgrp == group && state != 'Z' && state != 'X' {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
+}
+
+// parseStat reads state and process group of /proc/PID/stat: "pid (name) state
+// ppid pgrp ...". The name may hold spaces and parentheses, so the last one counts.
+func parseStat(stat []byte) (state byte, pgrp int, ok bool) {
+	i := bytes.LastIndexByte(stat, ')')
+	if i < 0 {
+		return 0, 0, false
+	}
+	f := bytes.Fields(stat[i+1:])
+	if len(f) < 3 || len(f[0]) != 1 {
+		return 0, 0, false
+	}
+	pgrp, err := strconv.Atoi(string(f[2]))
+	return f[0][0], pgrp, err == nil
+}
+
+// closeOnExec marks all open files of this process: Go opens its own so, but
+// the daemon may have been started with others.
+func closeOnExec() error {
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	for _, fd := range fds {
+		if n, err := strconv.Atoi(fd.Name()); err == nil && n > 2 {
+			syscall.CloseOnExec(n)
+		}
+	}
+	return nil
+}
