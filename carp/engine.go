@@ -1,8 +1,10 @@
 package carp
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -77,6 +79,7 @@ type Engine struct {
 
 	counters Counters
 	drops    [numDrops]uint64
+	refused  [numDrops]Sighting // the last packet of each
 
 	out    Effects
 	change Transition
@@ -241,11 +244,18 @@ func (e *Engine) toBackup(now Instant, why Reason, peer netip.Addr, wait time.Du
 	e.disarm(timerGrace)
 	e.asking = false
 	e.move(now, Backup, why, peer)
+	e.armDown(now.Add(wait))
+}
+
+// armDown starts the master-down timers: one, or one a family.
+func (e *Engine) armDown(at Instant) {
+	e.disarm(timerDown)
+	e.disarm(timerDown6)
 	if e.cfg.Families == FamiliesShared || e.cfg.has(IPv4) {
-		e.arm(timerDown, now.Add(wait))
+		e.arm(timerDown, at)
 	}
 	if e.cfg.Families == FamiliesEach && e.cfg.has(IPv6) {
-		e.arm(timerDown6, now.Add(wait))
+		e.arm(timerDown6, at)
 	}
 }
 
@@ -442,56 +452,53 @@ func (e *Engine) setDemotion(now Instant, owner string, amount int) {
 	}
 }
 
+// CheckReconfigure returns the error that Reconfigure would return.
+func (e *Engine) CheckReconfigure(now Instant, c Config) error {
+	_, err := e.prepare(now, &c)
+	return err
+}
+
 // Reconfigure changes everything but VHID and NodeID of a running engine. The
 // state stays. After a change of passphrase or addresses the earlier digest stays
 // in use for Config.Roll beside the new one: a master sends each advert under
 // both, and either is accepted. On an error nothing is changed.
 func (e *Engine) Reconfigure(now Instant, c Config) (Effects, error) {
-	if err := c.Validate(); err != nil {
-		return Effects{}, err
-	}
-	if c.VHID != e.cfg.VHID || c.NodeID != e.cfg.NodeID {
-		return Effects{}, fmt.Errorf("%w: vhid or node id of a running instance changed: remove it and add it anew", ErrConfig)
-	}
-	if c.Compat == CompatBSD {
-		c.Families = FamiliesEach
-	}
-	if err := e.roll(now, &c); err != nil {
+	rolling, err := e.prepare(now, &c)
+	if err != nil {
 		return Effects{}, err
 	}
 	stalled := e.begin(now)
 	timingChanged := c.timing() != e.cfg.timing()
 	familiesChanged := c.Families != e.cfg.Families || c.has(IPv4) != e.cfg.has(IPv4) || c.has(IPv6) != e.cfg.has(IPv6)
-	e.cfg = c
+	rolled := len(rolling) != len(e.rolling)
+	e.cfg, e.secret, e.rolling = c, newSecret(&c), rolling
+	e.armRoll()
 	switch {
 	case stalled:
 	case e.state == Backup && familiesChanged:
-		wait := now.Add(masterDown(c.timing(), timing{}))
-		for _, t := range []timer{timerDown, timerDown6} {
-			e.disarm(t)
-		}
-		if c.Families == FamiliesShared || c.has(IPv4) {
-			e.arm(timerDown, wait)
-		}
-		if c.Families == FamiliesEach && c.has(IPv6) {
-			e.arm(timerDown6, wait)
-		}
-	case e.state == Master && (timingChanged || familiesChanged || len(e.rolling) > 0):
+		e.armDown(now.Add(masterDown(c.timing(), timing{})))
+	case e.state == Master && (timingChanged || familiesChanged || rolled):
 		e.advertise(now)
 	}
 	return e.finish(), nil
 }
 
-// roll makes the digest of c the present one and keeps the one before.
-func (e *Engine) roll(now Instant, c *Config) error {
+// prepare completes c and returns the earlier digests that stay in use beside
+// that of c, or why c cannot be taken.
+func (e *Engine) prepare(now Instant, c *Config) ([]secret, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	if c.VHID != e.cfg.VHID || c.NodeID != e.cfg.NodeID {
+		return nil, fmt.Errorf("%w: vhid or node id of a running instance changed: remove it and add it anew", ErrConfig)
+	}
+	if c.Compat == CompatBSD {
+		c.Families = FamiliesEach
+	}
 	next := newSecret(c)
 	mark := next.send.Sum(0)
-	if e.secret.send.Sum(0) == mark {
-		e.secret = next // the same digest, perhaps with another second form
-		return nil
-	}
-	kept := make([]secret, 0, MaxRolling)
-	for _, s := range append(e.rolling, e.secret) {
+	var kept []secret
+	for _, s := range append(slices.Clone(e.rolling), e.secret) {
 		if s.until == 0 {
 			s.until = now.Add(c.roll())
 		}
@@ -500,16 +507,13 @@ func (e *Engine) roll(now Instant, c *Config) error {
 		}
 	}
 	if len(kept) > MaxRolling {
-		return fmt.Errorf("%w: addresses or passphrase changed more than %d times within the roll of %v: wait for its end",
+		return nil, fmt.Errorf("%w: addresses or passphrase changed more than %d times within the roll of %v: wait for its end",
 			ErrConfig, MaxRolling, c.roll())
 	}
-	e.secret, e.rolling = next, kept
-	e.armRoll()
-	return nil
+	slices.SortFunc(kept, func(a, b secret) int { return cmp.Compare(a.until, b.until) })
+	return kept, nil
 }
 
-// armRoll relies on rolling being in order of age; a shorter Config.Roll of a
-// later change may end later ones first, which then go with the oldest.
 func (e *Engine) armRoll() {
 	e.disarm(timerRoll)
 	if len(e.rolling) > 0 {

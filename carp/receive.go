@@ -28,6 +28,7 @@ func (e *Engine) Receive(now Instant, p Packet) Effects {
 	}
 	if drop != Accepted {
 		e.drops[drop]++
+		e.refused[drop] = Sighting{Address: p.Src, AdvBase: a.AdvBase, AdvSkew: a.AdvSkew, At: now}
 		e.out.Drop = drop
 	}
 	return e.finish()

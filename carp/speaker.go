@@ -286,6 +286,13 @@ func (s *Speaker) Reconfigure(c Config) error {
 	return err
 }
 
+// CheckReconfigure returns the error that Reconfigure would return.
+func (s *Speaker) CheckReconfigure(c Config) error {
+	err := errEnded
+	s.do(func() { err = s.engine.CheckReconfigure(s.link.Now(), c) })
+	return err
+}
+
 // Status returns a copy of the engine's state and the instant it was taken. The
 // zero Status is returned after Run has ended.
 func (s *Speaker) Status() (st Status, now Instant) {

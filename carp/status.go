@@ -40,7 +40,8 @@ type Status struct {
 	HeldUntil        Instant       // after a failed takeover; 0 if not
 	SendErrors       int           // consecutive
 	Counters         Counters
-	Drops            map[Drop]uint64 // without those that are zero
+	Drops            map[Drop]uint64   // without those that are zero
+	Refused          map[Drop]Sighting // who sent the last of each; the address may be a lie
 }
 
 // Status reports the engine's state at now.
@@ -55,6 +56,7 @@ func (e *Engine) Status(now Instant) Status {
 		SendErrors: e.errors,
 		Counters:   e.counters,
 		Drops:      map[Drop]uint64{},
+		Refused:    map[Drop]Sighting{},
 	}
 	if e.state == Backup {
 		s.Deadline = e.timers[timerDown]
@@ -65,6 +67,7 @@ func (e *Engine) Status(now Instant) Status {
 	for d, n := range e.drops {
 		if n > 0 {
 			s.Drops[Drop(d)] = n
+			s.Refused[Drop(d)] = e.refused[d]
 		}
 	}
 	for i := range e.heard {
