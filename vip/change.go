@@ -1,0 +1,239 @@
+package vip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/carpd/carpd/carp"
+)
+
+// Up waits for a live permit of this epoch, puts all addresses on in one batch
+// and sends the first round of announcements. On an error nothing is left
+// behind, except that a call which is cancelled, or superseded by Down, a
+// withdrawn permit or another Up, leaves a set that was up before to them. To
+// call Up while the set is up is harmless: the addresses stay and are announced
+// again.
+func (s *Set) Up(ctx context.Context, epoch carp.Epoch) error {
+	s.mu.Lock()
+	s.state.turn++
+	turn := s.state.turn
+	was := s.state.serving
+	s.mu.Unlock()
+
+	for raised := false; !raised; {
+		if err := s.awaitPermit(ctx, epoch, turn); err != nil {
+			return s.upError(err)
+		}
+		if err := s.take(ctx); err != nil {
+			return s.upError(err)
+		}
+		err := s.raise(epoch, turn)
+		s.release()
+		if err != nil && !errors.Is(err, errNoRoom) {
+			return s.upError(err)
+		}
+		raised = err == nil
+	}
+	if err := s.firstRound(ctx, turn); err != nil {
+		if !was && s.take(context.Background()) == nil {
+			s.drop(turn)
+			s.release()
+		}
+		return s.upError(err)
+	}
+	s.mu.Lock()
+	placed := s.state.placed
+	if s.state.turn == turn {
+		s.state.burst(s.clock(), s.announce, 1)
+		s.stir()
+	}
+	s.mu.Unlock()
+	s.tell(Event{Kind: EventUp, Epoch: epoch, Addresses: placed, Text: "addresses are on and announced"})
+	return nil
+}
+
+func (s *Set) upError(err error) error {
+	if _, ok := errors.AsType[*OpError](err); ok {
+		return err
+	}
+	return &OpError{Op: "add", Link: s.link, Err: err}
+}
+
+// awaitPermit waits until an add is allowed. A permit of a later epoch ends the
+// wait with ErrSuperseded.
+func (s *Set) awaitPermit(ctx context.Context, epoch carp.Epoch, turn uint64) error {
+	if epoch == 0 {
+		return ErrLapsed
+	}
+	for {
+		s.mu.Lock()
+		st, changed := &s.state, s.changed
+		allowed := st.permit.Epoch == epoch && st.lease.Allows(st.permit, s.clock())
+		over := st.turn != turn || st.permit.Epoch > epoch
+		s.mu.Unlock()
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if over {
+			return ErrSuperseded
+		}
+		if allowed {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// raise puts the addresses on. The caller has the token.
+func (s *Set) raise(epoch carp.Epoch, turn uint64) error {
+	v, err := s.survey()
+	if err != nil {
+		s.drop(turn)
+		return err
+	}
+	// The look above took time: ask again, last thing before the call.
+	s.mu.Lock()
+	st := &s.state
+	mine := st.turn == turn
+	allowed := st.permit.Epoch >= epoch && st.lease.Allows(st.permit, s.clock())
+	if mine && allowed {
+		st.serving, st.epoch, st.slow, st.failing = true, epoch, false, false
+		st.on, st.placed, st.tokens = v.link, v.placed, tokens{}
+	}
+	s.mu.Unlock()
+	switch {
+	case !mine:
+		return ErrSuperseded
+	case !allowed:
+		return errNoRoom
+	}
+	if err := s.commit(v.changes); err != nil {
+		s.drop(turn)
+		return err
+	}
+	s.warnSecondaries(v)
+	return nil
+}
+
+// errNoRoom: the permit has too little left for a lease; the next one may do.
+var errNoRoom = errors.New("the permit has too little left")
+
+// survey is a look at the interface, and what to do to have the addresses on.
+type survey struct {
+	link    Link
+	have    []Addr
+	placed  []netip.Prefix // forms of the wanted addresses
+	changes []Change
+}
+
+func (s *Set) survey() (survey, error) {
+	link, err := s.k.Link(s.link)
+	if err != nil {
+		return survey{}, err
+	}
+	have, err := s.k.Addrs(link.Index)
+	if err != nil {
+		return survey{}, err
+	}
+	s.mu.Lock()
+	want, old, on, lease := s.state.want, s.state.placed, s.state.on, s.state.lease
+	s.mu.Unlock()
+	// The form is kept also on an interface that was made anew: its own addresses
+	// may come back after ours.
+	placed := forms(want, have, old)
+	var changes []Change
+	if on.Index != link.Index {
+		// Renamed, or made anew: in the first case ours are still on the other one.
+		changes, old = removes(on, old), nil
+	}
+	return survey{link, have, placed, append(changes, plan(link, have, placed, old, lease)...)}, nil
+}
+
+func (s *Set) warnSecondaries(v survey) {
+	if v.link.PromoteSecondaries {
+		return
+	}
+	var wide []netip.Prefix
+	for _, p := range v.placed {
+		if p.Addr().Is4() && !p.IsSingleIP() {
+			wide = append(wide, p)
+		}
+	}
+	if len(wide) > 0 {
+		s.tell(Event{Kind: EventSecondaries, Addresses: wide, Text: fmt.Sprintf(
+			"%v goes up as written and may be the first of its subnet; when it goes the kernel removes the others of the subnet too: sysctl net.ipv4.conf.%s.promote_secondaries=1",
+			wide[0], s.link)})
+	}
+}
+
+// commit is the one function that changes the kernel's addresses for a
+// mastership. Afterwards it looks at the permit again: if that has ended
+// meanwhile, because the process was frozen between the check and the call, the
+// addresses are taken off at once. The caller has the token and has asked for
+// the permit last thing before.
+func (s *Set) commit(changes []Change) error {
+	err := s.k.Apply(changes)
+	now := s.clock()
+	s.mu.Lock()
+	st := &s.state
+	var over error
+	switch {
+	case !st.serving:
+		// Down waits for the token, or the worker does: do not let them wait.
+		over = ErrSuperseded
+	case !st.permit.Live(now):
+		s.end(EventLapsed)
+		over = ErrLapsed
+	case err == nil:
+		st.settle(now)
+	}
+	s.mu.Unlock()
+	if over != nil {
+		return errors.Join(over, err, s.clear(context.Background()))
+	}
+	return err
+}
+
+// drop ends the turn, unless it is over, and takes off what it put on. The caller
+// has the token.
+func (s *Set) drop(turn uint64) {
+	s.mu.Lock()
+	if s.state.turn == turn {
+		s.end(EventFailed)
+	}
+	over := !s.state.serving && len(s.state.placed) > 0
+	s.mu.Unlock()
+	if over {
+		_ = s.clear(context.Background()) // what is left is retried, and told, by the worker
+	}
+}
+
+// take waits for the token that allows its holder to change the kernel.
+func (s *Set) take(ctx context.Context) error {
+	select {
+	case s.op <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *Set) release() { <-s.op }
+
+// pause waits for d and reports whether ctx still lives.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,40 @@
+// Package vip puts the addresses of a virtual router on an interface and takes
+// them off again: wanted state in, kernel calls out.
+//
+// # The contract
+//
+// A Set is the addresses of one vhid on one interface. Up puts them on, Down
+// takes them off, and Run, the worker, keeps them: it renews their lease, puts
+// back what was lost and repeats the announcements.
+//
+// No address is added, renewed, restored or announced without a live
+// carp.Permit. The permit ends at the last instant at which this node may act
+// as master; a kernel lifetime must have ended by then too, so with a lease
+// that is promised, nothing is added or renewed unless
+//
+//	now + Lease.Valid + Lease.Late <= Permit.Until
+//
+// After each batch the permit is looked at again: a process that was frozen
+// between the check and the system call takes the addresses off at once. When
+// the permit lapses or is withdrawn, the addresses go, and permits that resume
+// afterwards do not bring them back: only another Up does, because a lapse
+// means that the loop that decides mastership stood still.
+//
+// # In the kernel
+//
+// All changes of a set go in one batch with one lifetime. Ours carry the mark
+// Mark, so that Cleanup finds what a dead daemon left. Where the interface has
+// an address of its own in the subnet, ours go up as /32 or /128: an expiring
+// address that was the first of its subnet takes the others and the default
+// route along. IPv6 addresses are deprecated from the start (preferred lifetime
+// 0), so that the node never picks them as a source, and skip duplicate address
+// detection, which would keep them silent for a second.
+//
+// # Bounds
+//
+//	messages in one netlink send            1000
+//	restorations of lost addresses          10 at once, then 1 a second (a set)
+//	attempts to take addresses off          5 in 0.3 s, then again each second by the worker
+//	announcement frames                     512 at once, then 20 000 a second (an interface)
+//	rounds of a burst                       at once, after 0.2 s, 1 s and 5 s
+package vip

@@ -1,0 +1,152 @@
+package vip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net/netip"
+	"time"
+
+	"github.com/carpd/carpd/carp"
+)
+
+// Mark is the value of IFA_PROTO (attribute 11, one byte, Linux 5.18) that our
+// addresses carry: 112, the number of CARP's IP protocol. `ip addr` prints it as
+// "proto 112". Kernels before 5.18 ignore it; there Cleanup finds nothing, and
+// the lease is what removes a dead daemon's addresses.
+const Mark = 112
+
+// Forever is the lifetime of an address without a lease.
+const Forever time.Duration = math.MaxInt64
+
+// Kernel is what a Set needs of the operating system. Its methods may be called
+// from several goroutines at once. Open returns the real one, package viptest a
+// fake; viptest.Conformance says what both promise.
+type Kernel interface {
+	// Link returns the interface with this name, or an error that wraps ErrNoLink.
+	Link(name string) (Link, error)
+	// Links returns all interfaces.
+	Links() ([]Link, error)
+	// Addrs returns the addresses of the interface with this index, IPv4 first;
+	// none if there is no such interface.
+	Addrs(index int) ([]Addr, error)
+	// Apply makes the changes in order, in as few calls as possible. All of them
+	// are tried; the error is an *OpError of the first that failed. To remove what
+	// is not there is no error.
+	Apply(changes []Change) error
+	// Watch calls f for each notice until stop is called; f must not block. After
+	// stop has returned f is not called any more. stop must not be called by f.
+	Watch(f func(Notice)) (stop func())
+	// Send sends whole Ethernet frames on the interface with this index, in order
+	// and paced. It returns early, with an error, when ctx ends.
+	Send(ctx context.Context, index int, frames [][]byte) error
+	// Close releases the kernel's resources; calling it twice is harmless.
+	Close() error
+}
+
+// Link is an interface as it was when it was looked up.
+type Link struct {
+	Index int
+	Name  string
+	MAC   carp.MAC // zero: not Ethernet; nothing is announced there
+	// PromoteSecondaries is whether the kernel keeps the other addresses of a
+	// subnet when the first one goes (sysctl promote_secondaries, IPv4 only).
+	PromoteSecondaries bool
+}
+
+// Addr is an address on an interface.
+type Addr struct {
+	Prefix    netip.Prefix // not masked: 192.0.2.1/24
+	Mark      uint8        // IFA_PROTO; 0 if the kernel said nothing
+	Valid     time.Duration
+	Preferred time.Duration
+}
+
+// ChangeOp is the kind of a Change.
+type ChangeOp uint8
+
+// The changes.
+const (
+	// Put adds the address with Mark, or replaces the lifetimes of the one there.
+	Put ChangeOp = iota
+	// Remove takes the address off.
+	Remove
+)
+
+// Change is one thing to be done to one address.
+type Change struct {
+	Op     ChangeOp
+	Index  int    // of the interface
+	Link   string // its name, for messages
+	Prefix netip.Prefix
+	// Valid is the lifetime in whole seconds, or Forever. The preferred lifetime
+	// is the same for IPv4 and 0 for IPv6.
+	Valid time.Duration
+	// Host says that the prefix is an address beside others and brings no route
+	// to a subnet.
+	Host bool
+}
+
+// NoticeKind is the kind of a Notice.
+type NoticeKind uint8
+
+// The notices. They are hints to look again, not the truth: by the time one is
+// read, the kernel may have moved on.
+const (
+	AddrGone    NoticeKind = iota // Index and Prefix say which
+	LinkChanged                   // Index and Link: added, renamed, up, down, another MAC
+	LinkGone                      // Index and Link
+	Overflow                      // notices were lost: look at everything again
+)
+
+// Notice is one thing that happened in the kernel.
+type Notice struct {
+	Kind   NoticeKind
+	Index  int
+	Link   string
+	Prefix netip.Prefix
+}
+
+// Causes that callers branch on.
+var (
+	// ErrNoLink: there is no interface with that name at present.
+	ErrNoLink = errors.New("no such interface")
+	// ErrLapsed: the permit ended while addresses were being taken on.
+	ErrLapsed = errors.New("the permit to act as master lapsed")
+	// ErrSuperseded: Down, a withdrawn permit or another Up ended this call.
+	ErrSuperseded = errors.New("superseded by a newer wish")
+	// ErrPresent: an address is still there after all attempts to remove it.
+	ErrPresent = errors.New("the address is still there")
+)
+
+// OpError is an operation on addresses that failed.
+type OpError struct {
+	Op   string       // "add", "remove", "list", "look up", "announce", "open"
+	Addr netip.Prefix // zero if no single address is concerned
+	Link string       // "" if no single interface is concerned
+	Err  error
+	Hint string // what an operator can do about it; may be empty
+	More int    // this many further addresses failed in the same batch
+}
+
+func (e *OpError) Error() string {
+	s := "vip: " + e.Op
+	if e.Addr.IsValid() {
+		s += " " + e.Addr.String()
+	}
+	if e.Link != "" {
+		s += " on " + e.Link
+	}
+	s += ": " + e.Err.Error()
+	if e.More > 0 {
+		s += fmt.Sprintf(" (and %d more addresses)", e.More)
+	}
+	if e.Hint != "" {
+		s += ": " + e.Hint
+	}
+	return s
+}
+
+// Unwrap returns the cause.
+func (e *OpError) Unwrap() error { return e.Err }

@@ -1,0 +1,565 @@
+package vip
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	batchSize   = 1000    // messages in one send
+	batchBuffer = 4 << 20 // bytes; a thousand errors fit
+	watchBuffer = 8 << 20 // bytes of notices that may wait
+	dumpTries   = 10      // a dump that was interrupted by changes is made again
+
+	ifaProto          = 11 // IFA_PROTO
+	inetConf          = 1  // IFLA_INET_CONF
+	promoteSecondary  = 20 // IPV4_DEVCONF_PROMOTE_SECONDARIES, counted from 1
+	lifetimeForever   = ^uint32(0)
+	promoteAllSetting = "/proc/sys/net/ipv4/conf/all/promote_secondaries"
+)
+
+// kernel is the real Kernel. Its sockets belong to the network namespace of the
+// thread that opened it, whichever thread uses them later.
+type kernel struct {
+	list       map[int]*nl.SocketHandle // for dumps; locks itself
+	promoteAll *os.File                 // nil if unreadable
+	out        *packetSocket
+
+	batch sync.Mutex // guards fd's conversation and seq
+	fd    int
+	seq   uint32
+
+	watch    *nl.NetlinkSocket
+	watching sync.WaitGroup
+	mu       sync.Mutex // guards what follows
+	watchers map[*watcher]struct{}
+	closed   bool
+}
+
+type watcher struct {
+	mu sync.Mutex // held while f runs, so that stop can promise that it is over
+	f  func(Notice)
+}
+
+// Open returns the kernel of the network namespace of the calling thread. It
+// needs CAP_NET_ADMIN and CAP_NET_RAW; an error names the one that is missing.
+func Open() (Kernel, error) {
+	k := &kernel{fd: -1, watchers: make(map[*watcher]struct{})}
+	if err := k.open(); err != nil {
+		_ = k.Close()
+		e := &OpError{Op: "open", Err: err}
+		if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
+			e.Hint = capabilityHint
+		}
+		return nil, e
+	}
+	return k, nil
+}
+
+const capabilityHint = "run carpd as root or give it CAP_NET_ADMIN and CAP_NET_RAW (systemd: AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW)"
+
+func (k *kernel) open() (err error) {
+	if k.out, err = openPacketSocket(); err != nil {
+		return fmt.Errorf("packet socket needs CAP_NET_RAW: %w", err)
+	}
+	list, err := nl.Subscribe(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("netlink socket: %w", err)
+	}
+	k.list = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: list}}
+	_ = list.SetReceiveTimeout(&unix.Timeval{Sec: 5})
+	// Lets the kernel filter a dump by interface; before Linux 4.20 we do that alone.
+	_ = unix.SetsockoptInt(list.GetFd(), unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
+	if k.fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE); err != nil {
+		return fmt.Errorf("netlink socket: %w", err)
+	}
+	if err := unix.Bind(k.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return fmt.Errorf("netlink socket: %w", err)
+	}
+	// Errors without a copy of the message; larger buffers where allowed.
+	_ = unix.SetsockoptInt(k.fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
+	_ = unix.SetsockoptInt(k.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, batchBuffer)
+	_ = unix.SetsockoptInt(k.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, batchBuffer)
+	// The kernel checks the capability before it looks for interface 0.
+	if errs := k.converse([][]byte{changeMessage(Change{Op: Remove, Prefix: netip.MustParsePrefix("192.0.2.1/32")})}); errors.Is(errs[0], unix.EPERM) {
+		return fmt.Errorf("changing addresses needs CAP_NET_ADMIN: %w", errs[0])
+	}
+	if k.watch, err = openWatch(); err != nil {
+		return fmt.Errorf("netlink watch: %w", err)
+	}
+	k.promoteAll, _ = os.Open(promoteAllSetting)
+	k.watching.Go(k.hear)
+	return nil
+}
+
+func (k *kernel) Close() error {
+	k.mu.Lock()
+	closed := k.closed
+	k.closed = true
+	k.mu.Unlock()
+	if closed {
+		return nil
+	}
+	if k.watch != nil {
+		k.watch.Close() // ends hear
+	}
+	k.watching.Wait()
+	for _, h := range k.list {
+		h.Close()
+	}
+	k.batch.Lock()
+	if k.fd >= 0 {
+		unix.Close(k.fd)
+		k.fd = -1
+	}
+	k.batch.Unlock()
+	if k.promoteAll != nil {
+		k.promoteAll.Close()
+	}
+	k.out.close()
+	return nil
+}
+
+func (k *kernel) Link(name string) (Link, error) {
+	req := k.request(unix.RTM_GETLINK, 0)
+	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
+	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
+	msgs, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
+	if errors.Is(err, unix.ENODEV) || err == nil && len(msgs) == 0 {
+		return Link{}, &OpError{Op: "look up interface", Link: name, Err: ErrNoLink, Hint: "compare with ip link"}
+	}
+	if err != nil {
+		return Link{}, &OpError{Op: "look up interface", Link: name, Err: err}
+	}
+	return k.parseLink(msgs[0]), nil
+}
+
+func (k *kernel) Links() ([]Link, error) {
+	msgs, err := k.dump(unix.RTM_GETLINK, unix.RTM_NEWLINK, func() nl.NetlinkRequestData { return nl.NewIfInfomsg(unix.AF_UNSPEC) })
+	if err != nil {
+		return nil, &OpError{Op: "list interfaces", Err: err}
+	}
+	links := make([]Link, len(msgs))
+	for i, m := range msgs {
+		links[i] = k.parseLink(m)
+	}
+	return links, nil
+}
+
+func (k *kernel) Addrs(index int) ([]Addr, error) {
+	msgs, err := k.dump(unix.RTM_GETADDR, unix.RTM_NEWADDR, func() nl.NetlinkRequestData {
+		msg := nl.NewIfAddrmsg(unix.AF_UNSPEC)
+		msg.Index = uint32(index)
+		return msg
+	})
+	if errors.Is(err, unix.ENODEV) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, &OpError{Op: "list addresses", Err: err}
+	}
+	var addrs []Addr
+	for _, m := range msgs {
+		if a, i, ok := parseAddr(m); ok && i == index {
+			addrs = append(addrs, a)
+		}
+	}
+	slices.SortStableFunc(addrs, func(a, b Addr) int { return a.Prefix.Addr().BitLen() - b.Prefix.Addr().BitLen() })
+	return addrs, nil
+}
+
+func (k *kernel) request(kind, flags int) *nl.NetlinkRequest {
+	req := nl.NewNetlinkRequest(kind, flags)
+	req.Sockets = k.list
+	return req
+}
+
+// dump lists, again if changes interrupted it.
+func (k *kernel) dump(kind int, answer uint16, header func() nl.NetlinkRequestData) (msgs [][]byte, err error) {
+	for range dumpTries {
+		req := k.request(kind, unix.NLM_F_DUMP)
+		req.AddData(header())
+		msgs, err = req.Execute(unix.NETLINK_ROUTE, answer)
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return msgs, err
+		}
+	}
+	return nil, err
+}
+
+func (k *kernel) Apply(changes []Change) error {
+	var first *OpError
+	for part := range slices.Chunk(changes, batchSize) {
+		msgs := make([][]byte, len(part))
+		for i, c := range part {
+			msgs[i] = changeMessage(c)
+		}
+		k.batch.Lock()
+		errs := k.converse(msgs)
+		k.batch.Unlock()
+		for i, err := range errs {
+			if err == nil || part[i].Op == Remove && isGone(err) {
+				continue
+			}
+			if first == nil {
+				first = changeError(part[i], err)
+			} else {
+				first.More++
+			}
+		}
+	}
+	if first == nil {
+		return nil
+	}
+	return first
+}
+
+func isGone(err error) bool { return errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.ENODEV) }
+
+func changeError(c Change, err error) *OpError {
+	e := &OpError{Op: "add", Addr: c.Prefix, Link: c.Link, Err: err}
+	if c.Op == Remove {
+		e.Op = "remove"
+	}
+	switch {
+	case errors.Is(err, unix.EPERM):
+		e.Hint = capabilityHint
+	case errors.Is(err, unix.ENODEV):
+		e.Err = ErrNoLink
+	case errors.Is(err, unix.EACCES) && c.Prefix.Addr().Is6():
+		e.Hint = fmt.Sprintf("IPv6 is off there: sysctl net.ipv6.conf.%s.disable_ipv6=0", c.Link)
+	}
+	return e
+}
+
+// converse sends messages in one call, acknowledged by the last only, and
+// returns an error for each. The kernel has dealt with all of them when the send
+// returns, so nothing is waited for. k.batch is held (or nobody knows k yet).
+func (k *kernel) converse(msgs [][]byte) []error {
+	errs := make([]error, len(msgs))
+	all := func(err error) []error {
+		for i := range errs {
+			errs[i] = err
+		}
+		return errs
+	}
+	if k.fd < 0 {
+		return all(os.ErrClosed)
+	}
+	base := k.seq + 1
+	k.seq += uint32(len(msgs))
+	size := 0
+	for _, m := range msgs {
+		size += len(m)
+	}
+	buf := make([]byte, 0, size)
+	for i, m := range msgs {
+		binary.NativeEndian.PutUint32(m[8:], base+uint32(i))
+		if i == len(msgs)-1 {
+			flags := binary.NativeEndian.Uint16(m[6:]) | unix.NLM_F_ACK
+			binary.NativeEndian.PutUint16(m[6:], flags)
+		}
+		buf = append(buf, m...)
+	}
+	if err := retryEINTR(func() error { return unix.Sendto(k.fd, buf, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}) }); err != nil {
+		return all(err)
+	}
+	in := make([]byte, 64<<10)
+	for {
+		var n int
+		err := retryEINTR(func() (err error) { n, _, err = unix.Recvfrom(k.fd, in, unix.MSG_DONTWAIT); return err })
+		if err != nil {
+			return all(fmt.Errorf("answer of the kernel: %w", err))
+		}
+		answers, err := syscall.ParseNetlinkMessage(in[:n])
+		if err != nil {
+			return all(fmt.Errorf("answer of the kernel: %w", err))
+		}
+		for _, a := range answers {
+			i := int(a.Header.Seq - base)
+			if a.Header.Type != unix.NLMSG_ERROR || i < 0 || i >= len(msgs) || len(a.Data) < 4 {
+				continue // of an earlier conversation that failed
+			}
+			if errno := -int32(binary.NativeEndian.Uint32(a.Data)); errno != 0 {
+				errs[i] = unix.Errno(errno)
+			}
+			if i == len(msgs)-1 {
+				return errs
+			}
+		}
+	}
+}
+
+func retryEINTR(f func() error) error {
+	for {
+		if err := f(); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+// changeMessage builds RTM_NEWADDR or RTM_DELADDR.
+func changeMessage(c Change) []byte {
+	kind, flags := unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_REPLACE
+	if c.Op == Remove {
+		kind, flags = unix.RTM_DELADDR, 0
+	}
+	addr := c.Prefix.Addr()
+	family := unix.AF_INET
+	if addr.Is6() {
+		family = unix.AF_INET6
+	}
+	req := &nl.NetlinkRequest{NlMsghdr: unix.NlMsghdr{Type: uint16(kind), Flags: uint16(unix.NLM_F_REQUEST | flags)}}
+	msg := nl.NewIfAddrmsg(family)
+	msg.Index = uint32(c.Index)
+	msg.Prefixlen = uint8(c.Prefix.Bits())
+	req.AddData(msg)
+	req.AddData(nl.NewRtAttr(unix.IFA_LOCAL, addr.AsSlice()))
+	req.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, addr.AsSlice()))
+	if c.Op == Remove {
+		return req.Serialize()
+	}
+	ifaFlags := uint32(0)
+	if addr.Is6() {
+		ifaFlags |= unix.IFA_F_NODAD
+	}
+	if c.Host {
+		ifaFlags |= unix.IFA_F_NOPREFIXROUTE
+	}
+	valid := lifetimeForever
+	if c.Valid != Forever {
+		valid = uint32(c.Valid / time.Second)
+	}
+	preferred := valid
+	if addr.Is6() {
+		preferred = 0
+	}
+	life := nl.IfaCacheInfo{IfaCacheinfo: unix.IfaCacheinfo{Valid: valid, Prefered: preferred}}
+	req.AddData(nl.NewRtAttr(unix.IFA_FLAGS, nl.Uint32Attr(ifaFlags)))
+	req.AddData(nl.NewRtAttr(unix.IFA_CACHEINFO, life.Serialize()))
+	req.AddData(nl.NewRtAttr(ifaProto, []byte{Mark}))
+	return req.Serialize()
+}
+
+func parseAddr(m []byte) (a Addr, index int, ok bool) {
+	if len(m) < unix.SizeofIfAddrmsg {
+		return a, 0, false
+	}
+	msg := nl.DeserializeIfAddrmsg(m)
+	attrs, err := nl.ParseRouteAttr(m[unix.SizeofIfAddrmsg:])
+	if err != nil {
+		return a, 0, false
+	}
+	var addr netip.Addr
+	local := false
+	a.Valid, a.Preferred = Forever, Forever
+	for _, at := range attrs {
+		switch at.Attr.Type {
+		case unix.IFA_LOCAL: // of a point-to-point link IFA_ADDRESS is the peer
+			addr, _ = netip.AddrFromSlice(at.Value)
+			local = true
+		case unix.IFA_ADDRESS:
+			if !local {
+				addr, _ = netip.AddrFromSlice(at.Value)
+			}
+		case ifaProto:
+			if len(at.Value) > 0 {
+				a.Mark = at.Value[0]
+			}
+		case unix.IFA_CACHEINFO:
+			if len(at.Value) >= 8 {
+				a.Preferred = lifetime(binary.NativeEndian.Uint32(at.Value))
+				a.Valid = lifetime(binary.NativeEndian.Uint32(at.Value[4:]))
+			}
+		}
+	}
+	a.Prefix = netip.PrefixFrom(addr, int(msg.Prefixlen))
+	return a, int(msg.Index), a.Prefix.IsValid()
+}
+
+func lifetime(seconds uint32) time.Duration {
+	if seconds == lifetimeForever {
+		return Forever
+	}
+	return time.Duration(seconds) * time.Second
+}
+
+func (k *kernel) parseLink(m []byte) Link {
+	msg := nl.DeserializeIfInfomsg(m)
+	l := Link{Index: int(msg.Index), PromoteSecondaries: k.promotesAll()}
+	attrs, _ := nl.ParseRouteAttr(m[msg.Len():])
+	for _, at := range attrs {
+		switch at.Attr.Type &^ unix.NLA_F_NESTED {
+		case unix.IFLA_IFNAME:
+			l.Name = strings.TrimRight(string(at.Value), "\x00")
+		case unix.IFLA_ADDRESS:
+			if msg.Type == unix.ARPHRD_ETHER && msg.Flags&unix.IFF_NOARP == 0 && len(at.Value) == len(l.MAC) {
+				copy(l.MAC[:], at.Value)
+			}
+		case unix.IFLA_AF_SPEC:
+			l.PromoteSecondaries = l.PromoteSecondaries || promotes(at.Value)
+		}
+	}
+	return l
+}
+
+// promotes reads promote_secondaries out of IFLA_AF_SPEC: AF_INET,
+// IFLA_INET_CONF, an array of 32-bit settings. /proc would answer for the
+// namespace of whichever thread asks.
+func promotes(spec []byte) bool {
+	families, _ := nl.ParseRouteAttr(spec)
+	for _, f := range families {
+		if f.Attr.Type&^unix.NLA_F_NESTED != unix.AF_INET {
+			continue
+		}
+		settings, _ := nl.ParseRouteAttr(f.Value)
+		for _, s := range settings {
+			if at := 4 * (promoteSecondary - 1); s.Attr.Type == inetConf && len(s.Value) >= at+4 {
+				return binary.NativeEndian.Uint32(s.Value[at:]) != 0
+			}
+		}
+	}
+	return false
+}
+
+func (k *kernel) promotesAll() bool {
+	var b [1]byte
+	if k.promoteAll == nil {
+		return false
+	}
+	n, err := k.promoteAll.ReadAt(b[:], 0)
+	return n == 1 && (err == nil || errors.Is(err, io.EOF)) && b[0] != '0'
+}
+
+func (k *kernel) Send(ctx context.Context, index int, frames [][]byte) error {
+	return k.out.send(ctx, index, frames)
+}
+
+// openWatch subscribes to address and link messages. RTM_NEWADDR is thrown away
+// by a filter: each renewal of each address on the host sends one, and a flood of
+// them would push out the few messages that matter.
+func openWatch() (*nl.NetlinkSocket, error) {
+	w, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_LINK)
+	if err != nil {
+		return nil, err
+	}
+	if w.SetReceiveBufferSize(watchBuffer, true) != nil {
+		_ = w.SetReceiveBufferSize(watchBuffer, false) // as much as net.core.rmem_max allows
+	}
+	// The filter loads in network order; nlmsg_type is in the host's.
+	var kind [2]byte
+	binary.NativeEndian.PutUint16(kind[:], unix.RTM_NEWADDR)
+	filter := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: 4},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: uint32(binary.BigEndian.Uint16(kind[:])), Jt: 0, Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
+		{Code: unix.BPF_RET | unix.BPF_K, K: ^uint32(0)},
+	}
+	err = unix.SetsockoptSockFprog(w.GetFd(), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
+		&unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
+	if err != nil {
+		w.Close()
+		return nil, err
+	}
+	return w, nil
+}
+
+// hear reads the watch until it is closed. The socket survives a lost message
+// (ENOBUFS): everybody is told to look at everything again.
+func (k *kernel) hear() {
+	for {
+		msgs, from, err := k.watch.Receive()
+		switch {
+		case errors.Is(err, os.ErrClosed) || k.isClosed():
+			return
+		case err != nil:
+			k.tell(Notice{Kind: Overflow})
+			if !errors.Is(err, unix.ENOBUFS) {
+				time.Sleep(100 * time.Millisecond) // an error that stays must not spin
+			}
+			continue
+		case from.Pid != nl.PidKernel:
+			continue
+		}
+		for _, m := range msgs {
+			if n, ok := parseNotice(m); ok {
+				k.tell(n)
+			}
+		}
+	}
+}
+
+func (k *kernel) isClosed() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.closed
+}
+
+func parseNotice(m syscall.NetlinkMessage) (Notice, bool) {
+	switch m.Header.Type {
+	case unix.RTM_DELADDR:
+		a, index, ok := parseAddr(m.Data)
+		return Notice{Kind: AddrGone, Index: index, Prefix: a.Prefix}, ok
+	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
+		if len(m.Data) < unix.SizeofIfInfomsg {
+			return Notice{}, false
+		}
+		n := Notice{Kind: LinkChanged, Index: int(nl.DeserializeIfInfomsg(m.Data).Index)}
+		if m.Header.Type == unix.RTM_DELLINK {
+			n.Kind = LinkGone
+		}
+		attrs, _ := nl.ParseRouteAttr(m.Data[unix.SizeofIfInfomsg:])
+		for _, at := range attrs {
+			if at.Attr.Type == unix.IFLA_IFNAME {
+				n.Link = strings.TrimRight(string(at.Value), "\x00")
+			}
+		}
+		return n, true
+	}
+	return Notice{}, false
+}
+
+func (k *kernel) Watch(f func(Notice)) (stop func()) {
+	w := &watcher{f: f}
+	k.mu.Lock()
+	k.watchers[w] = struct{}{}
+	k.mu.Unlock()
+	return func() {
+		k.mu.Lock()
+		delete(k.watchers, w)
+		k.mu.Unlock()
+		w.mu.Lock() // a call under way ends first, and none follows
+		w.f = nil
+		w.mu.Unlock()
+	}
+}
+
+func (k *kernel) tell(n Notice) {
+	k.mu.Lock()
+	all := make([]*watcher, 0, len(k.watchers))
+	for w := range k.watchers {
+		all = append(all, w)
+	}
+	k.mu.Unlock()
+	for _, w := range all {
+		w.mu.Lock()
+		if w.f != nil {
+			w.f(n)
+		}
+		w.mu.Unlock()
+	}
+}

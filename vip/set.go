@@ -1,0 +1,262 @@
+package vip
+
+import (
+	"log/slog"
+	"net/netip"
+	"sync"
+
+	"github.com/carpd/carpd/carp"
+)
+
+// Config says what a Set holds. Interface and Addresses are required.
+type Config struct {
+	Interface string
+	VHID      uint8          // for logs only
+	Addresses []netip.Prefix // each address once; not masked
+	Lease     Lease          // the zero value is none: see PlanLease
+	Announce  Announce
+	Now       func() carp.Instant // nil = CLOCK_BOOTTIME; must be the clock of the permits
+	Log       *slog.Logger        // nil = silent
+	// Observe hears what happens, from the goroutine in which it happens; it must
+	// not block nor call the Set. nil = nobody.
+	Observe func(Event)
+}
+
+// EventKind is the kind of an Event. Its names are part of the interface.
+type EventKind uint8
+
+// The events.
+const (
+	EventUp          EventKind = iota // the addresses are on
+	EventDown                         // the addresses were taken off by Down
+	EventLapsed                       // taken off, because the permit lapsed
+	EventWithdrawn                    // taken off, because the permit was withdrawn
+	EventRestored                     // Addresses were lost and are back
+	EventFailed                       // Err: something did not work and is tried again
+	EventLinkGone                     // the interface is gone while addresses were on it
+	EventSecondaries                  // addresses go up as written while promote_secondaries is 0
+	EventForeign                      // Addresses are on the interface, but somebody else put them there
+	EventSlow                         // renewing takes so long that the lease may end before it is renewed
+)
+
+var eventNames = [...]string{"up", "down", "lapsed", "withdrawn", "restored", "failed", "link-gone",
+	"promote-secondaries", "foreign", "slow-renewal"}
+
+func (k EventKind) String() string {
+	if int(k) < len(eventNames) {
+		return eventNames[k]
+	}
+	return "unknown"
+}
+
+// Event is one thing that happened to a Set.
+type Event struct {
+	Kind      EventKind
+	Epoch     carp.Epoch // of the mastership, 0 if there is none
+	Addresses []netip.Prefix
+	Err       error  // for EventFailed
+	Text      string // one sentence for an operator
+	At        carp.Instant
+}
+
+// Status is one address of a Set.
+type Status struct {
+	Prefix  netip.Prefix // as configured
+	Present bool         // on the interface, as far as the last look or notice tells
+}
+
+// Set is the addresses of one vhid on one interface. Its methods may be called
+// from several goroutines at once. It holds no resources outside Run.
+type Set struct {
+	k        Kernel
+	link     string
+	announce Announce
+	clock    func() carp.Instant
+	log      *slog.Logger
+	observe  func(Event)
+
+	op   chan struct{} // capacity 1: whoever has put its token in may change the kernel
+	wake chan struct{} // capacity 1: the worker should look at the state again
+
+	mu      sync.Mutex // guards what follows; never held across a call of the kernel
+	state   state
+	changed chan struct{} // closed, and made anew, at each permit and each end of a turn
+}
+
+// state is all that a Set knows. The worker decides from a copy of it.
+type state struct {
+	want  []netip.Prefix // as configured
+	lease Lease
+
+	// turn counts Ups and what ends them. Whoever sees another turn than its own
+	// after waiting has been superseded and stops without undoing anything.
+	turn    uint64
+	serving bool       // the addresses shall be on: from Up's batch until Down, lapse or withdrawal
+	epoch   carp.Epoch // of the Up that serves
+	ended   EventKind  // why serving ended, until the addresses are off
+	permit  carp.Permit
+
+	on      Link                // where the addresses were put
+	placed  []netip.Prefix      // their forms, in the order of want; none left = nothing of ours is on
+	present map[netip.Addr]bool // of placed: there as far as known
+
+	renewAt carp.Instant // next renewal; 0 = at once
+	renewed carp.Instant // last renewal or add
+	lookAt  carp.Instant // compare with the kernel then; 0 = no reason to
+	clearAt carp.Instant // next attempt to take the rest off
+	tokens  tokens       // restorations that may still be made
+	failing bool         // the last renewal or look failed: told once
+	slow    bool         // told once an Up
+
+	round  int            // addresses announced in the present round
+	rounds []carp.Instant // the present round and those to come; the first is due first
+}
+
+// New returns a Set that is down. The caller runs Run.
+func New(k Kernel, cfg Config) *Set {
+	s := &Set{
+		k: k, link: cfg.Interface, announce: cfg.Announce, clock: cfg.Now, log: cfg.Log, observe: cfg.Observe,
+		op: make(chan struct{}, 1), wake: make(chan struct{}, 1), changed: make(chan struct{}),
+		state: state{want: normal(cfg.Addresses), lease: cfg.Lease},
+	}
+	if s.clock == nil {
+		s.clock = bootTime
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	s.log = s.log.With("vhid", cfg.VHID, "interface", cfg.Interface)
+	if s.observe == nil {
+		s.observe = func(Event) {}
+	}
+	return s
+}
+
+// normal returns a copy of prefixes, each address once and IPv4 never as IPv6.
+func normal(prefixes []netip.Prefix) []netip.Prefix {
+	out, seen := make([]netip.Prefix, 0, len(prefixes)), make(map[netip.Addr]bool, len(prefixes))
+	for _, p := range prefixes {
+		if a := p.Addr(); a.Is4In6() && p.Bits() >= 96 {
+			p = netip.PrefixFrom(a.Unmap(), p.Bits()-96)
+		}
+		if !seen[p.Addr()] {
+			seen[p.Addr()] = true
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// Permit hands over a permit; the zero Permit withdraws the one before: from the
+// return on nothing is added, renewed, restored or announced, and the worker
+// takes the addresses off. A permit of a later epoch carries on what an earlier
+// one allowed (a contested mastership). Permit never blocks.
+func (s *Set) Permit(p carp.Permit) {
+	now := s.clock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := &s.state
+	switch {
+	case p.Epoch == 0:
+		s.end(EventWithdrawn)
+	case st.serving && !st.permit.Live(now):
+		// Nobody has noticed yet: both the loop and the worker stood still.
+		s.end(EventLapsed)
+	}
+	st.permit = p
+	// Right after the advert, but not at each of adverts that follow fast.
+	if now >= st.renewed.Add(st.lease.Renew/4) {
+		st.renewAt = 0
+	}
+	s.stir()
+}
+
+// Announce asks for another burst of announcements. It never blocks, and does
+// nothing while the addresses are down.
+func (s *Set) Announce() {
+	now := s.clock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state.serving {
+		s.state.burst(now, s.announce, 0)
+		s.stir()
+	}
+}
+
+// Status returns the addresses in the order of the configuration.
+func (s *Set) Status() []Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]Status, len(s.state.want))
+	for i, p := range s.state.want {
+		out[i] = Status{Prefix: p, Present: s.state.present[p.Addr()]}
+	}
+	return out
+}
+
+// end ends the present turn if it serves; the worker, or whoever has the token,
+// takes the addresses off. s.mu is held.
+func (s *Set) end(why EventKind) {
+	if !s.state.serving {
+		return
+	}
+	s.state.serving = false
+	s.state.ended = why
+	s.state.turn++
+	s.state.rounds = nil
+	s.state.lookAt, s.state.clearAt = 0, 0
+	s.stir()
+}
+
+// stir wakes the worker and everybody who waits for a permit. s.mu is held.
+func (s *Set) stir() {
+	close(s.changed)
+	s.changed = make(chan struct{})
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// burst plans the announcements: a round at now, unless skip says that this many
+// rounds are done already, and the repeats.
+func (st *state) burst(now carp.Instant, a Announce, skip int) {
+	rounds := append(make([]carp.Instant, 0, 4), now)
+	for _, d := range a.repeat() {
+		rounds = append(rounds, now.Add(d))
+	}
+	st.round, st.rounds = 0, rounds[skip:]
+}
+
+// settle records that all that is placed is there, since now.
+func (st *state) settle(now carp.Instant) {
+	st.present = presence(st.placed, nil)
+	st.renewed, st.renewAt = now, now.Add(st.lease.Renew)
+}
+
+func (s *Set) tell(e Event) {
+	e.At = s.clock()
+	args := []any{"event", e.Kind.String(), "epoch", e.Epoch, "addresses", e.Addresses}
+	if e.Err != nil {
+		args = append(args, "error", e.Err)
+	}
+	switch e.Kind {
+	case EventUp, EventDown, EventWithdrawn:
+		s.log.Info(e.Text, args...)
+	default:
+		s.log.Warn(e.Text, args...)
+	}
+	s.observe(e)
+}
+
+// presence returns which of placed are there if those in missing are not.
+func presence(placed, missing []netip.Prefix) map[netip.Addr]bool {
+	m := make(map[netip.Addr]bool, len(placed))
+	for _, p := range placed {
+		m[p.Addr()] = true
+	}
+	for _, p := range missing {
+		m[p.Addr()] = false
+	}
+	return m
+}

@@ -1,0 +1,370 @@
+package vip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/carpd/carpd/carp"
+)
+
+const (
+	// maxNap bounds every wait of the worker while addresses are on: timers stand
+	// still while the machine sleeps, and a permit does not.
+	maxNap = 250 * time.Millisecond
+	// settleTime gathers notices that come together, such as a flush, before one
+	// look at the kernel.
+	settleTime = 5 * time.Millisecond
+	// relook is the time between two looks for an interface that is gone, beside
+	// the notices.
+	relook = time.Second
+
+	restoreBurst = 10          // restorations at once
+	restoreEvery = time.Second // then one each
+)
+
+// tokens bounds restorations. The zero value is a full bucket.
+type tokens struct{ empty carp.Instant }
+
+// next returns the instant from which one may be taken.
+func (t tokens) next() carp.Instant { return t.empty.Add(restoreEvery) }
+
+// spend takes one at now.
+func (t tokens) spend(now carp.Instant) tokens {
+	full := now.Add(-restoreBurst * restoreEvery)
+	return tokens{max(t.empty, full).Add(restoreEvery)}
+}
+
+// task is what the worker does next.
+type task uint8
+
+const (
+	taskWait     task = iota
+	taskClear         // take off what is left after the end of a turn
+	taskLapse         // the permit ended
+	taskLook          // compare with the kernel, put back what was lost
+	taskRenew         // renew the lease
+	taskAnnounce      // send a chunk of the present round
+)
+
+// next returns what to do at now, and for taskWait until when at most (0: until
+// woken). It is pure.
+func (st *state) next(now carp.Instant) (task, carp.Instant) {
+	if !st.serving {
+		switch {
+		case len(st.placed) == 0:
+			return taskWait, 0
+		case now < st.clearAt:
+			return taskWait, st.clearAt
+		}
+		return taskClear, 0
+	}
+	if !st.permit.Live(now) {
+		return taskLapse, 0
+	}
+	until := min(st.permit.Until, now.Add(maxNap))
+	due := func(at carp.Instant) bool {
+		if at > now {
+			until = min(until, at)
+		}
+		return at <= now
+	}
+	room := st.lease.Allows(st.permit, now)
+	if st.lookAt != 0 && due(st.lookAt) && room {
+		return taskLook, 0
+	}
+	if st.lease.Valid > 0 && due(st.renewAt) && room {
+		return taskRenew, 0
+	}
+	if len(st.rounds) > 0 && due(st.rounds[0]) {
+		return taskAnnounce, 0
+	}
+	return taskWait, until
+}
+
+// Run is the worker: it renews the lease, restores lost addresses, repeats the
+// announcements and takes the addresses off when the permit ends. It runs until
+// ctx ends; then the addresses go, if they are still on, and its error is that of
+// taking them off. Run once per Set.
+func (s *Set) Run(ctx context.Context) error {
+	stop := s.k.Watch(s.notice)
+	defer stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		now := s.clock()
+		s.mu.Lock()
+		do, until := s.state.next(now)
+		s.mu.Unlock()
+		if do != taskWait {
+			s.perform(ctx, do)
+			continue
+		}
+		timer.Stop()
+		if until != 0 {
+			timer.Reset(until.Sub(now))
+		}
+		select {
+		case <-s.wake:
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+	}
+	s.mu.Lock()
+	left := len(s.state.placed) > 0
+	s.mu.Unlock()
+	if !left {
+		return nil
+	}
+	return s.Down(ctx)
+}
+
+// perform does one task. Its conditions are looked at again with the token.
+func (s *Set) perform(ctx context.Context, do task) {
+	if do == taskAnnounce {
+		s.nextChunk(ctx)
+		return
+	}
+	if s.take(ctx) != nil {
+		return
+	}
+	defer s.release()
+	now := s.clock()
+	s.mu.Lock()
+	again, _ := s.state.next(now)
+	if again == taskLapse {
+		s.end(EventLapsed)
+		again = taskClear
+	}
+	s.mu.Unlock()
+	switch again {
+	case taskClear:
+		_ = s.clear(context.Background()) // told and retried by itself
+	case taskLook:
+		s.look()
+	case taskRenew:
+		s.renew()
+	}
+}
+
+// renew gives all addresses their whole lifetime again. The caller has the token.
+func (s *Set) renew() {
+	start := s.clock()
+	s.mu.Lock()
+	st := &s.state
+	if !st.serving || !st.lease.Allows(st.permit, start) {
+		s.mu.Unlock()
+		return
+	}
+	st.renewAt = start.Add(st.lease.Renew) // also if it fails
+	changes, lease := puts(st.on, st.placed, st.lease), st.lease
+	s.mu.Unlock()
+
+	err := s.commit(changes)
+	took := s.clock().Sub(start)
+	s.mu.Lock()
+	slow := err == nil && took > lease.Renew/2 && !st.slow
+	st.slow = st.slow || slow
+	tell, epoch := false, st.epoch
+	switch {
+	case err == nil:
+		st.failing = false
+	case st.serving && !st.failing:
+		tell = !errors.Is(err, ErrNoLink) // the look says that better
+		st.failing = tell
+		st.lookAt = s.clock()
+	}
+	s.mu.Unlock()
+	if tell {
+		s.tell(Event{Kind: EventFailed, Epoch: epoch, Err: err, Text: "the lease could not be renewed"})
+	}
+	if slow {
+		s.tell(Event{Kind: EventSlow, Epoch: epoch, Text: fmt.Sprintf(
+			"renewing %d addresses took %v, and is due each %v: use fewer IPv6 addresses in this group", len(changes),
+			took.Round(time.Millisecond), lease.Renew)})
+	}
+}
+
+// look compares with the kernel and puts back what is missing. The caller has
+// the token.
+func (s *Set) look() {
+	s.mu.Lock()
+	before, epoch := s.state.on, s.state.epoch
+	s.state.lookAt = 0
+	s.mu.Unlock()
+	v, err := s.survey()
+	if err != nil {
+		s.lookFailed(err, epoch)
+		return
+	}
+	missing := lost(v.have, v.placed)
+	if !s.mayRestore(v, before, missing) {
+		return
+	}
+	if err := s.commit(v.changes); err != nil {
+		if !errors.Is(err, ErrLapsed) && !errors.Is(err, ErrSuperseded) {
+			s.lookFailed(err, epoch)
+		}
+		return
+	}
+	s.mu.Lock()
+	if s.state.serving {
+		s.state.burst(s.clock(), s.announce, 0)
+	}
+	s.mu.Unlock()
+	s.tell(Event{Kind: EventRestored, Epoch: epoch, Addresses: missing, Text: fmt.Sprintf(
+		"%d of %d addresses were lost and are back: see who removes them by ip monitor address", len(missing), len(v.placed))})
+}
+
+// mayRestore records what a look found and reports whether the missing addresses
+// are to be put back now.
+func (s *Set) mayRestore(v survey, before Link, missing []netip.Prefix) bool {
+	now := s.clock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := &s.state
+	if !st.serving {
+		return false
+	}
+	st.failing = false
+	if len(missing) == 0 {
+		st.on, st.placed, st.present = v.link, v.placed, presence(v.placed, nil)
+		if v.link.MAC != before.MAC {
+			st.burst(now, s.announce, 0)
+		}
+		return false
+	}
+	st.present = presence(v.placed, missing)
+	if at := st.tokens.next(); at > now || !st.lease.Allows(st.permit, now) {
+		st.lookAt = max(now, at) // not before the next permit, see next
+		return false
+	}
+	st.tokens = st.tokens.spend(now)
+	st.on, st.placed = v.link, v.placed
+	return true
+}
+
+// lookFailed plans another look and tells the first failure of a row.
+func (s *Set) lookFailed(err error, epoch carp.Epoch) {
+	gone := errors.Is(err, ErrNoLink)
+	now := s.clock()
+	s.mu.Lock()
+	st := &s.state
+	told := st.failing
+	if st.serving {
+		st.failing = true
+		st.lookAt = now.Add(relook)
+	}
+	if gone {
+		st.present = nil
+	}
+	placed := st.placed
+	s.mu.Unlock()
+	switch {
+	case told:
+	case gone:
+		s.tell(Event{Kind: EventLinkGone, Epoch: epoch, Addresses: placed, Err: err,
+			Text: "the interface is gone and the addresses with it; they come back with it while this node is master"})
+	default:
+		s.tell(Event{Kind: EventFailed, Epoch: epoch, Err: err, Text: "addresses could not be looked after"})
+	}
+}
+
+// notice hears the kernel. It only plans a look: by then the kernel may have
+// moved on, and the list is the truth.
+func (s *Set) notice(n Notice) {
+	now := s.clock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := &s.state
+	if !st.serving {
+		return
+	}
+	at := now
+	switch n.Kind {
+	case AddrGone:
+		if _, ours := st.present[n.Prefix.Addr()]; !ours || n.Index != st.on.Index {
+			return
+		}
+		st.present[n.Prefix.Addr()] = false
+		at = now.Add(settleTime)
+	case LinkChanged, LinkGone:
+		if n.Link != s.link && n.Index != st.on.Index {
+			return
+		}
+	}
+	if st.lookAt == 0 || at < st.lookAt && at >= st.tokens.next() {
+		st.lookAt = at
+		s.stir()
+	}
+}
+
+// firstRound announces all addresses once.
+func (s *Set) firstRound(ctx context.Context, turn uint64) error {
+	for from, more := 0, true; more; {
+		s.mu.Lock()
+		mine := s.state.turn == turn
+		s.mu.Unlock()
+		if !mine {
+			return ErrSuperseded
+		}
+		n, err := s.sendSome(ctx, from)
+		if err != nil {
+			return err
+		}
+		from, more = from+n, n > 0
+	}
+	return nil
+}
+
+// nextChunk sends the next frames of the present round.
+func (s *Set) nextChunk(ctx context.Context) {
+	s.mu.Lock()
+	from := s.state.round
+	s.mu.Unlock()
+	n, _ := s.sendSome(ctx, from) // an error sends nothing, and ends the round
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := &s.state
+	if len(st.rounds) == 0 || st.round != from {
+		return // ended, or begun anew, meanwhile
+	}
+	st.round += n
+	if n == 0 || st.round >= len(st.placed) {
+		st.round, st.rounds = 0, st.rounds[1:]
+	}
+}
+
+// sendSome sends the announcements of up to chunk addresses under a live permit
+// and returns how many there were. That a frame could not be sent is told, not
+// returned: the repeats are for that.
+func (s *Set) sendSome(ctx context.Context, from int) (int, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	now := s.clock()
+	s.mu.Lock()
+	st := &s.state
+	live, link, epoch := st.serving && st.permit.Live(now), st.on, st.epoch
+	some := st.placed[min(from, len(st.placed)):min(from+chunk, len(st.placed))]
+	s.mu.Unlock()
+	if !live {
+		return 0, ErrLapsed
+	}
+	if len(some) == 0 || link.MAC == (carp.MAC{}) {
+		return 0, nil
+	}
+	frames := make([][]byte, len(some))
+	for i, p := range some {
+		frames[i] = announcement(link.MAC, p.Addr())
+	}
+	if err := s.k.Send(ctx, link.Index, frames); err != nil {
+		if ctx.Err() != nil {
+			return 0, ctx.Err()
+		}
+		s.tell(Event{Kind: EventFailed, Epoch: epoch, Err: err, Text: "addresses could not be announced; the announcement is repeated"})
+	}
+	return len(some), nil
+}
