@@ -103,7 +103,7 @@ func perform(ctx context.Context, out io.Writer, o Options) (err error) {
 		return err
 	}
 	if err := s.play(ctx); err != nil {
-		if ctx.Err() != nil && context.Cause(ctx) == context.Canceled {
+		if errors.Is(ctx.Err(), context.Canceled) {
 			return errors.New("demo: interrupted")
 		}
 		return fmt.Errorf("%w%s", err, s.logs())

@@ -60,8 +60,8 @@ func ips(lines ...string) error {
 func buildSwitch() error {
 	return ips(
 		"link set lo up",
-		"link add "+bridge+" type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
-		"link set "+bridge+" up",
+		"link add name "+bridge+" type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
+		"link set dev "+bridge+" up",
 	)
 }
 
@@ -69,8 +69,8 @@ func buildSwitch() error {
 func newHost(name, prefix string) (*host, error) {
 	if err := ips(
 		"netns add "+name,
-		"link add "+name+" type veth peer name eth0 netns "+name,
-		"link set "+name+" master "+bridge+" up",
+		"link add name "+name+" type veth peer name eth0 netns "+name,
+		"link set dev "+name+" master "+bridge+" up",
 		"-n "+name+" link set lo up",
 		"-n "+name+" addr add "+prefix+" dev eth0",
 		"-n "+name+" link set eth0 up",
