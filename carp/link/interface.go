@@ -1,0 +1,420 @@
+package link
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/carpd/carpd/carp"
+)
+
+// Limits of watching.
+const (
+	// retryEvery is the time after which a reading or a membership that failed is
+	// tried again.
+	retryEvery = time.Second
+	// maxNotes bounds how many datagrams of notes one reading answers for.
+	maxNotes = 1024
+)
+
+// Options of an interface. The zero value is good.
+type Options struct {
+	Log *slog.Logger // nil: silent
+}
+
+// Stats counts what did not go to a port, and what did. All are totals.
+type Stats struct {
+	Received      uint64 // packets handed to ports
+	UnknownVHID   uint64 // packets of a vhid without a port here
+	BadFrames     uint64 // frames that carp.DecodeFrame refused (carp.DropFrame)
+	Foreign       uint64 // packets for another address, or of an interface that had the name before
+	Lost          uint64 // packets dropped in full inboxes (carp.DropOverflow)
+	KernelDropped uint64 // frames that found the socket's buffer full
+}
+
+// Interface is one network interface and the sockets on it. It is made by Open
+// and ended by Close. All methods are safe for concurrent use.
+type Interface struct {
+	name   string
+	log    *slog.Logger
+	wire   *wire
+	reader *reader // used by refresh only
+	notes  *os.File
+	noted  syscall.RawConn
+	state  atomic.Pointer[state]
+	ports  [256]atomic.Pointer[port] // stored to under mu
+	counts counters
+	ended  sync.WaitGroup
+
+	mu      sync.Mutex // guards what follows, and the order of events
+	groups  *groups
+	trouble [2]string          // why a membership is missing, by carp.Family; logged once
+	avoid   map[netip.Addr]int // how many ports avoid an address
+	closed  bool
+}
+
+// Open prepares the interface of that name, which need not exist. It fails if
+// the name cannot be one, or with an *OpError if a socket cannot be made: without
+// CAP_NET_RAW errors.Is(err, os.ErrPermission) holds.
+func Open(name string, options Options) (*Interface, error) {
+	fail := func(err error, hint string) (*Interface, error) {
+		return nil, &OpError{Op: "open", Object: name, Err: err, Hint: hint}
+	}
+	if name == "" || name == "." || name == ".." || len(name) >= unix.IFNAMSIZ || strings.ContainsAny(name, "/: \t\n\v\f\r\x00") {
+		return fail(errors.New("not the name of an interface"), "list them: ip link")
+	}
+	w, err := openWire()
+	if err != nil {
+		return fail(err, rawHint(err))
+	}
+	i := &Interface{name: name, log: options.Log, wire: w, groups: openGroups(), avoid: map[netip.Addr]int{}}
+	if i.log == nil {
+		i.log = slog.New(slog.DiscardHandler)
+	}
+	if err := i.openNotes(); err != nil {
+		i.release()
+		return fail(fmt.Errorf("watch the interface: %w", err), "")
+	}
+	if i.reader, err = newReader(); err != nil {
+		i.release()
+		return fail(fmt.Errorf("watch the interface: %w", err), "")
+	}
+	i.state.Store(&state{})
+	i.refresh(false)
+	i.ended.Go(func() { i.wire.receive(i.deliver) })
+	i.ended.Go(i.watch)
+	return i, nil
+}
+
+// openNotes subscribes to the kernel's notes, before the first reading.
+func (i *Interface) openNotes() error {
+	fd, err := openNetlink(unix.RTMGRP_LINK|unix.RTMGRP_IPV4_IFADDR|unix.RTMGRP_IPV6_IFADDR, unix.SOCK_NONBLOCK)
+	if err != nil {
+		return err
+	}
+	i.notes = os.NewFile(uintptr(fd), "netlink")
+	i.noted, err = i.notes.SyscallConn()
+	return err
+}
+
+func rawHint(err error) string {
+	if errors.Is(err, os.ErrPermission) {
+		return needRaw
+	}
+	return ""
+}
+
+// Name returns the name that the interface is known by.
+func (i *Interface) Name() string { return i.name }
+
+// Attach makes the port of one vhid. It fails with a *BusyError if the vhid has
+// a port on this interface already, here or in another process of the network
+// namespace, and with an *OpError otherwise. The first event of the port says
+// whether the link is up. The port's Close, or that of the interface, ends it.
+func (i *Interface) Attach(config PortConfig) (carp.Link, error) {
+	fail := func(err error, hint string) (carp.Link, error) {
+		return nil, &OpError{Op: "attach", Object: object(config.VHID, i.name), Err: err, Hint: hint}
+	}
+	if config.VHID == 0 {
+		return fail(errors.New("vhid 0 is not allowed"), "use 1 to 255")
+	}
+	if config.TOS == 0 {
+		config.TOS = DefaultTOS
+	}
+	config.Avoid = slices.Clone(config.Avoid)
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.closed {
+		return fail(ErrClosed, "")
+	}
+	held, err := claim(i.name, config.VHID)
+	if busy := (*BusyError)(nil); errors.As(err, &busy) {
+		return nil, err
+	}
+	if err != nil {
+		return fail(fmt.Errorf("claim the vhid: %w", err), "")
+	}
+	raw, err := openUnicast(config.Peers, config.TOS)
+	if err != nil {
+		unix.Close(held)
+		return fail(err, rawHint(err))
+	}
+	p := &port{i: i, config: config, inbox: newInbox(&i.counts.lost), claim: held, raw: raw}
+	i.ports[config.VHID].Store(p)
+	i.shun(config.Avoid, 1)
+	i.republish()
+	p.inbox.put(stateEvent(i.state.Load()))
+	return p, nil
+}
+
+// SetAvoid replaces PortConfig.Avoid of a vhid that is attached. If the own
+// addresses change by it, every port gets an Up event.
+func (i *Interface) SetAvoid(vhid uint8, avoid []netip.Addr) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if p := i.ports[vhid].Load(); p != nil {
+		i.shun(p.config.Avoid, -1)
+		p.config.Avoid = slices.Clone(avoid)
+		i.shun(p.config.Avoid, 1)
+		i.republish()
+	}
+}
+
+// shun counts addresses in or out of those that are avoided. The caller holds mu.
+func (i *Interface) shun(addresses []netip.Addr, by int) {
+	for _, a := range addresses {
+		a = a.Unmap().WithZone("")
+		if i.avoid[a] += by; i.avoid[a] == 0 {
+			delete(i.avoid, a)
+		}
+	}
+}
+
+// Stats returns the counters.
+func (i *Interface) Stats() Stats {
+	return Stats{
+		Received:      i.counts.received.Load(),
+		UnknownVHID:   i.counts.unknownVHID.Load(),
+		BadFrames:     i.counts.badFrames.Load(),
+		Foreign:       i.counts.foreign.Load(),
+		Lost:          i.counts.lost.Load(),
+		KernelDropped: i.counts.kernelDropped.Add(i.wire.dropped()),
+	}
+}
+
+// Close closes all ports and sockets, and returns when nothing runs any more.
+// Calling it twice is harmless.
+func (i *Interface) Close() error {
+	i.mu.Lock()
+	if i.closed {
+		i.mu.Unlock()
+		return nil
+	}
+	i.closed = true
+	for n := range i.ports {
+		if p := i.ports[n].Load(); p != nil {
+			p.close()
+		}
+	}
+	i.mu.Unlock()
+	i.wire.close()
+	i.notes.Close()
+	i.ended.Wait()
+	i.release()
+	return nil
+}
+
+// release closes whatever is open.
+func (i *Interface) release() {
+	i.wire.close()
+	i.groups.close()
+	if i.notes != nil {
+		i.notes.Close()
+	}
+	if i.reader != nil {
+		unix.Close(i.reader.fd)
+	}
+}
+
+// deliver hands one frame to the port of its vhid.
+func (i *Interface) deliver(index int, frame []byte, stamp int64) {
+	s := i.state.Load()
+	if index != s.index {
+		i.counts.foreign.Add(1)
+		return
+	}
+	var p carp.Packet
+	if carp.DecodeFrame(frame, &p) != carp.Accepted {
+		i.counts.badFrames.Add(1)
+		return
+	}
+	if !s.forUs(p.Dst) {
+		i.counts.foreign.Add(1)
+		return
+	}
+	var to *port
+	if len(p.Payload) >= 2 {
+		to = i.ports[p.Payload[1]].Load()
+	}
+	if to == nil {
+		i.counts.unknownVHID.Add(1)
+		return
+	}
+	i.counts.received.Add(1)
+	p.At = arrival(Now(), readClock(unix.CLOCK_REALTIME), stamp)
+	to.inbox.put(carp.LinkEvent{Packet: newPacket(&p)})
+}
+
+// watch reads the interface anew after each note that may concern it, and when
+// something is to be tried again, until the notes are closed.
+func (i *Interface) watch() {
+	buf := make([]byte, netlinkBuffer)
+	for {
+		deleted, err := i.awaitNote(buf)
+		if errors.Is(err, os.ErrClosed) {
+			return
+		}
+		i.refresh(deleted)
+	}
+}
+
+// awaitNote returns when a note concerns the interface, or with the error of the
+// read: the deadline, or the end. All notes that wait are taken together. deleted
+// says that the interface was deleted, though one of its name may exist again.
+func (i *Interface) awaitNote(buf []byte) (deleted bool, err error) {
+	concerned, read := false, 0
+	err = i.noted.Read(func(fd uintptr) bool {
+		for ; read < maxNotes; read++ {
+			n, _, err := unix.Recvfrom(int(fd), buf, unix.MSG_DONTWAIT)
+			if err == unix.EAGAIN {
+				read = 0
+				return concerned
+			}
+			if err != nil {
+				concerned = true // ENOBUFS: notes were lost
+				continue
+			}
+			messages, err := syscall.ParseNetlinkMessage(buf[:n])
+			concerned = concerned || err != nil
+			known := i.state.Load()
+			for _, m := range messages {
+				concerned = concerned || concerns(m, i.name, known)
+				deleted = deleted || deletes(m, known)
+			}
+		}
+		return true
+	})
+	return deleted, err
+}
+
+// refresh reads the interface and publishes what it is. If it was deleted since,
+// that is published first.
+func (i *Interface) refresh(deleted bool) {
+	s, err := i.reader.read(i.name)
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.closed {
+		return
+	}
+	if deleted {
+		i.publish(&state{})
+	}
+	good := err == nil
+	if good {
+		good = i.publish(s)
+	} else {
+		i.log.Warn("link: "+err.Error(), "interface", i.name, "retry", retryEvery)
+	}
+	i.tryAgain(!good)
+}
+
+// republish publishes what is known under changed wishes of the ports. The
+// caller holds mu.
+func (i *Interface) republish() {
+	if i.closed {
+		return
+	}
+	s := *i.state.Load()
+	if !i.publish(&s) {
+		i.tryAgain(true)
+	}
+}
+
+// tryAgain makes watch refresh after retryEvery, or no longer.
+func (i *Interface) tryAgain(retry bool) {
+	var deadline time.Time
+	if retry {
+		deadline = time.Now().Add(retryEvery)
+	}
+	_ = i.notes.SetReadDeadline(deadline) // it fails after Close only
+}
+
+// publish makes s what is known: it moves socket and memberships to the
+// interface, and tells the ports what changed. It reports whether nothing is
+// left to be tried again. The caller holds mu.
+func (i *Interface) publish(s *state) bool {
+	old, good := i.state.Load(), true
+	if s.index != 0 {
+		// Always: it costs nothing if the socket is bound to that very interface,
+		// and the same index may be another interface by now.
+		if err := i.wire.bind(s.index); err != nil {
+			i.log.Warn("link: bind: "+err.Error(), "interface", i.name, "retry", retryEvery)
+			s, good = &state{}, false // gone again, most likely
+		}
+	}
+	s.choose(func(a netip.Addr) bool { return i.avoid[a] > 0 })
+	i.state.Store(s)
+	cameUp := s.up && (!old.up || s.index != old.index)
+	for _, family := range []carp.Family{carp.IPv4, carp.IPv6} {
+		good = i.join(family, s.index, cameUp) && good
+	}
+	i.tell(old, s)
+	return good
+}
+
+// join makes one membership what it should be. Without it adverts still arrive
+// where no switch snoops, so its lack is logged, once, and tried again.
+func (i *Interface) join(family carp.Family, index int, again bool) bool {
+	if !i.needs(family) {
+		index = 0
+	}
+	trouble := ""
+	if err := i.groups.set(family, index, again); err != nil {
+		trouble = err.Error()
+	}
+	if trouble != "" && trouble != i.trouble[family] {
+		i.log.Warn("link: join the group: "+trouble, "interface", i.name, "family", family.String(), "retry", retryEvery)
+	}
+	i.trouble[family] = trouble
+	return trouble == ""
+}
+
+// needs reports whether any port wants the group of family.
+func (i *Interface) needs(family carp.Family) bool {
+	for n := range i.ports {
+		if p := i.ports[n].Load(); p != nil && p.config.needs(family) {
+			return true
+		}
+	}
+	return false
+}
+
+// tell gives the ports the changes between two states, and logs them.
+func (i *Interface) tell(old, s *state) {
+	replaced := old.up && s.up && old.index != s.index
+	if old.up == s.up && !replaced && (!s.up || old.local == s.local) {
+		return
+	}
+	if old.up != s.up || replaced {
+		i.log.Info("link changed", "interface", i.name, "up", s.up, "index", s.index)
+	}
+	for n := range i.ports {
+		p := i.ports[n].Load()
+		if p == nil {
+			continue
+		}
+		if replaced {
+			p.inbox.put(carp.LinkEvent{Down: true})
+		}
+		p.inbox.put(stateEvent(s))
+	}
+}
+
+// stateEvent is the event that says what s is.
+func stateEvent(s *state) carp.LinkEvent {
+	if !s.up {
+		return carp.LinkEvent{Down: true}
+	}
+	local := s.local
+	return carp.LinkEvent{Up: &local}
+}

@@ -1,0 +1,324 @@
+package link_test
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/carpd/carpd/carp"
+	"github.com/carpd/carpd/carp/carptest"
+	"github.com/carpd/carpd/carp/link"
+	"github.com/carpd/carpd/test/lab"
+)
+
+const (
+	vhid = carptest.ConformanceVHID
+	wait = 5 * time.Second
+
+	// helperEnv makes the test binary hold a vhid on eth0 until it is killed.
+	helperEnv = "CARPD_LINK_TEST_HOLD"
+)
+
+var (
+	group4 = netip.MustParseAddr("224.0.0.18")
+	group6 = netip.MustParseAddr("ff02::12")
+	addrA  = netip.MustParseAddr("192.0.2.1")
+	addrB  = netip.MustParseAddr("192.0.2.2")
+	addrA6 = netip.MustParseAddr("2001:db8::1")
+	addrB6 = netip.MustParseAddr("2001:db8::2")
+	both   = link.PortConfig{VHID: vhid, IPv4: true, IPv6: true}
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv(helperEnv) != "" {
+		hold()
+	}
+	lab.Main(m)
+}
+
+// hold is the other process of the tests of exclusion.
+func hold() {
+	i, err := link.Open("eth0", link.Options{})
+	if err == nil {
+		_, err = i.Attach(both)
+	}
+	fmt.Println("held:", err)
+	select {}
+}
+
+func hosts(t testing.TB) (lan *lab.LAN, a, b *lab.Host) {
+	lan = lab.New(t)
+	return lan, lan.Host("a", "192.0.2.1/24", "2001:db8::1/64"), lan.Host("b", "192.0.2.2/24", "2001:db8::2/64")
+}
+
+func open(t testing.TB, h *lab.Host) *link.Interface {
+	t.Helper()
+	var i *link.Interface
+	err := h.DoErr(func() (err error) {
+		i, err = link.Open("eth0", link.Options{})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { i.Close() })
+	return i
+}
+
+func attach(t testing.TB, h *lab.Host, i *link.Interface, config link.PortConfig) carp.Link {
+	t.Helper()
+	var l carp.Link
+	err := h.DoErr(func() (err error) {
+		l, err = i.Attach(config)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// next returns the next event that is no packet, or the next that is one.
+func next(t testing.TB, l carp.Link, packet bool) carp.LinkEvent {
+	t.Helper()
+	deadline := time.After(wait)
+	for {
+		select {
+		case e, ok := <-l.Events():
+			if !ok {
+				t.Fatal("events ended")
+			}
+			if (e.Packet != nil) == packet {
+				return e
+			}
+		case <-deadline:
+			t.Fatalf("no event within %v", wait)
+		}
+	}
+}
+
+func awaitUp(t testing.TB, l carp.Link, want func(carp.Local) bool) carp.Local {
+	t.Helper()
+	for {
+		if e := next(t, l, false); e.Up != nil && want(*e.Up) {
+			return *e.Up
+		}
+	}
+}
+
+func awaitDown(t testing.TB, l carp.Link) {
+	t.Helper()
+	for !next(t, l, false).Down {
+	}
+}
+
+func complete(l carp.Local) bool { return l.IPv4.IsValid() && l.IPv6.IsValid() }
+
+func advert(n byte) []byte {
+	b := make([]byte, 36)
+	b[0], b[1], b[35] = 0x21, vhid, n
+	return b
+}
+
+func send(t testing.TB, l carp.Link, dst netip.Addr, n byte) {
+	t.Helper()
+	if err := l.Send(carp.Frame{VHID: vhid, Dst: dst, Payload: advert(n)}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestLabConformance(t *testing.T) {
+	carptest.Conformance(t, func(t *testing.T) (carp.Link, carp.Link) {
+		_, a, b := hosts(t)
+		return attach(t, a, open(t, a), both), attach(t, b, open(t, b), both)
+	})
+}
+
+func TestLabInterfaceAbsentAtStartIsUsedWhenItAppears(t *testing.T) {
+	_, a, b := hosts(t)
+	b.DeleteLink()
+	sender, receiver := attach(t, a, open(t, a), both), attach(t, b, open(t, b), both)
+	if e := next(t, receiver, false); !e.Down {
+		t.Fatalf("first event %+v, want Down", e)
+	}
+	if err := receiver.Send(carp.Frame{Dst: group4, Payload: advert(0)}); !errors.Is(err, link.ErrDown) {
+		t.Errorf("send on an absent interface: %v, want ErrDown", err)
+	}
+	b.RecreateLink()
+	awaitUp(t, receiver, complete)
+	exchange(t, sender, receiver)
+}
+
+// exchange sends an advert each way, on both families.
+func exchange(t testing.TB, a, b carp.Link) {
+	t.Helper()
+	for n, dst := range []netip.Addr{group4, group6} {
+		send(t, a, dst, byte(n+1))
+		if p := next(t, b, true).Packet; p.Dst != dst || p.Payload[35] != byte(n+1) {
+			t.Fatalf("got %+v, want number %d to %v", p, n+1, dst)
+		}
+		send(t, b, dst, byte(n+11))
+		if p := next(t, a, true).Packet; p.Dst != dst || p.Payload[35] != byte(n+11) {
+			t.Fatalf("got %+v, want number %d to %v", p, n+11, dst)
+		}
+	}
+}
+
+func TestLabInterfaceRecreatedIsTheSameLink(t *testing.T) {
+	_, a, b := hosts(t)
+	sender, receiver := attach(t, a, open(t, a), both), attach(t, b, open(t, b), both)
+	awaitUp(t, receiver, complete)
+	for range 2 {
+		b.DeleteLink()
+		awaitDown(t, receiver)
+		b.RecreateLink()
+		awaitUp(t, receiver, complete)
+		exchange(t, sender, receiver)
+		awaitMember(t, b, true)
+	}
+}
+
+func TestLabInterfaceReplacedUnderTheSameIndexIsNoticed(t *testing.T) {
+	_, a, b := hosts(t)
+	sender, receiver := attach(t, a, open(t, a), both), attach(t, b, open(t, b), both)
+	awaitUp(t, receiver, complete)
+	index := strings.SplitN(b.Run("ip", "-o", "link", "show", "eth0"), ":", 2)[0]
+	// One run, so that the notes of both come together.
+	b.Run("sh", "-c", "ip link del eth0; ip link add name eth0 index "+index+" type veth peer name other && ip link set other up && ip link set eth0 up && ip addr add 192.0.2.77/24 dev eth0")
+	awaitDown(t, receiver)
+	awaitUp(t, receiver, func(l carp.Local) bool { return l.IPv4 == netip.MustParseAddr("192.0.2.77") })
+	awaitMember(t, b, true)
+	other := open(t, a) // the first LAN is gone for b; its own frames must still leave
+	_ = other
+	if err := receiver.Send(carp.Frame{Dst: group4, Payload: advert(1)}); err != nil {
+		t.Errorf("send on the new interface: %v", err)
+	}
+	_ = sender
+}
+
+func TestLabInterfaceIsFollowedByItsName(t *testing.T) {
+	_, a, b := hosts(t)
+	sender, i := attach(t, a, open(t, a), both), open(t, b)
+	receiver := attach(t, b, i, both)
+	awaitUp(t, receiver, complete)
+	b.Run("sh", "-c", "ip link set eth0 down && ip link set eth0 name old0 && ip link set old0 up")
+	awaitDown(t, receiver)
+	lab.Eventually(t, wait, "frames of the renamed interface to be refused", func() bool {
+		send(t, sender, group4, 1)
+		return i.Stats().Foreign > 0
+	})
+	b.Run("sh", "-c", "ip link set old0 down && ip link set old0 name eth0 && ip link set eth0 up")
+	awaitUp(t, receiver, func(l carp.Local) bool { return l.IPv4.IsValid() })
+	send(t, sender, group4, 2)
+	if p := next(t, receiver, true).Packet; p.Payload[35] != 2 {
+		t.Errorf("number %d arrived, want 2: nothing is delivered under another name", p.Payload[35])
+	}
+}
+
+func TestLabDownAndUpAreSeen(t *testing.T) {
+	_, a, b := hosts(t)
+	sender, receiver := attach(t, a, open(t, a), both), attach(t, b, open(t, b), both)
+	awaitUp(t, receiver, complete)
+	for _, fault := range []struct {
+		name       string
+		begin, end func()
+	}{
+		{"administratively", func() { b.SetLink(false) }, func() { b.SetLink(true) }},
+		{"by carrier", b.Unplug, b.Plug},
+	} {
+		t.Run(fault.name, func(t *testing.T) {
+			fault.begin()
+			awaitDown(t, receiver)
+			if err := receiver.Send(carp.Frame{Dst: group4, Payload: advert(0)}); !errors.Is(err, link.ErrDown) {
+				t.Errorf("send: %v, want ErrDown", err)
+			}
+			fault.end()
+			awaitUp(t, receiver, func(l carp.Local) bool { return l.IPv4.IsValid() })
+			send(t, sender, group4, 7)
+			next(t, receiver, true)
+		})
+	}
+}
+
+func TestLabOwnAddressesAreFollowed(t *testing.T) {
+	lan := lab.New(t)
+	h := lan.Host("a", "192.0.2.100/32", "192.0.2.1/24", "2001:db8::100/128")
+	i := open(t, h)
+	vip := netip.MustParseAddr("192.0.2.100")
+	config := both
+	config.Avoid = []netip.Addr{vip, netip.MustParseAddr("2001:db8::100")}
+	l := attach(t, h, i, config)
+	local := awaitUp(t, l, complete)
+	if local.IPv4 != addrA || !local.IPv6.IsLinkLocalUnicast() {
+		t.Errorf("adverts come from %v and %v, want %v and the link-local address", local.IPv4, local.IPv6, addrA)
+	}
+	h.Run("ip", "addr", "del", "192.0.2.1/24", "dev", "eth0")
+	awaitUp(t, l, func(l carp.Local) bool { return l.IPv4 == vip })
+	h.Run("ip", "addr", "add", "192.0.2.3/24", "dev", "eth0")
+	awaitUp(t, l, func(l carp.Local) bool { return l.IPv4 == netip.MustParseAddr("192.0.2.3") })
+	i.SetAvoid(vhid, []netip.Addr{netip.MustParseAddr("192.0.2.3")})
+	awaitUp(t, l, func(l carp.Local) bool { return l.IPv4 == vip })
+	h.Run("ip", "addr", "flush", "dev", "eth0")
+	awaitUp(t, l, func(l carp.Local) bool { return !l.IPv4.IsValid() && !l.IPv6.IsValid() })
+	send(t, l, group4, 1) // from 0.0.0.0
+}
+
+// awaitMember waits for the interface to be in both groups, or in none.
+func awaitMember(t testing.TB, h *lab.Host, want bool) {
+	t.Helper()
+	lab.Eventually(t, wait, fmt.Sprintf("membership %v", want), func() bool {
+		// ip maddr lists the kernel's memberships, by number of users too.
+		list := h.Run("ip", "maddr", "show", "dev", "eth0")
+		return strings.Contains(list, "224.0.0.18") == want && strings.Contains(list, "ff02::12") == want
+	})
+}
+
+func TestLabGroupsAreJoinedWhileAPortNeedsThem(t *testing.T) {
+	_, a, _ := hosts(t)
+	i := open(t, a)
+	awaitMember(t, a, false)
+	l := attach(t, a, i, both)
+	awaitMember(t, a, true)
+	l.Close()
+	awaitMember(t, a, false)
+	attach(t, a, i, both)
+	awaitMember(t, a, true)
+	i.Close()
+	awaitMember(t, a, false)
+}
+
+func TestLabVHIDIsExclusive(t *testing.T) {
+	_, a, b := hosts(t)
+	i := open(t, a)
+	first := attach(t, a, i, both)
+	busy := func(what string, pid int) {
+		t.Helper()
+		err := a.DoErr(func() error { _, err := open(t, a).Attach(both); return err })
+		var e *link.BusyError
+		if !errors.As(err, &e) || e.PID != pid || e.VHID != vhid || e.Interface != "eth0" {
+			t.Fatalf("%s: %v, want a BusyError of process %d", what, err, pid)
+		}
+		if want := fmt.Sprintf("link: attach vhid 9 on eth0: already in use by process %d (", pid); !strings.HasPrefix(e.Error(), want) {
+			t.Errorf("%s: message %q", what, e)
+		}
+	}
+	busy("same process", os.Getpid())
+	attach(t, b, open(t, b), both) // another host is another matter
+	other := both
+	other.VHID++
+	attach(t, a, i, other)
+	first.Close()
+
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), helperEnv+"=1")
+	p := a.Start(cmd)
+	lab.Eventually(t, wait, "the other process to hold the vhid", func() bool { return strings.Contains(p.Output(), "held: <nil>") })
+	busy("other process", cmd.Process.Pid)
+	p.Kill()
+	attach(t, a, i, both)
+}
