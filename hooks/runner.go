@@ -14,7 +14,7 @@ const (
 	// DefaultTimeout is the deadline of a step that names none.
 	DefaultTimeout = 20 * time.Second
 	// MaxTimeout is the longest deadline that a step may have.
-	MaxTimeout = 10 * time.Minute
+	MaxTimeout = time.Hour
 	// CancelGrace is how long a step may take to return after its context ended.
 	// A step that takes longer is left behind: it has failed, and it is not
 	// started again while its old call lives.

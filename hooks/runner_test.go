@@ -277,14 +277,14 @@ func TestPlanThatCannotWorkIsRefusedWithAllItsFaults(t *testing.T) {
 		{Name: "", Hook: ok},
 		{Name: "nohook"},
 		{Name: "phase", Hook: ok, Phase: 9},
-		{Name: "long", Hook: ok, Timeout: time.Hour},
+		{Name: "long", Hook: ok, Timeout: 2 * time.Hour},
 		{Name: "late", Hook: ok, Phase: hooks.AfterDown, OnFailure: hooks.Retreat},
 		{Name: "fine", Hook: ok},
 	}, hooks.Options{})
 	if err == nil {
 		t.Fatal("accepted")
 	}
-	for _, want := range []string{"name is empty", "no hook", "phase", "timeout 1h", "retreat cannot be carried out"} {
+	for _, want := range []string{"name is empty", "no hook", "phase", "timeout 2h", "retreat cannot be carried out"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is missing in: %v", want, err)
 		}

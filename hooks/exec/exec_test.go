@@ -246,7 +246,7 @@ func TestFailureShowsCodeAndLastLines(t *testing.T) {
 
 func TestCancelEndsTheWholeGroupEvenIfItIgnoresSIGTERM(t *testing.T) {
 	path := script(t, `
-sh -c 'trap "" TERM; echo $$ >child.tmp; mv child.tmp child; while :; do sleep 1; done' &
+sh -c 'trap "" TERM; echo $$ >child.tmp; mv child.tmp child; n=0; while [ $n -lt 60 ]; do sleep 1; n=$((n+1)); done' &
 trap 'echo told >told' TERM
 echo $$ >self
 wait; wait`)
