@@ -28,6 +28,7 @@ const (
 // host is a network namespace with an interface eth0 on the switch.
 type host struct {
 	name string
+	id   int      // by which the switch's namespace knows this one
 	file *os.File // the namespace
 }
 
@@ -65,10 +66,12 @@ func buildSwitch() error {
 	)
 }
 
-// newHost makes a host and plugs it in; its port has the host's name.
-func newHost(name, prefix string) (*host, error) {
+// newHost makes a host and plugs it in; its port has the host's name. The kernel
+// would choose an id as soon as there is a link.
+func newHost(id int, name, prefix string) (*host, error) {
 	if err := ips(
 		"netns add "+name,
+		"netns set "+name+" "+strconv.Itoa(id),
 		"link add name "+name+" type veth peer name eth0 netns "+name,
 		"link set dev "+name+" master "+bridge+" up",
 		"-n "+name+" link set lo up",
@@ -81,7 +84,7 @@ func newHost(name, prefix string) (*host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("demo: open namespace: %w", err)
 	}
-	return &host{name: name, file: file}, nil
+	return &host{name: name, id: id, file: file}, nil
 }
 
 // do runs f with the calling thread in the host's namespace.

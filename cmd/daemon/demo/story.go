@@ -16,10 +16,6 @@ import (
 // privateDir is on the private /run.
 const privateDir = "/run/carpd-demo"
 
-// clockError is how late the demo may notice what a kernel reports, and so the
-// longest overlap of two holders that it cannot tell from none.
-const clockError = 5 * time.Millisecond
-
 // teller tells the story, a line an event, with the time since the beginning.
 type teller struct {
 	mu    sync.Mutex
@@ -70,14 +66,26 @@ func (s *stage) build() error {
 	if dir == "" {
 		dir = privateDir
 	}
-	var err error
-	if s.a, err = s.newNode("a", prefixA, dir, 0); err != nil {
+	a, err := newHost(1, "a", prefixA)
+	if err != nil {
 		return err
 	}
-	if s.b, err = s.newNode("b", prefixB, dir, 100); err != nil {
+	b, err := newHost(2, "b", prefixB)
+	if err != nil {
 		return err
 	}
-	if s.client, err = newHost("client", prefixClient); err != nil {
+	if s.client, err = newHost(3, "client", prefixClient); err != nil {
+		return err
+	}
+	file, done, err := watch([]*host{a, b}, s.shared.Addr(), s.noteAddress)
+	if err != nil {
+		return err
+	}
+	s.closers = append(s.closers, func() { _ = file.Close(); <-done })
+	if s.a, err = newNode(a, s.options.Binary, dir, privateDir, 0); err != nil {
+		return err
+	}
+	if s.b, err = newNode(b, s.options.Binary, dir, privateDir, 100); err != nil {
 		return err
 	}
 	if s.tap, err = newTap(s.options.Pcap, []string{"a", "b", "client"}); err != nil {
@@ -86,19 +94,6 @@ func (s *stage) build() error {
 	s.tell.now("a is %s (advskew 0), b is %s (advskew 100), the client is %s", prefixA, prefixB, prefixClient)
 	s.tell.now("they share %s by CARP, vhid %d, advbase 1 s", s.shared.Addr(), vhid)
 	return nil
-}
-
-func (s *stage) newNode(name, prefix, dir string, advskew int) (*node, error) {
-	h, err := newHost(name, prefix)
-	if err != nil {
-		return nil, err
-	}
-	file, done, err := watch(h, s.shared.Addr(), func(has bool, at time.Time) { s.noteAddress(name, has, at) })
-	if err != nil {
-		return nil, err
-	}
-	s.closers = append(s.closers, func() { _ = file.Close(); <-done })
-	return newNode(h, s.options.Binary, dir, privateDir, advskew)
 }
 
 // noteAddress tells of each change that the kernel of a node reports.
@@ -129,7 +124,7 @@ func (s *stage) start(ctx context.Context, n *node) error {
 				return
 			}
 			s.world.setState(n.name, e.To)
-			s.tell.now("%s: %s -> %s: %s", n.name, e.From, e.To, e.Reason)
+			s.tell.now("%s: %s", n.name, strings.TrimPrefix(e.Text, e.Instance+": "))
 		})
 	}()
 	return nil
@@ -197,7 +192,7 @@ func (s *stage) play(ctx context.Context) error {
 		if err := chapter(ctx); err != nil {
 			return err
 		}
-		if one, other, d := s.world.overlap(time.Now()); d > clockError {
+		if one, other, d := s.world.overlap(time.Now()); d > 0 {
 			return fmt.Errorf("demo: %s and %s both held the address for %v", one, other, d)
 		}
 	}
@@ -271,6 +266,9 @@ func (s *stage) outage(when string, mark time.Time) {
 
 // round shows a time in milliseconds.
 func round(d time.Duration) string {
+	if d < time.Millisecond {
+		return "less than 1 ms"
+	}
 	return fmt.Sprintf("%d ms", d.Round(time.Millisecond).Milliseconds())
 }
 
@@ -291,7 +289,7 @@ func (s *stage) kill(ctx context.Context) error {
 	}
 	gone, _ := s.world.last("a")
 	taken, _ := s.world.last("b")
-	if !gone.end.Before(taken.begin) {
+	if taken.begin.Before(gone.end) {
 		return fmt.Errorf("demo: the dead node had the address until %v after the backup took it", gone.end.Sub(taken.begin))
 	}
 	s.tell.now("the address left the dead node %s after the kill, and %s before b took it",
@@ -344,7 +342,7 @@ func (s *stage) handover(ctx context.Context) error {
 	}
 	gone, _ := s.world.last("b")
 	taken, _ := s.world.last("a")
-	s.tell.now("the address left b %s before a took it", round(max(0, taken.begin.Sub(gone.end))))
+	s.tell.now("the address left b %s before a took it", round(taken.begin.Sub(gone.end)))
 	s.outage("at the handover", mark)
 	return s.b.call(ctx, "/v1/resume", api.NameRequest{}, &result)
 }

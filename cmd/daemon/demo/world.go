@@ -101,42 +101,70 @@ func (w *world) state(node string) string {
 	return w.states[node]
 }
 
-// watch subscribes to the kernel's address changes on a host and calls note for
-// each that concerns addr, until the returned file is closed: then done closes.
-func watch(h *host, addr netip.Addr, note func(has bool, at time.Time)) (file *os.File, done <-chan struct{}, err error) {
-	err = h.do(func() error {
-		fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
-		if err != nil {
-			return err
-		}
-		if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: unix.RTMGRP_IPV4_IFADDR}); err != nil {
-			return errors.Join(err, unix.Close(fd))
-		}
-		file = os.NewFile(uintptr(fd), "netlink")
-		return nil
-	})
+// watch tells note of each change of addr on the hosts, until the returned file
+// is closed: then done closes. One socket hears all namespaces, so the order of
+// the changes is the kernel's own, however late they are read.
+func watch(hosts []*host, addr netip.Addr, note func(name string, has bool, at time.Time)) (file *os.File, done <-chan struct{}, err error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
 	if err != nil {
-		return nil, nil, fmt.Errorf("demo: watch addresses of %s: %w", h.name, err)
+		return nil, nil, fmt.Errorf("demo: watch addresses: %w", err)
+	}
+	err = errors.Join(
+		unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_LISTEN_ALL_NSID, 1),
+		unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: unix.RTMGRP_IPV4_IFADDR}),
+	)
+	if err != nil {
+		return nil, nil, fmt.Errorf("demo: watch addresses: %w", errors.Join(err, unix.Close(fd)))
+	}
+	file = os.NewFile(uintptr(fd), "netlink")
+	conn, err := file.SyscallConn()
+	if err != nil {
+		return nil, nil, fmt.Errorf("demo: watch addresses: %w", errors.Join(err, file.Close()))
 	}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		buf := make([]byte, 64<<10)
+		buf, oob := make([]byte, 64<<10), make([]byte, 64)
 		for {
-			n, err := file.Read(buf)
-			if errors.Is(err, os.ErrClosed) {
-				return
+			var n, noob int
+			var got error
+			if conn.Read(func(fd uintptr) bool {
+				n, noob, _, _, got = unix.Recvmsg(int(fd), buf, oob, 0)
+				return got != unix.EAGAIN
+			}) != nil {
+				return // closed
 			}
+			id, ok := sender(oob[:noob])
 			at := time.Now()
-			if err != nil {
-				continue // overrun: the kernel says so once
+			if got != nil || !ok {
+				continue // an overrun shows as a wait in vain
 			}
-			for _, change := range addressChanges(buf[:n], addr) {
-				note(change, at)
+			for _, h := range hosts {
+				if h.id != id {
+					continue
+				}
+				for _, has := range addressChanges(buf[:n], addr) {
+					note(h.name, has, at)
+				}
 			}
 		}
 	}()
 	return file, ended, nil
+}
+
+// sender reads the number of the namespace that a message is from.
+func sender(oob []byte) (int, bool) {
+	messages, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return 0, false
+	}
+	for _, m := range messages {
+		if m.Header.Level == unix.SOL_NETLINK && m.Header.Type == unix.NETLINK_LISTEN_ALL_NSID && len(m.Data) >= 4 {
+			id := int32(binary.NativeEndian.Uint32(m.Data))
+			return int(id), id >= 0
+		}
+	}
+	return 0, false // this namespace's own
 }
 
 // addressChanges reads netlink messages and returns, for each that adds or
