@@ -21,6 +21,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -54,6 +55,9 @@ func (o Options) fill() (Options, error) {
 		abs, err := filepath.Abs(*path)
 		if err != nil {
 			return o, fmt.Errorf("demo: make path absolute: %w", err)
+		}
+		if strings.HasPrefix(abs+"/", "/run/") || strings.HasPrefix(abs+"/", "/var/run/") {
+			return o, fmt.Errorf("demo: use %s: the demo has a /run of its own; name a path elsewhere", abs)
 		}
 		*path = abs
 	}

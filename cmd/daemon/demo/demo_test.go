@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -314,6 +315,14 @@ func TestLabStageIsBuiltAndLeavesNothing(t *testing.T) {
 	}
 	if st, err := os.Stat(pcap); err != nil || st.Size() < 1000 {
 		t.Errorf("capture: %v, %v", st, err)
+	}
+}
+
+func TestPathsBelowRunAreRefused(t *testing.T) {
+	for _, o := range []Options{{Pcap: "/run/x.pcapng"}, {Binary: "/var/run/carpd"}, {Dir: "/run"}} {
+		if err := Run(t.Context(), io.Discard, o); err == nil || !strings.Contains(err.Error(), "a /run of its own") {
+			t.Errorf("%+v: %v, want refused", o, err)
+		}
 	}
 }
 

@@ -59,6 +59,7 @@ func ips(lines ...string) error {
 // buildSwitch makes the bridge: no snooping, no spanning tree, so that a port
 // forwards at once.
 func buildSwitch() error {
+	quiet()
 	return ips(
 		"link set lo up",
 		"link add name "+bridge+" type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
@@ -66,25 +67,36 @@ func buildSwitch() error {
 	)
 }
 
+// quiet switches IPv6 off in the calling thread's namespace, since the demo has
+// none: the capture is easier to read without its router solicitations. Where
+// /proc is read-only they stay.
+func quiet() {
+	for _, which := range []string{"all", "default"} {
+		_ = os.WriteFile("/proc/sys/net/ipv6/conf/"+which+"/disable_ipv6", []byte("1"), 0)
+	}
+}
+
 // newHost makes a host and plugs it in; its port has the host's name. The kernel
 // would choose an id as soon as there is a link.
 func newHost(id int, name, prefix string) (*host, error) {
-	if err := ips(
-		"netns add "+name,
-		"netns set "+name+" "+strconv.Itoa(id),
-		"link add name "+name+" type veth peer name eth0 netns "+name,
-		"link set dev "+name+" master "+bridge+" up",
-		"-n "+name+" link set lo up",
-		"-n "+name+" addr add "+prefix+" dev eth0",
-		"-n "+name+" link set eth0 up",
-	); err != nil {
+	if err := ips("netns add "+name, "netns set "+name+" "+strconv.Itoa(id)); err != nil {
 		return nil, err
 	}
 	file, err := os.Open(filepath.Join("/run/netns", name))
 	if err != nil {
 		return nil, fmt.Errorf("demo: open namespace: %w", err)
 	}
-	return &host{name: name, id: id, file: file}, nil
+	h := &host{name: name, id: id, file: file}
+	if err := h.do(func() error { quiet(); return nil }); err != nil {
+		return nil, err
+	}
+	return h, ips(
+		"link add name "+name+" type veth peer name eth0 netns "+name,
+		"link set dev "+name+" master "+bridge+" up",
+		"-n "+name+" link set lo up",
+		"-n "+name+" addr add "+prefix+" dev eth0",
+		"-n "+name+" link set eth0 up",
+	)
 }
 
 // do runs f with the calling thread in the host's namespace.
