@@ -281,7 +281,7 @@ func (s *stage) kill(ctx context.Context) error {
 	}
 	s.a.unfollow() // before it is started again, with events numbered anew
 	s.tell.line(mark, "a: %d process(es) killed; its kernel still answers for the address", count)
-	if err := s.await(ctx, 12*time.Second, "b to take over", []*node{s.b}, both(s.is(s.b, "MASTER"), func() bool { return !s.world.holds("a") })); err != nil {
+	if err := s.await(ctx, 12*time.Second, "b to take over and the address to leave the dead node", []*node{s.b}, both(s.is(s.b, "MASTER"), func() bool { return !s.world.holds("a") })); err != nil {
 		return err
 	}
 	if err := s.awaitClient(ctx); err != nil {
