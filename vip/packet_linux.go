@@ -55,10 +55,13 @@ func (p *packetSocket) send(ctx context.Context, index int, frames [][]byte) err
 		}
 		frames = frames[n:]
 	}
-	if first != nil {
-		return &OpError{Op: "announce", Err: first}
+	switch {
+	case first == nil:
+		return nil
+	case errors.Is(first, unix.ENXIO) || errors.Is(first, unix.ENODEV):
+		first = ErrNoLink
 	}
-	return nil
+	return &OpError{Op: "announce", Err: first}
 }
 
 func (p *packetSocket) reserve(index, n int) time.Duration {

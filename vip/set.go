@@ -106,6 +106,7 @@ type state struct {
 	clearAt carp.Instant // next attempt to take the rest off
 	tokens  tokens       // restorations that may still be made
 	failing bool         // the last renewal or look failed: told once
+	mute    bool         // the last announcement failed: told once
 	slow    bool         // told once an Up
 
 	round  int            // addresses announced in the present round
@@ -259,4 +260,15 @@ func presence(placed, missing []netip.Prefix) map[netip.Addr]bool {
 		m[p.Addr()] = false
 	}
 	return m
+}
+
+// absent returns which of placed are known not to be there.
+func absent(placed []netip.Prefix, present map[netip.Addr]bool) []netip.Prefix {
+	var out []netip.Prefix
+	for _, p := range placed {
+		if there, known := present[p.Addr()]; known && !there {
+			out = append(out, p)
+		}
+	}
+	return out
 }

@@ -26,16 +26,15 @@ const (
 )
 
 // tokens bounds restorations. The zero value is a full bucket.
-type tokens struct{ empty carp.Instant }
+type tokens struct {
+	full carp.Instant // when the bucket will be full again
+}
 
 // next returns the instant from which one may be taken.
-func (t tokens) next() carp.Instant { return t.empty.Add(restoreEvery) }
+func (t tokens) next() carp.Instant { return t.full.Add(-(restoreBurst - 1) * restoreEvery) }
 
 // spend takes one at now.
-func (t tokens) spend(now carp.Instant) tokens {
-	full := now.Add(-restoreBurst * restoreEvery)
-	return tokens{max(t.empty, full).Add(restoreEvery)}
-}
+func (t tokens) spend(now carp.Instant) tokens { return tokens{max(t.full, now).Add(restoreEvery)} }
 
 // task is what the worker does next.
 type task uint8
@@ -159,32 +158,64 @@ func (s *Set) renew() {
 		return
 	}
 	st.renewAt = start.Add(st.lease.Renew) // also if it fails
-	changes, lease := puts(st.on, st.placed, st.lease), st.lease
+	changes := puts(st.on, st.placed, st.lease)
+	missing := absent(st.placed, st.present)
 	s.mu.Unlock()
 
-	err := s.commit(changes)
-	took := s.clock().Sub(start)
-	s.mu.Lock()
-	slow := err == nil && took > lease.Renew/2 && !st.slow
-	st.slow = st.slow || slow
-	tell, epoch := false, st.epoch
-	switch {
-	case err == nil:
-		st.failing = false
-	case st.serving && !st.failing:
-		tell = !errors.Is(err, ErrNoLink) // the look says that better
-		st.failing = tell
-		st.lookAt = s.clock()
+	if err := s.commit(changes); err != nil {
+		s.renewFailed(err)
+		return
 	}
+	now := s.clock()
+	s.mu.Lock()
+	st.failing = false
+	slow := now.Sub(start) > st.lease.Renew/2 && !st.slow
+	st.slow = st.slow || slow
+	renew, epoch := st.lease.Renew, st.epoch
+	// A renewal that came before the look has put back what was lost.
+	restored := len(missing) > 0 && st.tokens.next() <= now
+	if restored {
+		st.tokens = st.tokens.spend(now)
+	}
+	s.mu.Unlock()
+	if restored {
+		s.restored(missing, epoch)
+	}
+	if slow {
+		s.tell(Event{Kind: EventSlow, Epoch: epoch, Text: fmt.Sprintf(
+			"renewing %d addresses took %v, and is due each %v: use fewer IPv6 addresses in this group",
+			len(changes), now.Sub(start).Round(time.Millisecond), renew)})
+	}
+}
+
+func (s *Set) renewFailed(err error) {
+	now := s.clock()
+	s.mu.Lock()
+	st := &s.state
+	if !st.serving || st.failing {
+		s.mu.Unlock()
+		return
+	}
+	tell := !errors.Is(err, ErrNoLink) // the look says that better
+	st.failing = tell
+	st.lookAt = now
+	epoch := st.epoch
 	s.mu.Unlock()
 	if tell {
 		s.tell(Event{Kind: EventFailed, Epoch: epoch, Err: err, Text: "the lease could not be renewed"})
 	}
-	if slow {
-		s.tell(Event{Kind: EventSlow, Epoch: epoch, Text: fmt.Sprintf(
-			"renewing %d addresses took %v, and is due each %v: use fewer IPv6 addresses in this group", len(changes),
-			took.Round(time.Millisecond), lease.Renew)})
+}
+
+// restored announces and tells that addresses are back.
+func (s *Set) restored(missing []netip.Prefix, epoch carp.Epoch) {
+	now := s.clock()
+	s.mu.Lock()
+	if s.state.serving {
+		s.state.burst(now, s.announce, 0)
 	}
+	s.mu.Unlock()
+	s.tell(Event{Kind: EventRestored, Epoch: epoch, Addresses: missing, Text: fmt.Sprintf(
+		"%d addresses were lost and are back, %v among them: see who removes them by ip monitor address", len(missing), missing[0])})
 }
 
 // look compares with the kernel and puts back what is missing. The caller has
@@ -209,13 +240,7 @@ func (s *Set) look() {
 		}
 		return
 	}
-	s.mu.Lock()
-	if s.state.serving {
-		s.state.burst(s.clock(), s.announce, 0)
-	}
-	s.mu.Unlock()
-	s.tell(Event{Kind: EventRestored, Epoch: epoch, Addresses: missing, Text: fmt.Sprintf(
-		"%d of %d addresses were lost and are back: see who removes them by ip monitor address", len(missing), len(v.placed))})
+	s.restored(missing, epoch)
 }
 
 // mayRestore records what a look found and reports whether the missing addresses
@@ -360,10 +385,15 @@ func (s *Set) sendSome(ctx context.Context, from int) (int, error) {
 	for i, p := range some {
 		frames[i] = announcement(link.MAC, p.Addr())
 	}
-	if err := s.k.Send(ctx, link.Index, frames); err != nil {
-		if ctx.Err() != nil {
-			return 0, ctx.Err()
-		}
+	err := s.k.Send(ctx, link.Index, frames)
+	if err != nil && ctx.Err() != nil {
+		return 0, ctx.Err()
+	}
+	s.mu.Lock()
+	tell := err != nil && !st.mute && !errors.Is(err, ErrNoLink) // the look says that better
+	st.mute = err != nil
+	s.mu.Unlock()
+	if tell {
 		s.tell(Event{Kind: EventFailed, Epoch: epoch, Err: err, Text: "addresses could not be announced; the announcement is repeated"})
 	}
 	return len(some), nil
