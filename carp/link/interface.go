@@ -261,8 +261,8 @@ func (i *Interface) watch() {
 	buf := make([]byte, netlinkBuffer)
 	for {
 		deleted, err := i.awaitNote(buf)
-		if errors.Is(err, os.ErrClosed) {
-			return
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			return // closed: a RawConn has an error of its own for that, not os.ErrClosed
 		}
 		i.refresh(deleted)
 	}
