@@ -12,8 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A prober sends one probe each probeInterval, and at most maxProbes of them:
-// ten minutes' worth.
+// A prober sends at most maxProbes probes: ten minutes' worth at probeInterval.
 const (
 	probeInterval = time.Millisecond
 	maxProbes     = 600_000
@@ -24,6 +23,7 @@ const (
 type Prober struct {
 	host  *Host
 	dst   netip.Addr
+	every time.Duration
 	file  *os.File
 	id    uint16
 	stop  chan struct{}
@@ -39,7 +39,14 @@ type Prober struct {
 // with the test.
 func (h *Host) Probe(dst netip.Addr) *Prober {
 	h.lan.t.Helper()
-	p := &Prober{host: h, dst: dst, stop: make(chan struct{})}
+	return h.ProbeEvery(dst, probeInterval)
+}
+
+// ProbeEvery is Probe at another interval: a long test, or many at once, need
+// not load the machine and fill the capture with a thousand probes a second.
+func (h *Host) ProbeEvery(dst netip.Addr, interval time.Duration) *Prober {
+	h.lan.t.Helper()
+	p := &Prober{host: h, dst: dst, every: interval, stop: make(chan struct{})}
 	err := h.ns.do(func() error {
 		family, proto := unix.AF_INET, unix.IPPROTO_ICMP
 		if dst.Is6() {
@@ -89,7 +96,7 @@ func (p *Prober) send() {
 		p.mu.Lock()
 		p.sent++
 		p.mu.Unlock()
-		now = unix.NsecToTimespec(now.Nano() + int64(probeInterval))
+		now = unix.NsecToTimespec(now.Nano() + int64(p.every))
 		for unix.ClockNanosleep(unix.CLOCK_MONOTONIC, unix.TIMER_ABSTIME, &now, nil) == unix.EINTR {
 		}
 	}
@@ -191,7 +198,7 @@ func (p *Prober) Answering(mark time.Time) bool {
 }
 
 // Longest returns the longest time without an answer from mark until now, and
-// when it began. It is a millisecond or two when all is well.
+// when it began. It is little more than the interval when all is well.
 func (p *Prober) Longest(mark time.Time) (outage time.Duration, began time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
