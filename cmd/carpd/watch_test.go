@@ -1,0 +1,279 @@
+package main_test
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"runtime"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/carpd/carpd/carp"
+	"github.com/carpd/carpd/test/lab"
+)
+
+// addrEvent is one note of the kernel: an address was added or refreshed, or is
+// gone. At is read as the note arrives, by the wall clock, which stamps captured
+// frames too: it is never too early.
+type addrEvent struct {
+	At   time.Time
+	On   bool
+	Addr netip.Addr
+}
+
+// addrWatch records what comes and goes in a namespace, whatever does it.
+type addrWatch struct {
+	mu     sync.Mutex
+	events []addrEvent
+	more   chan struct{} // closed and replaced at each event
+}
+
+// watchAddrs records until the test ends.
+func watchAddrs(t testing.TB, h *lab.Host) *addrWatch {
+	t.Helper()
+	w := &addrWatch{more: make(chan struct{})}
+	fd := -1
+	err := h.DoErr(func() (err error) {
+		if fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE); err != nil {
+			return err
+		}
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 4<<20) // not in a user namespace
+		return unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR})
+	})
+	if err == nil {
+		// How late Stop may be noticed.
+		err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 100_000})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := make(chan struct{})
+	var ended sync.WaitGroup
+	ended.Go(func() { w.record(t, fd, stop) })
+	t.Cleanup(func() {
+		close(stop)
+		ended.Wait()
+		_ = unix.Close(fd)
+	})
+	return w
+}
+
+// record runs on a thread of its own, before all others where that is allowed,
+// so that the stamps are as good as those of the capture.
+func (w *addrWatch) record(t testing.TB, fd int, stop <-chan struct{}) {
+	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+	_ = unix.SchedSetAttr(0, &unix.SchedAttr{
+		Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1, Flags: unix.SCHED_FLAG_RESET_ON_FORK,
+	}, 0)
+	buf := make([]byte, 64<<10)
+	for {
+		n, _, err := unix.Recvfrom(fd, buf, 0)
+		at := time.Now().Round(0)
+		select {
+		case <-stop:
+			return
+		default:
+		}
+		if err == unix.EAGAIN || err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			t.Errorf("watch addresses: %v", err)
+			return
+		}
+		messages, err := syscall.ParseNetlinkMessage(buf[:n])
+		if err != nil {
+			t.Errorf("watch addresses: %v", err)
+			return
+		}
+		for i := range messages {
+			w.note(at, &messages[i])
+		}
+	}
+}
+
+func (w *addrWatch) note(at time.Time, m *syscall.NetlinkMessage) {
+	if m.Header.Type != unix.RTM_NEWADDR && m.Header.Type != unix.RTM_DELADDR {
+		return
+	}
+	attrs, err := syscall.ParseNetlinkRouteAttr(m)
+	if err != nil {
+		return
+	}
+	e := addrEvent{At: at, On: m.Header.Type == unix.RTM_NEWADDR}
+	for _, a := range attrs {
+		// IFA_LOCAL is the address of IPv4; IPv6 has IFA_ADDRESS alone.
+		if a.Attr.Type == unix.IFA_LOCAL || a.Attr.Type == unix.IFA_ADDRESS && !e.Addr.IsValid() {
+			e.Addr, _ = netip.AddrFromSlice(a.Value)
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.events = append(w.events, e)
+	close(w.more)
+	w.more = make(chan struct{})
+}
+
+// all returns the events of one address after an instant, in their order.
+func (w *addrWatch) all(after time.Time, addr netip.Addr) []addrEvent {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var found []addrEvent
+	for _, e := range w.events {
+		if e.Addr == addr && e.At.After(after) {
+			found = append(found, e)
+		}
+	}
+	return found
+}
+
+// await returns the first event of this kind after an instant.
+func (w *addrWatch) await(t testing.TB, after time.Time, addr netip.Addr, on bool, timeout time.Duration) addrEvent {
+	t.Helper()
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	for {
+		w.mu.Lock()
+		more := w.more
+		w.mu.Unlock()
+		for _, e := range w.all(after, addr) {
+			if e.On == on {
+				return e
+			}
+		}
+		select {
+		case <-more:
+		case <-timer.C:
+			t.Fatalf("timed out after %v waiting for %v (on=%v)", timeout, addr, on)
+		}
+	}
+}
+
+// span is a time during which a node had an address.
+type span struct{ from, to time.Time }
+
+// spans turns the events of an address into spans; one that has not ended ends
+// now.
+func (w *addrWatch) spans(addr netip.Addr) []span {
+	var found []span
+	open := false
+	for _, e := range w.all(time.Time{}, addr) {
+		switch {
+		case e.On && !open:
+			found, open = append(found, span{from: e.At}), true
+		case !e.On && open:
+			found[len(found)-1].to, open = e.At, false
+		}
+	}
+	if open {
+		found[len(found)-1].to = time.Now()
+	}
+	return found
+}
+
+// neverBoth fails the test if two nodes had an address at the same time.
+func neverBoth(t testing.TB, a, b *addrWatch, addr netip.Addr) {
+	t.Helper()
+	for _, x := range a.spans(addr) {
+		for _, y := range b.spans(addr) {
+			if from, to := later(x.from, y.from), earlier(x.to, y.to); from.Before(to) {
+				t.Errorf("%v was on both nodes for %v, from %v", addr, to.Sub(from), from.Format(time.StampMicro))
+			}
+		}
+	}
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+// announces returns a condition: the frame is a node's word that it has an
+// address now, a gratuitous ARP or an unsolicited neighbour advertisement.
+func announces(host string, addr netip.Addr) func(lab.Frame) bool {
+	return func(f lab.Frame) bool { return f.Host == host && claims(f, addr) && unasked(f, addr) }
+}
+
+// claims reports whether a frame says that its sender has an address: any ARP
+// with it as sender, or a neighbour advertisement for it.
+func claims(f lab.Frame, addr netip.Addr) bool {
+	const header = 14
+	if len(f.Data) < header+28 {
+		return false
+	}
+	switch kind := binary.BigEndian.Uint16(f.Data[12:]); {
+	case kind == unix.ETH_P_ARP && addr.Is4():
+		return netip.AddrFrom4([4]byte(f.Data[header+14:])) == addr
+	case kind == unix.ETH_P_IPV6 && addr.Is6() && len(f.Data) >= header+40+24:
+		icmp := f.Data[header+40:]
+		return f.Data[header+6] == unix.IPPROTO_ICMPV6 && icmp[0] == 136 && netip.AddrFrom16([16]byte(icmp[8:])) == addr
+	}
+	return false
+}
+
+// unasked reports, of a frame that claims addr, whether nobody asked for it.
+func unasked(f lab.Frame, addr netip.Addr) bool {
+	if addr.Is4() {
+		return lab.GratuitousARP(addr)(f)
+	}
+	const solicited = 0x40
+	return f.Data[14+40+4]&solicited == 0
+}
+
+// advert is a CARP advert on the wire.
+type advert struct {
+	carp.Advert
+	at  time.Time
+	src netip.Addr
+}
+
+// decodeAdvert returns the advert in a frame of a host, if it is one.
+func decodeAdvert(f lab.Frame, host string) (advert, bool) {
+	var p carp.Packet
+	a := advert{at: f.Time}
+	if f.Host != host || carp.DecodeFrame(f.Data, &p) != carp.Accepted || a.Decode(p.Payload, p.Src, p.Dst) != carp.Accepted {
+		return advert{}, false
+	}
+	a.src = p.Src
+	return a, true
+}
+
+// adverts returns what a host has sent of a vhid over IPv4 after an instant.
+func adverts(c *lab.Capture, host string, vhid uint8, after time.Time) []advert {
+	var found []advert
+	for _, f := range c.Packets() {
+		if a, ok := decodeAdvert(f, host); ok && a.VHID == vhid && a.src.Is4() && f.Time.After(after) {
+			found = append(found, a)
+		}
+	}
+	return found
+}
+
+// longestGap returns the longest time between two adverts that follow each other.
+func longestGap(all []advert) time.Duration {
+	var longest time.Duration
+	for i := 1; i < len(all); i++ {
+		longest = max(longest, all[i].at.Sub(all[i-1].at))
+	}
+	return longest
+}
+
+// bowsOut returns a condition: the frame is a bow-out of a host.
+func bowsOut(host string) func(lab.Frame) bool {
+	return func(f lab.Frame) bool {
+		a, ok := decodeAdvert(f, host)
+		return ok && a.BowOut()
+	}
+}
