@@ -25,7 +25,7 @@ export GOTOOLCHAIN := local
 
 # Binaries name their revision where git can tell it.
 VCS = $(if $(shell git rev-parse --verify -q HEAD 2>/dev/null),true,false)
-COMMANDS = $(patsubst cmd/%/main.go,%,$(wildcard cmd/*/main.go))
+COMMANDS = $(filter carpd carpctl carplab,$(patsubst cmd/%/main.go,%,$(wildcard cmd/*/main.go)))
 PAGES = $(wildcard cmd/*/*.[158])
 
 .DELETE_ON_ERROR:
