@@ -163,4 +163,3 @@ func report(b *testing.B, what string, deaths []death, of func(death) time.Durat
 		b.ReportMetric(float64(v.Microseconds())/1000, fmt.Sprintf("%s_ms/%s", what, name))
 	}
 }
-

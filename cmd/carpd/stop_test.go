@@ -1,0 +1,162 @@
+package main_test
+
+import (
+	"errors"
+	"io/fs"
+	"net/netip"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/carpd/carpd/test/lab"
+)
+
+// stopLimit is how long an orderly end may take.
+const stopLimit = time.Second
+
+// endedBy signals the daemon and checks that it ends in time, with exit code 0,
+// and leaves no socket behind.
+func (n *node) endedBy(sig syscall.Signal) {
+	n.t.Helper()
+	began := time.Now()
+	n.proc.Signal(sig)
+	if err := n.proc.Wait(takeover); err != nil {
+		n.t.Fatalf("%s after %v: %v", n.Name, sig, err)
+	}
+	if took := time.Since(began); took > stopLimit {
+		n.t.Errorf("%s took %v to end after %v", n.Name, took, sig)
+	}
+	if _, err := os.Stat(n.socket()); !errors.Is(err, fs.ErrNotExist) {
+		n.t.Errorf("the control socket is still there: %v", err)
+	}
+}
+
+func TestStoppedMasterTakesItsAddressesOffBeforeItBowsOut(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
+		t.Run(sig.String(), func(t *testing.T) {
+			t.Parallel()
+			p := newPair(t)
+			p.elect(settings{}, settings{advskew: 100})
+			asking := p.client.Probe(shared4)
+			lab.Eventually(t, soon, "the client to reach the address", func() bool { return asking.Answering(time.Time{}) })
+			mark, at := p.wire.Len(), time.Now()
+			p.a.endedBy(sig)
+
+			bow, ok := p.wire.WaitAfter(mark, soon, bowsOut("a"))
+			if !ok {
+				t.Fatal("a never bowed out")
+			}
+			for _, addr := range []netip.Addr{shared4, shared6} {
+				if gone := p.a.addrs.await(t, at, addr, false, soon); gone.At.After(bow.Time) {
+					t.Errorf("%v went %v after the bow-out", addr, gone.At.Sub(bow.Time))
+				}
+			}
+			taken, ok := p.wire.WaitAfter(mark, soon, announces("b", shared4))
+			if !ok {
+				t.Fatal("b never announced the address")
+			}
+			if wait := taken.Time.Sub(bow.Time); wait < 0 || wait > 500*time.Millisecond {
+				t.Errorf("b announced the address %v after the bow-out", wait)
+			}
+			p.b.await("MASTER")
+			if i := p.b.instance(); i.Reason != "bow-out" {
+				t.Errorf("b is master because of %s", i.Reason)
+			}
+			mark2 := time.Now()
+			lab.Eventually(t, soon, "the client to reach the address at b", func() bool { return asking.Answering(mark2) })
+			for _, f := range p.wire.Packets() {
+				if f.Host == "a" && f.Time.After(bow.Time) && answersFor(f, shared4) {
+					t.Errorf("a answered for the address %v after its bow-out", f.Time.Sub(bow.Time))
+				}
+			}
+			for _, addr := range []netip.Addr{shared4, shared6} {
+				neverBoth(t, p.a.addrs, p.b.addrs, addr)
+			}
+		})
+	}
+}
+
+// answersFor reports whether a frame speaks for an IPv4 address: ARP with it as
+// sender, or a packet from it.
+func answersFor(f lab.Frame, addr netip.Addr) bool {
+	const header = 14
+	if claims(f, addr) {
+		return true
+	}
+	return len(f.Data) >= header+20 && f.Data[12] == 8 && f.Data[13] == 0 &&
+		netip.AddrFrom4([4]byte(f.Data[header+12:])) == addr
+}
+
+func TestStoppedBackupSaysNothing(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	p.elect(settings{}, settings{advskew: 100})
+	seq := p.a.seq()
+	at := time.Now()
+	p.b.endedBy(syscall.SIGTERM)
+	if n := len(adverts(p.wire, "b", 9, at)); n > 0 {
+		t.Errorf("the backup sent %d adverts as it ended", n)
+	}
+	if moved := p.a.transitions(seq); len(moved) > 0 {
+		t.Errorf("the master moved: %+v", moved)
+	}
+}
+
+func TestDaemonStopsInINIT(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	p.a.start(settings{link: "absent0"})
+	p.a.await("INIT")
+	p.a.endedBy(syscall.SIGTERM)
+	p.a.SetLink(false)
+	p.a.start(settings{})
+	p.a.await("INIT")
+	p.a.endedBy(syscall.SIGINT)
+	if n := len(adverts(p.wire, "a", 9, time.Time{})); n > 0 {
+		t.Errorf("%d adverts were sent in INIT", n)
+	}
+}
+
+func TestHandoverWithNobodyElseTakesTheRoleBack(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	p.a.start(settings{})
+	p.a.promote()
+	e := p.a.refused("/v1/handover", map[string]string{}, 409)
+	if e.Hint == "" {
+		t.Errorf("no hint with %q", e.Error)
+	}
+	i := p.a.await("MASTER")
+	if i.Reason != "nobody-took-over" {
+		t.Errorf("master because of %s", i.Reason)
+	}
+	if i.Demotion != 0 {
+		t.Errorf("still demoted by %d", i.Demotion)
+	}
+}
+
+func TestHandoverHasNoInstantWithTwoHoldersAndLastsUntilResume(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	preempting := settings{more: []string{"preempt: true"}}
+	p.elect(preempting, settings{advskew: 100, more: preempting.more})
+	mark := p.wire.Len()
+	p.a.post("/v1/handover", map[string]string{}, nil)
+	p.b.await("MASTER")
+	bow, ok := p.wire.WaitAfter(mark, soon, bowsOut("a"))
+	if !ok {
+		t.Fatal("a never bowed out")
+	}
+	// Preempting and better by configuration, a stays away for three intervals.
+	lab.Eventually(t, takeover, "three adverts of b", func() bool { return len(adverts(p.wire, "b", 9, bow.Time)) > 3 })
+	if i := p.a.instance(); i.State != "BACKUP" || i.EffectiveAdvSkew != 240 {
+		t.Errorf("a is %s with advskew %d after the handover", i.State, i.EffectiveAdvSkew)
+	}
+	p.a.post("/v1/resume", map[string]string{}, nil)
+	p.a.await("MASTER")
+	p.b.await("BACKUP")
+	for _, addr := range []netip.Addr{shared4, shared6} {
+		neverBoth(t, p.a.addrs, p.b.addrs, addr)
+	}
+}
