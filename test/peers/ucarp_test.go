@@ -1,6 +1,7 @@
 package peers
 
 import (
+	"flag"
 	"net/netip"
 	"strings"
 	"syscall"
@@ -10,7 +11,14 @@ import (
 	"github.com/carpd/carpd/test/lab"
 )
 
-func TestMain(m *testing.M) { lab.Main(m) }
+// TestMain lets many tests run at once, however few the cores: they wait for
+// timers of seconds. -parallel still has the last word.
+func TestMain(m *testing.M) {
+	if err := flag.Set("test.parallel", "16"); err != nil {
+		panic(err)
+	}
+	lab.Main(m)
+}
 
 func TestLabTwoUcarpsShareAnAddress(t *testing.T) {
 	lan := lab.New(t)
