@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"net/netip"
 	"syscall"
 
@@ -181,6 +182,23 @@ func addressRequest(index int) []byte {
 	return binary.NativeEndian.AppendUint32(make([]byte, 4, unix.SizeofIfAddrmsg), uint32(index))
 }
 
+// attributes walks the attributes (struct rtattr) in b as far as they are whole.
+// The parser of package syscall panics if the last one lacks its padding.
+func attributes(b []byte) iter.Seq2[uint16, []byte] {
+	return func(yield func(uint16, []byte) bool) {
+		for len(b) >= unix.SizeofRtAttr {
+			length := int(binary.NativeEndian.Uint16(b))
+			if length < unix.SizeofRtAttr || length > len(b) {
+				return
+			}
+			if !yield(binary.NativeEndian.Uint16(b[2:]), b[unix.SizeofRtAttr:length]) {
+				return
+			}
+			b = b[min((length+unix.RTA_ALIGNTO-1)&^(unix.RTA_ALIGNTO-1), len(b)):]
+		}
+	}
+}
+
 // foundLink is what a link message says.
 type foundLink struct {
 	index int
@@ -194,24 +212,20 @@ func linkOf(m syscall.NetlinkMessage) (foundLink, bool) {
 	if m.Header.Type != unix.RTM_NEWLINK && m.Header.Type != unix.RTM_DELLINK || len(m.Data) < unix.SizeofIfInfomsg {
 		return foundLink{}, false
 	}
-	attributes, err := syscall.ParseNetlinkRouteAttr(&m)
-	if err != nil {
-		return foundLink{}, false
-	}
 	found := foundLink{index: int(int32(binary.NativeEndian.Uint32(m.Data[4:])))}
 	admin := binary.NativeEndian.Uint32(m.Data[8:])&unix.IFF_UP != 0
 	oper := byte(operUnknown)
-	for _, a := range attributes {
-		switch a.Attr.Type {
+	for kind, value := range attributes(m.Data[unix.SizeofIfInfomsg:]) {
+		switch kind {
 		case unix.IFLA_IFNAME:
-			found.name = unix.ByteSliceToString(a.Value)
+			found.name = unix.ByteSliceToString(value)
 		case unix.IFLA_OPERSTATE:
-			if len(a.Value) == 1 {
-				oper = a.Value[0]
+			if len(value) == 1 {
+				oper = value[0]
 			}
 		case unix.IFLA_ADDRESS:
-			if len(a.Value) == len(found.mac) {
-				found.mac = carp.MAC(a.Value)
+			if len(value) == len(found.mac) {
+				found.mac = carp.MAC(value)
 			}
 		}
 	}
@@ -225,23 +239,19 @@ func addressOf(m syscall.NetlinkMessage) (index int, found address, ok bool) {
 	if m.Header.Type != unix.RTM_NEWADDR && m.Header.Type != unix.RTM_DELADDR || len(m.Data) < unix.SizeofIfAddrmsg {
 		return 0, address{}, false
 	}
-	attributes, err := syscall.ParseNetlinkRouteAttr(&m)
-	if err != nil {
-		return 0, address{}, false
-	}
 	found.flags = uint32(m.Data[2])
 	index = int(binary.NativeEndian.Uint32(m.Data[4:]))
-	for _, a := range attributes {
-		switch a.Attr.Type {
+	for kind, value := range attributes(m.Data[unix.SizeofIfAddrmsg:]) {
+		switch kind {
 		case unix.IFA_LOCAL:
-			found.addr, ok = netip.AddrFromSlice(a.Value)
+			found.addr, ok = netip.AddrFromSlice(value)
 		case unix.IFA_ADDRESS:
 			if !found.addr.IsValid() {
-				found.addr, ok = netip.AddrFromSlice(a.Value)
+				found.addr, ok = netip.AddrFromSlice(value)
 			}
 		case unix.IFA_FLAGS:
-			if len(a.Value) == 4 {
-				found.flags = binary.NativeEndian.Uint32(a.Value)
+			if len(value) == 4 {
+				found.flags = binary.NativeEndian.Uint32(value)
 			}
 		}
 	}
