@@ -103,7 +103,8 @@ func (s *Set) raise(epoch carp.Epoch, turn uint64) error {
 	mine := st.turn == turn
 	allowed := st.permit.Epoch >= epoch && st.lease.Allows(st.permit, s.clock())
 	if mine && allowed {
-		st.serving, st.epoch, st.slow, st.failing = true, epoch, false, false
+		st.serving, st.epoch = true, epoch
+		st.slow, st.failing, st.gone, st.mute = false, false, false, false
 		st.on, st.placed, st.tokens = v.link, v.placed, tokens{}
 	}
 	s.mu.Unlock()

@@ -35,6 +35,6 @@
 //	messages in one netlink send            1000
 //	restorations of lost addresses          10 at once, then 1 a second (a set)
 //	attempts to take addresses off          5 in 0.3 s, then again each second by the worker
-//	announcement frames                     512 at once, then 20 000 a second (an interface)
+//	announcement frames                     1024 at once, then 20 000 a second (an interface)
 //	rounds of a burst                       at once, after 0.2 s, 1 s and 5 s
 package vip

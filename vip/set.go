@@ -106,6 +106,7 @@ type state struct {
 	clearAt carp.Instant // next attempt to take the rest off
 	tokens  tokens       // restorations that may still be made
 	failing bool         // the last renewal or look failed: told once
+	gone    bool         // the last look found no interface: told once
 	mute    bool         // the last announcement failed: told once
 	slow    bool         // told once an Up
 

@@ -494,12 +494,28 @@ func TestLostNoticesAreMadeUpForByALook(t *testing.T) {
 	})
 }
 
+func TestLossBeforeTheWorkerBeganIsSeen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{T: t, k: viptest.NewFakeKernel(viptest.Own...), start: time.Now()}
+		w.set = vip.New(w.k, vip.Config{Interface: viptest.LinkName, Addresses: prefixesOf(vip9 + "/24"), Now: w.now, Observe: w.observe})
+		w.up(1) // no lease, and nobody watches yet
+		w.k.DelAddr(viptest.LinkName, vip9+"/32")
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- w.set.Run(ctx) }()
+		w.await(100*ms, "back", func() bool { return w.k.Has(vip9) })
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+}
+
 func TestRestorationsAreBounded(t *testing.T) {
 	inWorld(t, nil, func(w *world) {
 		w.up(1)
 		n := 0
-		var fight func(c []vip.Change)
-		fight = func(c []vip.Change) {
+		fight := func(c []vip.Change) {
 			go func() { // removes what was put back 1 ms later
 				time.Sleep(ms)
 				w.k.DelAddr(viptest.LinkName, vip9+"/32")

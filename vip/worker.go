@@ -90,6 +90,7 @@ func (st *state) next(now carp.Instant) (task, carp.Instant) {
 func (s *Set) Run(ctx context.Context) error {
 	stop := s.k.Watch(s.notice)
 	defer stop()
+	s.lookOnce()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for ctx.Err() == nil {
@@ -118,6 +119,17 @@ func (s *Set) Run(ctx context.Context) error {
 		return nil
 	}
 	return s.Down(ctx)
+}
+
+// lookOnce plans a look if the set is up: what was lost before the watch began
+// was not told to anybody.
+func (s *Set) lookOnce() {
+	now := s.clock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state.serving {
+		s.state.lookAt = now
+	}
 }
 
 // perform does one task. Its conditions are looked at again with the token.
@@ -253,7 +265,7 @@ func (s *Set) mayRestore(v survey, before Link, missing []netip.Prefix) bool {
 	if !st.serving {
 		return false
 	}
-	st.failing = false
+	st.failing, st.gone = false, false
 	if len(missing) == 0 {
 		st.on, st.placed, st.present = v.link, v.placed, presence(v.placed, nil)
 		if v.link.MAC != before.MAC {
@@ -278,8 +290,11 @@ func (s *Set) lookFailed(err error, epoch carp.Epoch) {
 	s.mu.Lock()
 	st := &s.state
 	told := st.failing
+	if gone {
+		told = st.gone // an interface on its way out may have failed otherwise before
+	}
 	if st.serving {
-		st.failing = true
+		st.failing, st.gone = true, gone
 		st.lookAt = now.Add(relook)
 	}
 	if gone {
