@@ -1,0 +1,583 @@
+package carp
+
+import (
+	"errors"
+	"net/netip"
+	"testing"
+	"time"
+)
+
+func TestMasterDownIsThreeBasePlusSkew(t *testing.T) {
+	for _, test := range []struct {
+		own, heard timing
+		want       time.Duration
+	}{
+		{timing{1, 0}, timing{}, 3 * time.Second},
+		{timing{1, 100}, timing{}, 3*time.Second + 390625*time.Microsecond},
+		{timing{1, 254}, timing{9, 9}, 3*time.Second + 254*unit},
+		{timing{10, 1}, timing{}, 30*time.Second + unit},
+		{timing{0, 64}, timing{}, 750*time.Millisecond + 250*time.Millisecond},
+		{timing{0, 64}, timing{0, 128}, 1500*time.Millisecond + 250*time.Millisecond},
+		{timing{0, 64}, timing{1, 0}, 750*time.Millisecond + 250*time.Millisecond},
+	} {
+		if got := masterDown(test.own, test.heard); got != test.want {
+			t.Errorf("masterDown(%v, %v) = %v, want %v", test.own, test.heard, got, test.want)
+		}
+	}
+}
+
+func TestEffectiveSkewIsClampedOnBothSides(t *testing.T) {
+	for _, test := range []struct {
+		skew     uint8
+		demotion int
+		want     uint8
+	}{{0, 0, 0}, {100, 0, 100}, {250, 0, 240}, {0, 240, 240}, {100, 2880, 240}, {100, -1, 99}, {0, -1, 0}, {10, -240, 0}} {
+		if got := effectiveSkew(test.skew, test.demotion); got != test.want {
+			t.Errorf("effectiveSkew(%d, %d) = %d, want %d", test.skew, test.demotion, got, test.want)
+		}
+	}
+}
+
+func TestLowerComparesTheLastOctetFirst(t *testing.T) {
+	for _, test := range []struct {
+		a, b   string
+		is, ok bool
+	}{
+		{"10.0.0.1", "10.0.0.2", true, true},
+		{"10.0.0.2", "10.0.0.1", false, true},
+		{"10.0.9.1", "10.0.0.2", true, true}, // .1 before .2, whatever comes first
+		{"10.0.0.2", "9.9.9.1", false, true},
+		{"10.0.0.1", "10.0.0.1", false, false},
+		{"0.0.0.0", "10.0.0.1", false, false},
+		{"fe80::1:2", "fe80::2:1", false, true},
+	} {
+		is, ok := lower(netip.MustParseAddr(test.a), netip.MustParseAddr(test.b))
+		if is != test.is || ok != test.ok {
+			t.Errorf("lower(%s, %s) = %v, %v", test.a, test.b, is, ok)
+		}
+	}
+}
+
+func TestSilenceMakesAMasterAfterTheMasterDownTime(t *testing.T) {
+	r := newRig(t)
+	r.want("INIT->BACKUP link-up")
+	r.run(3*time.Second + 390*time.Millisecond)
+	r.want("")
+	r.run(time.Millisecond)
+	r.want("BACKUP->MASTER master-timed-out, send 1/100, permit")
+	r.run(1390 * time.Millisecond)
+	r.want("")
+	r.run(time.Millisecond)
+	r.want("send 1/100, permit")
+}
+
+func TestLeasedMasterAdvertisesEachAdvbase(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Leased = true }, skew(254)).master()
+	r.run(time.Second)
+	r.want("send 1/240, permit")
+}
+
+func TestPermitEndsWhenTheFastestBackupTakesOver(t *testing.T) {
+	r := newRig(t).master()
+	if want := r.now.Add(3 * time.Second); r.permit.Until != want || r.permit.Epoch == 0 {
+		t.Errorf("permit %+v, want until %d", r.permit, want)
+	}
+}
+
+func TestBackupFollowsAndRestartsItsClock(t *testing.T) {
+	r := newRig(t)
+	r.take()
+	for range 20 {
+		r.run(3 * time.Second)
+		r.hear(peerLow, 1, 0)
+	}
+	r.want("")
+	r.state(Backup)
+}
+
+func TestWithoutPreemptASlowerMasterIsLeftAlone(t *testing.T) {
+	r := newRig(t)
+	r.take()
+	r.hear(peerLow, 1, 200)
+	r.want("")
+}
+
+func TestPreemptionSaysSoFirstAndWaitsForTheFarewell(t *testing.T) {
+	r := newRig(t, preempting)
+	r.take()
+	r.hear(peerLow, 1, 200)
+	r.want("BACKUP->MASTER preempting, send 1/100")
+	r.run(20 * time.Millisecond)
+	r.hear(peerLow, 1, 200) // the old master's farewell
+	r.want("permit")
+}
+
+func TestPreemptionOfASilentYielderWaitsForTheGrace(t *testing.T) {
+	r := newRig(t, preempting)
+	r.hear(peerLow, 1, 200)
+	r.take()
+	r.run(99 * time.Millisecond)
+	r.want("")
+	r.run(time.Millisecond)
+	r.want("permit")
+}
+
+func TestSecondFormOfTheSameRoundIsNoFarewell(t *testing.T) {
+	r := newRig(t, preempting)
+	p := r.advert(peerLow, 1, 200)
+	r.do(r.e.Receive(r.now, p))
+	r.take()
+	r.do(r.e.Receive(r.now, p)) // a roll sends each round under two digests, with one counter
+	r.want("")
+	r.hear(peerLow, 1, 200)
+	r.want("permit")
+}
+
+func TestOtherFamilyOfTheOldMasterIsNoFarewell(t *testing.T) {
+	r := newRig(t, preempting, dual)
+	r.hear(peerLow, 1, 200)
+	r.take()
+	r.hear(netip.MustParseAddr("fe80::1"), 1, 200)
+	r.want("")
+}
+
+func TestPreemptDelayCountsFromLinkUp(t *testing.T) {
+	r := newRig(t, preempting, func(c *Config) { c.PreemptDelay = 10 * time.Second })
+	for range 9 {
+		r.run(time.Second)
+		r.hear(peerLow, 1, 200)
+	}
+	r.state(Backup)
+	r.run(time.Second)
+	r.hear(peerLow, 1, 200)
+	r.state(Master)
+}
+
+func TestPreemptionLooksAtTheBestMasterNotAtTheLastPacket(t *testing.T) {
+	r := newRig(t, preempting)
+	r.hear(peerLow, 1, 0)
+	r.take()
+	r.hear(peerHigh, 1, 200)
+	r.want("")
+	r.run(masterDown(r.e.cfg.timing(), timing{}) - time.Millisecond)
+	r.hear(peerHigh, 1, 200)
+	r.want("")
+	r.run(time.Millisecond) // the better one has been silent for too long
+	r.hear(peerHigh, 1, 200)
+	r.want("BACKUP->MASTER preempting, send 1/100")
+}
+
+func TestSlowerThanDeadMasterIsReplacedAtOnce(t *testing.T) {
+	for _, test := range []struct {
+		base, skew uint8
+		want       State
+	}{{3, 100, Backup}, {3, 101, Master}, {4, 0, Master}, {2, 0, Backup}} {
+		r := newRig(t)
+		r.hear(peerLow, test.base, test.skew)
+		r.state(test.want)
+	}
+}
+
+func TestMasterYieldsToABetterOneAndSaysFarewellOnceTheAddressesAreGone(t *testing.T) {
+	r := newRig(t).master()
+	r.hear(peerHigh, 1, 99)
+	r.want("MASTER->BACKUP better-master")
+	r.do(r.e.Released(r.now, nil))
+	r.want("send 1/100")
+	r.do(r.e.Released(r.now, nil))
+	r.want("")
+	r.run(3 * time.Second)
+	r.want("")
+}
+
+func TestNoFarewellWhileTheAddressesMayBeHere(t *testing.T) {
+	r := newRig(t).master()
+	r.hear(peerHigh, 1, 99)
+	r.take()
+	r.do(r.e.Released(r.now, errors.New("netlink")))
+	r.want("")
+}
+
+func TestTieIsWonByTheLowerAddress(t *testing.T) {
+	r := newRig(t).master()
+	r.hear(peerHigh, 1, 100)
+	r.state(Master)
+	r.hear(peerLow, 1, 100)
+	r.state(Backup)
+	// The loser waits a random part of an interval more: here 128/256 s.
+	r.take()
+	r.run(masterDown(r.e.cfg.timing(), timing{}) + 128*unit - time.Millisecond)
+	r.state(Backup)
+	r.run(time.Millisecond)
+	r.state(Master)
+}
+
+func TestTieIsDecidedOnIPv4WhereThereIsOne(t *testing.T) {
+	r := newRig(t, dual).master()
+	r.hear(netip.MustParseAddr("fe80::1"), 1, 100)
+	r.want("")
+	r.state(Master)
+}
+
+func TestTieWithoutUsableAddressesIsDecidedByMAC(t *testing.T) {
+	for _, test := range []struct {
+		mac  MAC
+		want State
+	}{
+		{MAC{2, 0, 0, 0, 0, 9}, Master},
+		{MAC{2, 0, 0, 0, 0, 1}, Backup},
+		{VirtualMAC(9), Backup}, // tells nothing: yield, as the BSDs do, and meet again at another time
+	} {
+		r := newRig(t).master()
+		p := r.advert(netip.IPv4Unspecified(), 1, 100)
+		p.SrcMAC = test.mac
+		r.do(r.e.Receive(r.now, p))
+		r.state(test.want)
+	}
+}
+
+func TestMasterThatStaysAgainstAnotherAnnouncesInANewEpoch(t *testing.T) {
+	r := newRig(t).master()
+	before := r.e.epoch
+	r.hear(peerLow, 1, 200)
+	r.want("MASTER->MASTER contested, announce")
+	if r.e.epoch <= before {
+		t.Errorf("epoch %d after %d", r.e.epoch, before)
+	}
+	r.run(500 * time.Millisecond)
+	r.hear(peerLow, 1, 200) // the same contest: announced again, and told to the other
+	r.want("announce, send 1/100, permit")
+	r.run(30 * time.Second)
+	r.take()
+	r.hear(peerLow, 1, 200)
+	if got := r.take(); got[:len("MASTER->MASTER contested")] != "MASTER->MASTER contested" {
+		t.Errorf("a later contest: %s", got)
+	}
+}
+
+func TestBowOutCountsOnlyFromTheMasterFollowed(t *testing.T) {
+	r := newRig(t)
+	r.hear(peerLow, 1, 0)
+	r.take()
+	r.hear(peerHigh, 255, 255)
+	r.want("drop bow-out")
+	r.hear(peerLow, 255, 255)
+	r.want("")
+	r.run(9 * time.Millisecond)
+	r.want("")
+	r.run(time.Millisecond) // advskew / 10 ms
+	r.want("BACKUP->MASTER bow-out, send 1/100, permit")
+}
+
+func TestOfBackupsTheBetterOneTakesTheOfferedRole(t *testing.T) {
+	r := newRig(t)
+	r.hear(peerLow, 1, 0)
+	r.hear(peerLow, 255, 255)
+	r.run(5 * time.Millisecond)
+	r.hear(peerHigh, 1, 50)
+	r.run(2 * time.Second)
+	r.state(Backup)
+}
+
+func TestBowOutOfADualStackMasterIsOneBowOut(t *testing.T) {
+	r := newRig(t, dual)
+	six := netip.MustParseAddr("fe80::1")
+	r.hear(peerLow, 1, 0)
+	r.hear(six, 1, 0)
+	r.take()
+	r.hear(peerLow, 255, 255)
+	r.hear(six, 255, 255)
+	r.run(10 * time.Millisecond)
+	r.want("drop bow-out, BACKUP->MASTER bow-out, send 1/100, send 1/100, permit")
+}
+
+func TestPlannedStopKeepsAdvertisingUntilReleasedThenBowsOut(t *testing.T) {
+	r := newRig(t).master()
+	r.do(r.e.Resign(r.now, Init, ReasonStopping))
+	r.want("MASTER->RELEASING stopping")
+	r.run(1400 * time.Millisecond)
+	r.want("send 1/100")
+	r.do(r.e.Released(r.now, nil))
+	r.want("RELEASING->INIT released, send 255/255")
+	r.run(time.Minute)
+	r.want("")
+	r.do(r.e.LinkDown(r.now))
+	r.do(r.e.LinkUp(r.now, rigLocal))
+	r.want("")
+}
+
+func TestReleaseThatFailedIsNotBowedOut(t *testing.T) {
+	r := newRig(t).releasing()
+	r.do(r.e.Released(r.now, errors.New("busy")))
+	r.want("RELEASING->BACKUP release-failed")
+}
+
+func TestHandoverThatNobodyTakesComesBack(t *testing.T) {
+	r := newRig(t).releasing()
+	r.do(r.e.Demote(r.now, OwnerHandover, 240))
+	r.do(r.e.Released(r.now, nil))
+	r.want("RELEASING->BACKUP released, send 255/255")
+	r.run(2*r.e.cfg.timing().interval() - time.Millisecond)
+	r.want("")
+	r.run(time.Millisecond)
+	r.want("BACKUP->MASTER nobody-took-over, send 1/240, permit")
+}
+
+func TestHandoverThatIsTakenIsOver(t *testing.T) {
+	r := newRig(t, preempting).releasing()
+	r.do(r.e.Demote(r.now, OwnerHandover, 240))
+	r.do(r.e.Released(r.now, nil))
+	r.take()
+	for range 10 {
+		r.hear(peerHigh, 1, 200)
+		r.run(time.Second)
+	}
+	r.want("")
+	r.do(r.e.Demote(r.now, OwnerHandover, 0))
+	r.hear(peerHigh, 1, 200)
+	r.state(Master)
+}
+
+func TestDemotionWhileReleasingCallsNobodyIn(t *testing.T) {
+	r := newRig(t).releasing()
+	r.do(r.e.Demote(r.now, OwnerHandover, 240))
+	r.want("")
+	r.run(2 * time.Second)
+	r.want("send 1/100")
+}
+
+func TestMasterHeardWhileReleasingMakesTheBowOutNeedless(t *testing.T) {
+	r := newRig(t).releasing()
+	r.hear(peerLow, 1, 0)
+	r.run(time.Second)
+	r.want("")
+	r.do(r.e.Released(r.now, nil))
+	r.want("RELEASING->BACKUP released")
+}
+
+func TestDemotionIsSaidAtOnceAndMovesNothing(t *testing.T) {
+	r := newRig(t).master()
+	r.do(r.e.Demote(r.now, "disk", 50))
+	r.want("send 1/150, permit")
+	r.do(r.e.Demote(r.now, "disk", 50))
+	r.want("")
+	r.do(r.e.Demote(r.now, "net", 20))
+	r.want("send 1/170, permit")
+	r.do(r.e.Demote(r.now, "disk", 0))
+	r.want("send 1/120, permit")
+	r.do(r.e.Demote(r.now, "net", 0))
+	r.want("send 1/100, permit")
+}
+
+func TestDemotedBackupStillTakesOverFromASilentMaster(t *testing.T) {
+	r := newRig(t)
+	r.do(r.e.Demote(r.now, "disk", 240))
+	r.take()
+	r.run(masterDown(timing{1, 100}, timing{}))
+	r.want("BACKUP->MASTER master-timed-out, send 1/240, permit")
+}
+
+func TestThreeSendErrorsDemoteAndTimeHeals(t *testing.T) {
+	r := newRig(t).master()
+	r.sendErr = true
+	r.do(r.e.Demote(r.now, "x", 1)) // sends
+	r.do(r.e.Demote(r.now, "x", 2))
+	if r.e.demotions[OwnerSendErrors] != 0 {
+		t.Error("demoted too early")
+	}
+	r.do(r.e.Demote(r.now, "x", 3))
+	if r.e.demotions[OwnerSendErrors] != 240 {
+		t.Error("not demoted")
+	}
+	r.hear(peerLow, 1, 0) // loses the role: nothing is sent any more
+	r.state(Backup)
+	for range 31 {
+		r.hear(peerLow, 1, 0)
+		r.run(time.Second)
+	}
+	if r.e.demotion != 3 {
+		t.Errorf("demotion %d after the heal time", r.e.demotion)
+	}
+}
+
+func TestThreeSuccessesForgiveSendErrors(t *testing.T) {
+	r := newRig(t).master()
+	r.sendErr = true
+	for n := range 3 {
+		r.do(r.e.Demote(r.now, "x", n+1))
+	}
+	r.sendErr = false
+	for n := range 3 {
+		r.do(r.e.Demote(r.now, "x", n+10))
+	}
+	if r.e.demotions[OwnerSendErrors] != 0 || r.e.errors != 0 {
+		t.Errorf("still demoted: %v, %d errors", r.e.demotions, r.e.errors)
+	}
+}
+
+func TestStalledMasterYieldsBeforeAnythingElse(t *testing.T) {
+	for name, wake := range map[string]func(*rig) Effects{
+		"tick":    func(r *rig) Effects { return r.e.Tick(r.now) },
+		"packet":  func(r *rig) Effects { return r.e.Receive(r.now, r.advert(peerLow, 1, 200)) },
+		"demote":  func(r *rig) Effects { return r.e.Demote(r.now, "x", 1) },
+		"state":   func(r *rig) Effects { return r.e.SetState(r.now, Backup) },
+		"link up": func(r *rig) Effects { return r.e.LinkUp(r.now, rigLocal) },
+		"resign":  func(r *rig) Effects { return r.e.Resign(r.now, Backup, ReasonHandover) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, func(c *Config) { c.Leased = true }).master()
+			r.now = r.now.Add(2*time.Second + time.Millisecond)
+			r.do(wake(r))
+			if r.e.state != Backup || r.e.reason != ReasonStalled {
+				t.Errorf("state %v (%v)", r.e.state, r.e.reason)
+			}
+			if r.permit.Epoch != 0 {
+				t.Error("a permit lives")
+			}
+		})
+	}
+}
+
+func TestMasterWithTheLongestSkewDoesNotStallByItself(t *testing.T) {
+	r := newRig(t, skew(240)).master()
+	for range 100 {
+		r.now = r.deadline().Add(100 * time.Millisecond)
+		r.do(r.e.Tick(r.now))
+		r.state(Master)
+	}
+}
+
+func TestFailedTakeoverHoldsBackLongerEachTime(t *testing.T) {
+	r := newRig(t).master()
+	for _, hold := range []time.Duration{10 * time.Second, 20 * time.Second, 40 * time.Second} {
+		r.do(r.e.Failed(r.now, r.e.epoch))
+		r.want("MASTER->BACKUP failed, send 255/255")
+		r.run(hold - time.Millisecond)
+		r.state(Backup)
+		r.run(10 * time.Second)
+		r.state(Master)
+		r.take()
+	}
+	r.do(r.e.Failed(r.now, r.e.epoch-1)) // of an epoch that is over
+	r.state(Master)
+}
+
+func TestGuardIsAskedAndPermitsWait(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Guarded = true })
+	r.take()
+	r.run(masterDown(r.e.cfg.timing(), timing{}))
+	r.want("BACKUP->MASTER master-timed-out, ask, send 1/100")
+	r.do(r.e.Granted(r.now, r.e.epoch))
+	r.want("permit")
+	r.do(r.e.Denied(r.now, r.e.epoch)) // too late
+	r.state(Master)
+}
+
+func TestDeniedByTheGuardLeavesTheRole(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Guarded = true }).master()
+	r.do(r.e.Denied(r.now, r.e.epoch))
+	r.want("MASTER->BACKUP denied, send 255/255")
+}
+
+func TestStartupDelayHoldsInit(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.StartupDelay = 5 * time.Second })
+	r.want("")
+	r.run(4 * time.Second)
+	r.do(r.e.LinkDown(r.now))
+	r.do(r.e.LinkUp(r.now, rigLocal)) // a flap does not begin it anew
+	r.run(time.Second)
+	r.want("INIT->BACKUP link-up")
+	r.do(r.e.LinkDown(r.now))
+	r.do(r.e.LinkUp(r.now, rigLocal))
+	r.want("BACKUP->INIT link-down, INIT->BACKUP link-up")
+}
+
+func TestRollKeepsBothDigestsInUse(t *testing.T) {
+	r := newRig(t).master()
+	old := r.e.secret
+	changed := rigConfig(func(c *Config) { c.Passphrase = []byte("new") })
+	e, err := r.e.Reconfigure(r.now, changed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.do(e)
+	r.want("send 1/100, send 1/100, permit")
+	r.run(time.Minute)
+	r.take()
+	a := NewAdvert(9, 1, 0)
+	a.Counter, a.Digest = 77, old.send.Sum(77)
+	r.do(r.e.Receive(r.now, Packet{Src: peerLow, Dst: Group(IPv4), TTL: 255, Broadcast: true, Payload: a.Append(nil)}))
+	r.want("MASTER->BACKUP better-master")
+	for range 600 {
+		r.hear(peerLow, 1, 0) // under the new one
+		r.run(time.Second)
+	}
+	r.take()
+	a.Counter, a.Digest = 78, old.send.Sum(78)
+	r.do(r.e.Receive(r.now, Packet{Src: peerLow, Dst: Group(IPv4), TTL: 255, Broadcast: true, Payload: a.Append(nil)}))
+	r.want("drop hash")
+}
+
+func TestTooManyChangesWithinARollAreRefusedWhole(t *testing.T) {
+	r := newRig(t)
+	for n := range MaxRolling {
+		if _, err := r.e.Reconfigure(r.now, rigConfig(func(c *Config) { c.Passphrase = []byte{byte(n)} })); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := r.e.secret.send.Sum(0)
+	bad := rigConfig(func(c *Config) { c.Passphrase = []byte("x") })
+	if r.e.CheckReconfigure(r.now, bad) == nil {
+		t.Error("no refusal")
+	}
+	if _, err := r.e.Reconfigure(r.now, bad); !errors.Is(err, ErrConfig) {
+		t.Errorf("error %v", err)
+	}
+	if r.e.secret.send.Sum(0) != before {
+		t.Error("half applied")
+	}
+	if _, err := r.e.Reconfigure(r.now, rigConfig()); err != nil { // back to the first: none more is needed
+		t.Error(err)
+	}
+}
+
+func TestReconfigureOfTimingIsSaidAtOnceAndKeepsTheState(t *testing.T) {
+	r := newRig(t).master()
+	e, err := r.e.Reconfigure(r.now, rigConfig(skew(7)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.do(e)
+	r.want("send 1/7, permit")
+	if _, err := r.e.Reconfigure(r.now, rigConfig(func(c *Config) { c.VHID = 8 })); !errors.Is(err, ErrConfig) {
+		t.Errorf("another vhid: %v", err)
+	}
+}
+
+func TestUnicastHearsItsPeersOnly(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Peers = []netip.Addr{peerLow, peerHigh} })
+	r.take()
+	p := r.advert(peerLow, 1, 0)
+	p.Dst, p.Broadcast, p.TTL = rigLocal.IPv4, false, 12
+	r.do(r.e.Receive(r.now, p))
+	r.want("")
+	p = r.advert(netip.MustParseAddr("192.0.2.77"), 1, 0)
+	p.Dst, p.Broadcast = rigLocal.IPv4, false
+	r.do(r.e.Receive(r.now, p))
+	r.want("drop peer")
+	r.hear(peerLow, 1, 0) // to the group
+	r.want("drop destination")
+	r.run(time.Minute)
+	r.state(Master)
+	if got := r.e.Tick(r.now.Add(time.Second * 2)); len(got.Send) != 2 && r.e.state == Master {
+		t.Errorf("%d frames for two peers", len(got.Send))
+	}
+}
+
+func TestBSDYieldsInSilence(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Compat = CompatBSD }).master()
+	r.hear(peerHigh, 1, 100)
+	r.want("MASTER->BACKUP tie-lost")
+	r.do(r.e.Released(r.now, nil))
+	r.want("")
+}
