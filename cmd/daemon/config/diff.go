@@ -1,0 +1,221 @@
+package config
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Change is one difference between two files. Its String is one line for an
+// operator and holds no passphrase.
+type Change struct {
+	What      What
+	Instance  string // name in the new file, in the old one if removed; empty for the file's own keys
+	VHID      uint8  // of the instance
+	Interface string // of the instance
+	Key       string // that changed; empty if the whole instance was added or removed
+	Text      string // what happened to it: "0 -> 100"
+	Restart   bool   // takes effect when the daemon starts only
+}
+
+// What says what a Change is about.
+type What uint8
+
+// The kinds of changes.
+const (
+	Changed What = iota // one key of the file or of an instance
+	Added               // an instance
+	Removed             // an instance
+)
+
+func (w What) String() string { return [...]string{"changed", "added", "removed"}[w] }
+
+func (c Change) String() string {
+	s := strings.TrimSpace(c.Key + " " + c.Text)
+	if c.Interface != "" {
+		s = fmt.Sprintf("vhid %d on %s: %s", c.VHID, c.Interface, s)
+	}
+	if c.Restart {
+		s += " (needs a restart)"
+	}
+	return s
+}
+
+// setting is one key as a text that is equal if and only if the values are.
+type setting struct{ key, text string }
+
+// Diff lists what changes from f to the new file: keys of the file first, then
+// instances in the order of the old file, then added ones. An instance is the
+// same one if vhid and interface are. Equal files, however written, give
+// nothing.
+func (f *File) Diff(new *File) []Change {
+	changes := f.diffTop(new)
+	for _, old := range f.Instances {
+		i := slices.IndexFunc(new.Instances, old.same)
+		if i < 0 {
+			changes = append(changes, old.change(Removed, "", "removed"))
+			continue
+		}
+		changes = append(changes, old.diff(new.Instances[i])...)
+	}
+	for _, added := range new.Instances {
+		if !slices.ContainsFunc(f.Instances, added.same) {
+			changes = append(changes, added.change(Added, "", "added with "+joinSome(texts(added.Addresses))))
+		}
+	}
+	return changes
+}
+
+func (i Instance) same(o Instance) bool { return i.VHID == o.VHID && i.Interface == o.Interface }
+
+func (i Instance) change(what What, key, text string) Change {
+	return Change{What: what, Instance: i.Name, VHID: i.VHID, Interface: i.Interface, Key: key, Text: text}
+}
+
+func (f *File) diffTop(new *File) []Change {
+	var changes []Change
+	was, is := f.settings(), new.settings()
+	for n, w := range was {
+		if w != is[n] {
+			changes = append(changes, Change{Key: w.key, Text: w.text + " -> " + is[n].text, Restart: true})
+		}
+	}
+	if text := listDiff(f.Groups, new.Groups); text != "" {
+		changes = append(changes, Change{Key: "groups", Text: text})
+	}
+	if text := hooksDiff(f.Hooks, new.Hooks); text != "" {
+		changes = append(changes, Change{Key: "hooks", Text: text})
+	}
+	return changes
+}
+
+// settings are the keys that only a start reads.
+func (f *File) settings() []setting {
+	id := "none"
+	if f.NodeID != 0 {
+		id = fmt.Sprint(f.NodeID)
+	}
+	return []setting{{"node", f.Node}, {"node_id", id}, {"state_dir", f.StateDir}, {"control", f.Control}}
+}
+
+// diff lists the changed keys of one instance.
+func (i Instance) diff(new Instance) []Change {
+	var changes []Change
+	add := func(key, text string) {
+		if text != "" {
+			changes = append(changes, new.change(Changed, key, text))
+		}
+	}
+	is := new.settings()
+	for n, w := range i.settings() {
+		if w != is[n] {
+			add(w.key, w.text+" -> "+is[n].text)
+		}
+	}
+	if !bytes.Equal(i.Passphrase, new.Passphrase) {
+		add("passphrase", passphraseChange(i.Passphrase, new.Passphrase))
+	}
+	add("addresses", listDiff(texts(i.Addresses), texts(new.Addresses)))
+	add("peers", listDiff(texts(i.Peers), texts(new.Peers)))
+	add("groups", listDiff(i.Groups, new.Groups))
+	add("hooks", hooksDiff(i.Hooks, new.Hooks))
+	return changes
+}
+
+// settings are the keys with a single value that may be shown.
+func (i Instance) settings() []setting {
+	return []setting{
+		{"name", i.Name}, {"protocol", i.Protocol}, {"source_mac", i.SourceMAC},
+		{"advbase", fmt.Sprint(i.AdvBase)}, {"advskew", fmt.Sprint(i.AdvSkew)},
+		{"preempt", fmt.Sprint(i.Preempt)}, {"preempt_delay", brief(i.PreemptDelay)},
+		{"preempt_grace", brief(i.PreemptGrace)}, {"startup_delay", brief(i.StartupDelay)},
+		{"mac", i.MAC}, {"lease", i.Lease.String()}, {"replay", i.Replay}, {"compat", i.Compat},
+		{"families", i.Families}, {"roll", brief(i.Roll)},
+	}
+}
+
+func passphraseChange(was, is []byte) string {
+	switch {
+	case was == nil:
+		return "set"
+	case is == nil:
+		return "removed"
+	}
+	return "changed"
+}
+
+func texts[T fmt.Stringer](values []T) []string {
+	out := make([]string, len(values))
+	for i, v := range values {
+		out[i] = v.String()
+	}
+	return out
+}
+
+// listDiff says what was added to a list and removed from it, or nothing.
+func listDiff(was, is []string) string {
+	if slices.Equal(was, is) {
+		return ""
+	}
+	var parts []string
+	if added := without(is, was); len(added) > 0 {
+		parts = append(parts, "added "+joinSome(added))
+	}
+	if removed := without(was, is); len(removed) > 0 {
+		parts = append(parts, "removed "+joinSome(removed))
+	}
+	if parts == nil {
+		return "in another order"
+	}
+	return strings.Join(parts, ", ")
+}
+
+func without(list, other []string) []string {
+	known := make(map[string]bool, len(other))
+	for _, s := range other {
+		known[s] = true
+	}
+	return slices.DeleteFunc(slices.Clone(list), func(s string) bool { return known[s] })
+}
+
+// joinSome joins a list that may have a thousand entries for one line.
+func joinSome(list []string) string {
+	const most = 8
+	if len(list) <= most {
+		return strings.Join(list, " ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(list[:most], " "), len(list)-most)
+}
+
+// hooksDiff says by name which hooks are new, gone or different. What is in
+// `with` is compared and not shown: it may hold a secret.
+func hooksDiff(was, is []Hook) string {
+	names := func(hooks []Hook) []string {
+		out := make([]string, len(hooks))
+		for i, h := range hooks {
+			out[i] = h.Name
+		}
+		return out
+	}
+	parts := listDiff(names(was), names(is))
+	var changed []string
+	for _, h := range was {
+		i := slices.IndexFunc(is, func(o Hook) bool { return o.Name == h.Name })
+		if i >= 0 && !h.equal(is[i]) {
+			changed = append(changed, h.Name)
+		}
+	}
+	if changed == nil {
+		return parts
+	}
+	text := "changed " + joinSome(changed)
+	if parts != "" {
+		text = parts + ", " + text
+	}
+	return text
+}
+
+func (h Hook) equal(o Hook) bool {
+	return h.Kind == o.Kind && h.On == o.On && h.Timeout == o.Timeout && h.IfItFails == o.IfItFails && sameValue(h.with, o.with)
+}

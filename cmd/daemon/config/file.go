@@ -1,0 +1,245 @@
+package config
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// draft is an instance that is being read, with what the checks across
+// instances need.
+type draft struct {
+	Instance
+	at        map[string]pos // where its keys are
+	begin     pos
+	preempt   *bool
+	addresses []placed[netip.Prefix]
+	peers     []placed[netip.Addr]
+	groups    []placed[string]
+}
+
+// placed is a value and where it stands.
+type placed[T any] struct {
+	value T
+	at    pos
+}
+
+// file reads the whole document.
+func (r *reader) file(doc *node) *File {
+	if doc.kind == list {
+		r.fault(doc.at, "begin the file with the line instances:", "the file is a mapping: found a list")
+		return nil
+	}
+	f := &File{StateDir: DefaultStateDir, Control: DefaultControl}
+	var drafts []*draft
+	at := r.fields(doc, fileKeys, setters{
+		"node":      func(n *node) { r.word(n, 64, &f.Node) },
+		"node_id":   func(n *node) { r.number(n, 1, 255, &f.NodeID) },
+		"state_dir": func(n *node) { r.absolute(n, &f.StateDir) },
+		"control":   func(n *node) { r.socket(n, &f.Control) },
+		"preempt":   func(n *node) { r.yes(n, &f.Preempt) },
+		"groups":    func(n *node) { f.Groups = r.declared(n) },
+		"hooks":     func(n *node) { f.Hooks = r.hooks(n) },
+		"instances": func(n *node) { drafts = r.instances(n, f) },
+	})
+	if _, ok := at["instances"]; !ok && doc.kind == mapping {
+		r.fault(pos{}, "see carpd.yaml(5) for an example of six lines", "no instances: there is nothing to do")
+	}
+	if _, ok := at["node"]; !ok {
+		r.hostname(f)
+	}
+	r.together(f, drafts)
+	for _, d := range drafts {
+		f.Instances = append(f.Instances, d.Instance)
+	}
+	return f
+}
+
+func (r *reader) hostname(f *File) {
+	name, err := r.options.Hostname()
+	if err != nil || name == "" {
+		r.fault(pos{}, "give the key node", "node: the system has no host name")
+		return
+	}
+	f.Node = name
+}
+
+// socketPathMax is what sockaddr_un holds, without the zero at its end.
+const socketPathMax = 107
+
+func (r *reader) socket(n *node, into *string) {
+	r.absolute(n, into)
+	if len(*into) > socketPathMax {
+		r.fault(n.at, "choose a shorter directory", "control: longer than %d bytes, which no unix socket can have", socketPathMax)
+	}
+}
+
+// declared reads the groups: a list of names, or a mapping whose values are
+// empty until groups have settings of their own.
+func (r *reader) declared(n *node) []string {
+	var names []string
+	add := func(n *node) {
+		var name string
+		r.group(n, &name)
+		if slices.Contains(names, name) {
+			r.fault(n.at, "keep one of them", "groups: %s is declared twice", name)
+		} else if name != "" {
+			names = append(names, name)
+		}
+	}
+	if n.kind != mapping {
+		for _, item := range r.list(n, "names", MaxGroups) {
+			add(item)
+		}
+		return names
+	}
+	for _, e := range n.entries {
+		add(&node{at: e.at, key: n.key, kind: scalar, text: e.key})
+		if v := e.value; v.kind != empty && (v.kind != mapping || len(v.entries) > 0) {
+			r.fault(v.at, "write {} or nothing", "groups: settings of a group are not in this version: they are planned")
+		}
+	}
+	if len(names) > MaxGroups {
+		r.fault(n.at, "", "groups: more than %d", MaxGroups)
+	}
+	return names
+}
+
+func (r *reader) group(n *node, into *string) { r.word(n, 32, into) }
+
+func (r *reader) instances(n *node, f *File) []*draft {
+	if n.kind != list {
+		r.fault(n.at, "begin each instance with \"- \"", "instances: want a list, %s", n.found())
+		return nil
+	}
+	if len(n.items) == 0 {
+		r.fault(n.at, "see carpd.yaml(5) for an example of six lines", "instances is empty: there is nothing to do")
+	}
+	var drafts []*draft
+	for _, item := range r.list(n, "instances", MaxInstances) {
+		drafts = append(drafts, r.instance(item))
+	}
+	return drafts
+}
+
+// together fills in what depends on the rest of the file, and checks what
+// instances must not share.
+func (r *reader) together(f *File, drafts []*draft) {
+	for _, d := range drafts {
+		d.Preempt = f.Preempt
+		if d.preempt != nil {
+			d.Preempt = *d.preempt
+		}
+		r.interfaceOf(d)
+		if d.Name == "" && d.VHID != 0 && d.Interface != "" {
+			d.Name = defaultName(d.VHID, d.Interface)
+		}
+		r.warnings(d)
+		for _, g := range d.groups {
+			if !slices.Contains(f.Groups, g.value) {
+				r.fault(g.at, undeclared(g.value, f.Groups), "groups: %s is not declared", g.value)
+			}
+		}
+	}
+	r.unique(drafts)
+	r.hookNames(f, drafts)
+}
+
+func undeclared(name string, groups []string) string {
+	if c := nearest(name, groups); c != "" {
+		return didYouMean(name, []string{c})
+	}
+	return "declare it at the top level: groups: [" + name + "]"
+}
+
+// interfaceOf finds the interface of an instance that names none.
+func (r *reader) interfaceOf(d *draft) {
+	if _, given := d.at["interface"]; given || len(d.addresses) == 0 {
+		return
+	}
+	first := d.addresses[0]
+	names, err := r.options.Interfaces(first.value.Addr())
+	switch {
+	case err != nil:
+		r.fault(first.at, "give the key interface", "cannot list the interfaces: %v", err)
+	case len(names) == 0:
+		r.fault(first.at, "give the key interface", "no interface has an address in the subnet of %v", first.value.Addr())
+	case len(names) > 1:
+		r.fault(first.at, "give the key interface", "several interfaces have an address in the subnet of %v: %s",
+			first.value.Addr(), strings.Join(names, ", "))
+	default:
+		d.Interface = names[0]
+	}
+}
+
+// unique checks that no two instances claim the same.
+func (r *reader) unique(drafts []*draft) {
+	type router struct {
+		vhid uint8
+		link string
+	}
+	type owned struct {
+		addr netip.Addr
+		link string
+	}
+	names, routers, addresses := map[string]pos{}, map[router]pos{}, map[owned]pos{}
+	for _, d := range drafts {
+		id := router{d.VHID, d.Interface}
+		if d.VHID != 0 && d.Interface != "" {
+			if first, taken := routers[id]; taken {
+				r.fault(d.at["vhid"], "use another vhid, or put the addresses into one instance",
+					"vhid %d is on %s twice, first in line %d", d.VHID, d.Interface, first.line)
+				continue // its default name is taken for the same reason
+			}
+			routers[id] = d.at["vhid"]
+		}
+		if d.Name != "" {
+			where, given := d.at["name"]
+			if !given {
+				where = d.begin
+			}
+			if first, taken := names[d.Name]; taken {
+				r.fault(where, "choose another name", "name: %s is taken in line %d", d.Name, first.line)
+			} else {
+				names[d.Name] = where
+			}
+		}
+		for _, a := range d.addresses {
+			o := owned{a.value.Addr(), d.Interface}
+			if first, taken := addresses[o]; taken && d.Interface != "" {
+				r.fault(a.at, "an address has one owner on an interface", "addresses: %v is on %s twice, first in line %d",
+					o.addr, d.Interface, first.line)
+				continue
+			}
+			addresses[o] = a.at
+		}
+	}
+}
+
+// hookNames gives hooks without a name one, and checks those given. It looks at
+// the hooks of the file and of one instance together, as they run.
+func (r *reader) hookNames(f *File, drafts []*draft) {
+	taken := r.named(f.Hooks, nil)
+	for _, d := range drafts {
+		r.named(d.Hooks, taken)
+	}
+}
+
+// check asks the daemon about a hook.
+func (r *reader) check(h Hook) {
+	if r.options.CheckHook == nil {
+		return
+	}
+	err := r.options.CheckHook(h)
+	var ps Problems
+	switch {
+	case err == nil:
+	case errors.As(err, &ps):
+		for _, p := range ps {
+			r.note(p)
+		}
+	default:
+		r.note(h.Problem(err))
+	}
+}

@@ -1,0 +1,113 @@
+package config
+
+import (
+	"maps"
+	"slices"
+)
+
+// keySet is what may stand in one kind of mapping. The tables below are
+// constant: nothing writes to them.
+type keySet struct {
+	what    string            // for messages: "an instance"
+	keys    []string          // of this version
+	aliases map[string]string // other names for the same
+	foreign map[string]string // words of other programs, for "did you mean"
+	planned map[string]string // keys of a later version and what they are for
+}
+
+var fileKeys = keySet{
+	what: "the file",
+	keys: []string{"node", "node_id", "state_dir", "control", "preempt", "groups", "instances", "hooks"},
+	foreign: map[string]string{
+		"hostname": "node", "router_id": "node", "socket": "control", "vrrp_instance": "instances", "carp": "instances",
+	},
+	planned: map[string]string{
+		"listen":      "an HTTP listener for metrics",
+		"replication": "verified snapshots of databases on the standby",
+		"guard":       "a third vote against split brain",
+	},
+}
+
+var instanceKeys = keySet{
+	what: "an instance",
+	keys: []string{
+		"name", "protocol", "vhid", "interface", "source_mac", "passphrase", "passphrase_file",
+		"advbase", "advskew", "preempt", "preempt_delay", "preempt_grace", "startup_delay", "addresses", "peers",
+		"mac", "lease", "replay", "compat", "families", "roll", "groups", "hooks",
+	},
+	aliases: map[string]string{"vrid": "vhid"},
+	foreign: map[string]string{
+		"pass": "passphrase", "password": "passphrase", "auth_pass": "passphrase", "passfile": "passphrase_file",
+		"password_file": "passphrase_file", "carpdev": "interface", "dev": "interface", "device": "interface", "ifname": "interface",
+		"carppeer": "peers", "peer": "peers", "unicast_peer": "peers", "virtual_ipaddress": "addresses", "vip": "addresses",
+		"vips": "addresses", "ip": "addresses", "virtual_router_id": "vhid", "id": "vhid", "group": "groups",
+		"upscript": "hooks", "downscript": "hooks", "notify": "hooks", "garp_master_delay": "startup_delay",
+	},
+	planned: map[string]string{
+		"priority":           "the priority of VRRP",
+		"interval":           "the advert interval of VRRP",
+		"checksum":           "the checksum variants of VRRP version 3",
+		"addresses_excluded": "addresses of VRRP that are not advertised",
+		"paths":              "further interfaces to send adverts over",
+		"fence":              "a packet filter that keeps a lapsed master silent",
+		"window":             "how old a sealed advert may be",
+		"on_contest":         "what a master does when another one is heard",
+		"release_budget":     "how long resources may take to be let go",
+		"track":              "demotion by the health of interfaces and services",
+	},
+}
+
+var hookKeys = keySet{
+	what: "a hook",
+	keys: []string{"kind", "name", "on", "timeout", "if_it_fails", "with"},
+	foreign: map[string]string{
+		"type": "kind", "phase": "on", "when": "on", "on_failure": "if_it_fails", "onfailure": "if_it_fails",
+		"config": "with", "options": "with", "script": "with", "command": "with",
+	},
+	planned: map[string]string{
+		"interval": "how often a monitor runs",
+		"weight":   "by how much an unhealthy monitor demotes",
+	},
+}
+
+// Keys lists every key that a file may hold in this version, sorted and each
+// once, whichever mapping it belongs to; aliases are among them. What stands
+// inside `with` belongs to the kind of the hook and is not listed.
+func Keys() []string {
+	all := make(map[string]bool)
+	for _, set := range []keySet{fileKeys, instanceKeys, hookKeys} {
+		for _, k := range set.keys {
+			all[k] = true
+		}
+		for k := range set.aliases {
+			all[k] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(all))
+}
+
+// Planned lists the keys that are refused because a later version will know
+// them, sorted.
+func Planned() []string {
+	all := make(map[string]bool)
+	for _, set := range []keySet{fileKeys, instanceKeys, hookKeys} {
+		for k := range set.planned {
+			all[k] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(all))
+}
+
+// has reports whether the set knows the key, by whatever name.
+func (set keySet) has(key string) bool {
+	return slices.Contains(set.keys, key) || set.aliases[key] != ""
+}
+
+// guess returns the key that was probably meant, or the empty string.
+func (set keySet) guess(key string) string {
+	if f := set.foreign[key]; f != "" {
+		return f
+	}
+	known := slices.Concat(set.keys, slices.Sorted(maps.Keys(set.aliases)))
+	return nearest(key, known)
+}
