@@ -1,0 +1,243 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/carpd/carpd/carp"
+	"github.com/carpd/carpd/cmd/daemon/api"
+)
+
+// Limits of the control socket.
+const (
+	maxRequest  = 64 << 10 // bytes of a request's body
+	maxHeader   = 16 << 10
+	commandTime = 30 * time.Second // for a command, above its own release budget
+)
+
+// listen opens the control socket. A socket file that nobody listens on is
+// replaced; one that a daemon serves is an error.
+func (d *Daemon) listen(path string) (*http.Server, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("open the control socket: %w", err)
+	}
+	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		c.Close()
+		return nil, fmt.Errorf("open the control socket %s: another carpd is running with it: stop that one, or give this one its own `control`", path)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("open the control socket: %w", err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("open the control socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o660); err != nil {
+		return nil, errors.Join(fmt.Errorf("open the control socket: %w", err), l.Close())
+	}
+	srv := &http.Server{
+		Handler: d.handler(), MaxHeaderBytes: maxHeader, ReadHeaderTimeout: 5 * time.Second,
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, peerKey{}, peerOf(c))
+		},
+	}
+	go srv.Serve(l) // ends with Close
+	return srv, nil
+}
+
+type peerKey struct{}
+
+// peerOf returns the credentials of the other end, as the kernel has them.
+func peerOf(c net.Conn) *syscall.Ucred {
+	unix, ok := c.(*net.UnixConn)
+	if !ok {
+		return nil
+	}
+	raw, err := unix.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	var cred *syscall.Ucred
+	if raw.Control(func(fd uintptr) {
+		cred, err = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
+	}) != nil || err != nil {
+		return nil
+	}
+	return cred
+}
+
+func (d *Daemon) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { answer(w, d.status()) })
+	mux.HandleFunc("GET /v1/events", d.serveEvents)
+	mux.HandleFunc("GET /v1/explain", func(w http.ResponseWriter, r *http.Request) {
+		i, err := d.find(r.URL.Query().Get("name"))
+		if err != nil {
+			refuse(w, err)
+			return
+		}
+		answer(w, i.explain())
+	})
+	command(mux, "/v1/handover", func(ctx context.Context, r api.NameRequest) (any, error) {
+		i, err := d.find(r.Name)
+		if err != nil {
+			return nil, err
+		}
+		ctx, cancel := context.WithTimeout(ctx, commandTime+i.plan.Load().budget)
+		defer cancel()
+		text, err := d.handover(ctx, i)
+		return api.Result{Text: text}, err
+	})
+	command(mux, "/v1/resume", func(_ context.Context, r api.NameRequest) (any, error) {
+		i, err := d.find(r.Name)
+		if err != nil {
+			return nil, err
+		}
+		err = d.demote(i.name, carp.OwnerHandover, 0)
+		return api.Result{Text: i.name + " takes part in the election again"}, err
+	})
+	command(mux, "/v1/demote", d.serveDemote)
+	command(mux, "/v1/state", d.serveState)
+	command(mux, "/v1/reload", func(ctx context.Context, r api.ReloadRequest) (any, error) {
+		return d.reload(ctx, r.DryRun)
+	})
+	return mux
+}
+
+// command serves one POST: decode strictly, check who asks, run, answer.
+func command[R any](mux *http.ServeMux, path string, run func(context.Context, R) (any, error)) {
+	mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
+		if who, ok := r.Context().Value(peerKey{}).(*syscall.Ucred); !ok || who == nil {
+			fail(w, http.StatusForbidden, api.Error{Error: "who asks is unknown: the kernel gave no peer credentials"})
+			return
+		}
+		var req R
+		dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest))
+		dec.DisallowUnknownFields()
+		if err := dec.Decode(&req); err != nil {
+			fail(w, http.StatusBadRequest, api.Error{Error: "bad request: " + err.Error(), Hint: "see the documentation of the control socket"})
+			return
+		}
+		out, err := run(r.Context(), req)
+		if err != nil {
+			refuse(w, err)
+			return
+		}
+		answer(w, out)
+	})
+}
+
+func (d *Daemon) serveDemote(_ context.Context, r api.DemoteRequest) (any, error) {
+	if r.Owner == "" {
+		r.Owner = "operator"
+	}
+	if r.Amount < -255 || r.Amount > 255 {
+		return nil, refusal{fmt.Sprintf("demotion by %d: use -255 to 255", r.Amount), "240 is as much as ever shows on the wire"}
+	}
+	target := globalTarget
+	switch {
+	case r.Name != "" && r.Group != "":
+		return nil, refusal{"both a name and a group were given", "give one of them"}
+	case r.Group != "":
+		if !d.knowsGroup(r.Group) {
+			return nil, fmt.Errorf("%w: no instance is in group %q", errNoInstance, r.Group)
+		}
+		target = groupTarget(r.Group)
+	case r.Name != "":
+		i, err := d.find(r.Name)
+		if err != nil {
+			return nil, err
+		}
+		target = i.name
+	}
+	if err := d.demote(target, r.Owner, r.Amount); err != nil {
+		return nil, refusal{err.Error(), ""}
+	}
+	return api.Result{Text: fmt.Sprintf("demotion of %s by %s is %d", target, r.Owner, r.Amount)}, nil
+}
+
+func (d *Daemon) serveState(_ context.Context, r api.StateRequest) (any, error) {
+	i, err := d.find(r.Name)
+	if err != nil {
+		return nil, err
+	}
+	to, err := carp.ParseState(r.State)
+	if err != nil || to != carp.Backup && to != carp.Master {
+		return nil, refusal{fmt.Sprintf("state %q cannot be asked for", r.State), "use backup or master"}
+	}
+	if st, _ := i.speaker.Status(); st.State == carp.Init {
+		return nil, refusal{fmt.Sprintf("%s is in INIT", i.name), "its interface is down or missing, or its startup delay is not over"}
+	}
+	i.speaker.SetState(to)
+	return api.Result{Text: fmt.Sprintf("%s: %v asked for", i.name, to)}, nil
+}
+
+// serveEvents writes one event a line; with follow it goes on until the client or
+// the daemon ends.
+func (d *Daemon) serveEvents(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	var seq uint64
+	if s := q.Get("since"); s != "" {
+		n, err := strconv.ParseUint(s, 10, 64)
+		if err != nil {
+			fail(w, http.StatusBadRequest, api.Error{Error: fmt.Sprintf("since %q is not a number", s), Hint: "give the seq of an event"})
+			return
+		}
+		seq = n
+	}
+	follow := q.Get("follow") != "" && q.Get("follow") != "0"
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	out := http.NewResponseController(w)
+	enc := json.NewEncoder(w)
+	for {
+		events, news := d.book.since(seq)
+		for _, e := range events {
+			if enc.Encode(e) != nil {
+				return
+			}
+			seq = e.Seq
+		}
+		if !follow || out.Flush() != nil {
+			return
+		}
+		select {
+		case <-news:
+		case <-r.Context().Done():
+			return
+		case <-d.stopping.Done():
+			return
+		}
+	}
+}
+
+func answer(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	json.NewEncoder(w).Encode(v) // the client is gone if this fails
+}
+
+func refuse(w http.ResponseWriter, err error) {
+	body, code := api.Error{Error: err.Error()}, http.StatusInternalServerError
+	var r refusal
+	switch {
+	case errors.As(err, &r):
+		body.Hint, code = r.hint, http.StatusConflict
+	case errors.Is(err, errNoInstance):
+		body.Hint, code = "names are listed by carpctl status", http.StatusNotFound
+	}
+	fail(w, code, body)
+}
+
+func fail(w http.ResponseWriter, code int, body api.Error) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	json.NewEncoder(w).Encode(body)
+}

@@ -1,0 +1,205 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/carpd/carpd/carp"
+	"github.com/carpd/carpd/carp/link"
+	"github.com/carpd/carpd/cmd/daemon/api"
+	"github.com/carpd/carpd/cmd/daemon/config"
+	"github.com/carpd/carpd/vip"
+)
+
+// Daemon runs the instances of one configuration file. Run runs it; the control
+// socket and signals act on it from other goroutines.
+type Daemon struct {
+	log       *slog.Logger
+	sink      *sink
+	book      *book
+	demotions demotions
+	kernel    vip.Kernel
+	stopping  context.Context // ends when the daemon stops
+	nudge     chan struct{}   // wakes watch
+
+	mu        sync.Mutex // guards what follows; held across a whole reload
+	file      *config.File
+	loaded    time.Time
+	instances []*instance
+	links     map[string]*link.Interface
+}
+
+// errNothing is returned by find.
+var errNoInstance = errors.New("no such instance")
+
+// start claims every link before it sends anything, removes what a dead daemon
+// left, and runs the instances.
+func (d *Daemon) start(plans []plan) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, p := range plans {
+		i, err := d.newInstance(p)
+		if err != nil {
+			return err
+		}
+		d.instances = append(d.instances, i)
+	}
+	d.avoid(plans)
+	for _, p := range plans {
+		if err := d.cleanUp(p); err != nil {
+			return err
+		}
+	}
+	for _, i := range d.instances {
+		i.start()
+	}
+	return nil
+}
+
+// stop lets every instance go at the same time and releases everything.
+func (d *Daemon) stop() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var all sync.WaitGroup
+	for _, i := range d.instances {
+		if i.stop != nil {
+			all.Go(i.halt)
+		}
+	}
+	all.Wait()
+	var err error
+	for _, l := range d.links {
+		err = errors.Join(err, l.Close())
+	}
+	return errors.Join(err, d.kernel.Close())
+}
+
+// attach claims the vhid of a plan on its interface.
+func (d *Daemon) attach(p plan) (carp.Link, error) {
+	l := d.links[p.Interface]
+	if l == nil {
+		var err error
+		if l, err = link.Open(p.Interface, link.Options{Log: d.log}); err != nil {
+			return nil, err
+		}
+		d.links[p.Interface] = l
+	}
+	return l.Attach(p.port)
+}
+
+// avoid tells each link which addresses are shared, so that it does not advertise
+// from one of them while there is another.
+func (d *Daemon) avoid(plans []plan) {
+	for _, p := range plans {
+		if l := d.links[p.Interface]; l != nil {
+			l.SetAvoid(p.VHID, p.carp.Addresses)
+		}
+	}
+}
+
+// cleanUp removes the addresses of a plan that an earlier run left: this node is
+// not master yet.
+func (d *Daemon) cleanUp(p plan) error {
+	removed, err := vip.Cleanup(d.kernel, []string{p.Interface}, p.Addresses)
+	if err != nil {
+		return fmt.Errorf("remove what an earlier run left on %s: %w", p.Interface, err)
+	}
+	for _, a := range removed {
+		d.log.Warn("removed an address that an earlier run left", "instance", p.Name, "interface", a.Interface, "address", a.Prefix.String())
+	}
+	return nil
+}
+
+// find returns the instance with this name; an empty name means the only one.
+func (d *Daemon) find(name string) (*instance, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if name == "" && len(d.instances) == 1 {
+		return d.instances[0], nil
+	}
+	if name == "" {
+		return nil, fmt.Errorf("%w: name one of %v", errNoInstance, d.namesLocked())
+	}
+	for _, i := range d.instances {
+		if i.name == name {
+			return i, nil
+		}
+	}
+	return nil, fmt.Errorf("%w: %q is not among %v", errNoInstance, name, d.namesLocked())
+}
+
+func (d *Daemon) namesLocked() []string {
+	names := make([]string, 0, len(d.instances))
+	for _, i := range d.instances {
+		names = append(names, i.name)
+	}
+	return names
+}
+
+func (d *Daemon) all() []*instance {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.instances)
+}
+
+// demote sets one owner's demotion of a target and tells the engines concerned.
+func (d *Daemon) demote(target, owner string, amount int) error {
+	if err := d.demotions.set(target, owner, amount); err != nil {
+		return err
+	}
+	for _, i := range d.all() {
+		groups := i.plan.Load().Groups
+		if target == globalTarget || target == i.name || slices.ContainsFunc(groups, func(g string) bool { return groupTarget(g) == target }) {
+			i.speaker.Demote(engineOwner(target, owner, i.name), amount)
+		}
+	}
+	text := fmt.Sprintf("%s demoted by %d (%s)", target, amount, owner)
+	if amount == 0 {
+		text = fmt.Sprintf("demotion of %s by %s taken back", target, owner)
+	}
+	d.book.add(api.Event{Kind: "demotion", Reason: owner, Text: text})
+	return nil
+}
+
+// handover gives the role of an instance away and waits for the outcome.
+func (d *Daemon) handover(ctx context.Context, i *instance) (string, error) {
+	before, _ := i.speaker.Status()
+	if before.State != carp.Master {
+		return "", refusal{fmt.Sprintf("%s is not master here but %v", i.name, before.State), "hand over on the master: see status"}
+	}
+	i.speaker.Resign(carp.Backup, carp.ReasonHandover)
+	if err := d.demote(i.name, carp.OwnerHandover, 240); err != nil {
+		return "", err
+	}
+	poll := time.NewTicker(5 * time.Millisecond)
+	defer poll.Stop()
+	for {
+		st, _ := i.speaker.Status()
+		switch {
+		case st.State == carp.Backup && st.Master.At != 0 && st.Master.At >= st.Since:
+			return fmt.Sprintf("%s is handed over to %v; this node stays demoted until resume", i.name, st.Master.Address), nil
+		case st.State == carp.Master:
+			d.demote(i.name, carp.OwnerHandover, 0)
+			return "", refusal{fmt.Sprintf("nobody took %s over: this node is master again", i.name), "is another node of the group running, with the same passphrase and addresses?"}
+		case st.State == carp.Init:
+			return "", refusal{fmt.Sprintf("%s lost its interface during the handover", i.name), ""}
+		}
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+			return "", ctx.Err()
+		case <-d.stopping.Done():
+			return "", errors.New("the daemon stops")
+		}
+	}
+}
+
+// refusal is an error that an operator can do something about.
+type refusal struct{ text, hint string }
+
+func (r refusal) Error() string { return r.text }

@@ -1,0 +1,291 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/carpd/carpd/carp"
+	"github.com/carpd/carpd/carp/link"
+	"github.com/carpd/carpd/cmd/daemon/api"
+	"github.com/carpd/carpd/hooks"
+	"github.com/carpd/carpd/vip"
+)
+
+// instance is one running virtual router: a speaker, the addresses it moves and
+// the hooks that go with them. Handle is the plan in which they move.
+type instance struct {
+	d       *Daemon
+	name    string
+	plan    atomic.Pointer[plan]
+	runner  atomic.Pointer[hooks.Runner]
+	set     *vip.Set
+	speaker *carp.Speaker
+
+	port carp.Link // the speaker's, until it runs
+
+	restored atomic.Uint64 // addresses that were lost and put back
+
+	stop context.CancelFunc
+	done sync.WaitGroup
+
+	// Only Handle uses these; it runs one at a time.
+	holding bool // addresses may be up
+	owing   bool // after-down has not run since
+}
+
+// newInstance makes an instance ready to run: its link is open and claimed, and
+// nothing has been sent.
+func (d *Daemon) newInstance(p plan) (*instance, error) {
+	i := &instance{d: d, name: p.Name, owing: true}
+	i.plan.Store(&p)
+	if err := i.setHooks(p.steps); err != nil {
+		return nil, err
+	}
+	i.set = vip.New(d.kernel, vip.Config{
+		Interface: p.Interface, VHID: p.VHID, Addresses: p.Addresses, Lease: p.lease,
+		Now: link.Now, Observe: i.addressEvent,
+	})
+	p.carp.ClockOffset = time.Since(groupEpoch) - time.Duration(link.Now())
+	p.carp.MinEpoch = d.readEpoch(p.Name)
+	port, err := d.attach(p)
+	if err != nil {
+		return nil, err
+	}
+	if i.speaker, err = carp.NewSpeaker(p.carp, port, i); err != nil {
+		return nil, errors.Join(err, port.Close())
+	}
+	i.port = port
+	i.speaker.Observe = i.observe
+	i.speaker.ReleaseBudget = p.budget
+	return i, nil
+}
+
+func (i *instance) setHooks(steps []hooks.Step) error {
+	r, err := hooks.NewRunner(steps, hooks.Options{Log: i.d.log, Observe: i.hookResult})
+	if err != nil {
+		return err
+	}
+	i.runner.Store(r)
+	return nil
+}
+
+// start runs the instance until halt.
+func (i *instance) start() {
+	ctx, stop := context.WithCancel(context.Background())
+	i.stop = stop
+	working, stopWork := context.WithCancel(context.Background())
+	var worker sync.WaitGroup
+	worker.Go(func() { i.set.Run(working) })
+	i.done.Go(func() {
+		if err := i.speaker.Run(ctx); err != nil {
+			i.d.book.raise(i.name, "ended", fmt.Sprintf("%s has ended and is not restarted: %v. Restart carpd.", i.name, err))
+		}
+		stopWork()
+		worker.Wait()
+	})
+	for owner, amount := range i.d.demotions.of(i.name, i.plan.Load().Groups) {
+		i.speaker.Demote(owner, amount)
+	}
+}
+
+// discard releases an instance that was never started.
+func (i *instance) discard() { i.port.Close() }
+
+// halt lets go in order and waits for the end.
+func (i *instance) halt() {
+	i.stop()
+	i.done.Wait()
+}
+
+// Handle moves role, addresses and hooks, in the order of the package comment.
+func (i *instance) Handle(ctx context.Context, t carp.Transition) error {
+	if t.To == carp.Master {
+		return i.up(ctx, t)
+	}
+	return i.down(ctx, t)
+}
+
+// Permit implements carp.PermitHolder.
+func (i *instance) Permit(p carp.Permit) { i.set.Permit(p) }
+
+// Announce implements carp.PermitHolder.
+func (i *instance) Announce() { i.set.Announce() }
+
+func (i *instance) up(ctx context.Context, t carp.Transition) error {
+	i.holding, i.owing = true, true
+	p := i.plan.Load()
+	if p.gated() {
+		if err := i.d.writeEpoch(i.name, t.Epoch); err != nil {
+			return i.undo(ctx, t, fmt.Errorf("save the epoch, without which no gate may run: %w", err))
+		}
+	}
+	if t.From != carp.Master { // a contest finds the gates passed already
+		if err := i.run(ctx, hooks.BeforeUp, t); err != nil {
+			return i.undo(ctx, t, err)
+		}
+	}
+	if err := i.set.Up(ctx, t.Epoch); err != nil {
+		return i.undo(ctx, t, err)
+	}
+	i.d.book.clear(i.name, "not-served")
+	if !p.gated() {
+		if err := i.d.writeEpoch(i.name, t.Epoch); err != nil {
+			i.d.log.Warn("the epoch was not saved", "instance", i.name, "error", err)
+		}
+	}
+	if err := i.run(ctx, hooks.AfterUp, t); err != nil {
+		return i.undo(ctx, t, err)
+	}
+	return nil
+}
+
+// undo takes back what a failed or cancelled up did. The error goes to the
+// engine, which leaves the role unless a newer transition has come.
+func (i *instance) undo(ctx context.Context, t carp.Transition, err error) error {
+	if ctx.Err() != nil {
+		return err // the newer transition continues from here
+	}
+	i.d.book.raise(i.name, "not-served", fmt.Sprintf("%s was elected but cannot serve, and leaves the role: %v", i.name, err))
+	i.set.Permit(carp.Permit{})
+	downErr := i.set.Down(ctx)
+	t.From, t.To, t.Reason = carp.Master, carp.Backup, carp.ReasonFailed
+	i.holding = downErr != nil
+	return errors.Join(err, downErr, i.after(ctx, t))
+}
+
+func (i *instance) down(ctx context.Context, t carp.Transition) error {
+	if t.To == carp.Releasing {
+		// A failed before-down hook is reported, but nothing may keep the address.
+		i.run(ctx, hooks.BeforeDown, t)
+	}
+	if i.holding {
+		if err := i.set.Down(ctx); err != nil {
+			return err
+		}
+		i.holding = false
+	}
+	if t.To == carp.Releasing {
+		return nil // the bow-out comes first; after-down belongs to what follows
+	}
+	i.speaker.Released(t, nil)
+	return i.after(ctx, t)
+}
+
+func (i *instance) after(ctx context.Context, t carp.Transition) error {
+	if !i.owing {
+		return nil
+	}
+	err := i.run(ctx, hooks.AfterDown, t)
+	if ctx.Err() == nil {
+		i.owing = false
+	}
+	return err
+}
+
+// run runs the hooks of one phase and carries out what a failure's policy asks
+// for. Only a failure that ends the mastership comes back.
+func (i *instance) run(ctx context.Context, phase hooks.Phase, t carp.Transition) error {
+	p := i.plan.Load()
+	err := i.runner.Load().Run(ctx, phase, hooks.Event{
+		Name: i.name, VHID: p.VHID, Interface: p.Interface, Node: p.node, From: t.From, To: t.To,
+		Reason: t.Reason, Peer: t.Peer, Epoch: t.Epoch, Time: time.Now(), Addresses: p.Addresses,
+	})
+	var failed *hooks.StepError
+	if !errors.As(err, &failed) {
+		if err == nil {
+			i.d.book.clear(i.name, "hook-"+phase.String())
+		}
+		return err
+	}
+	i.d.book.raise(i.name, "hook-"+phase.String(), failed.Error())
+	switch failed.Policy {
+	case hooks.Retreat:
+		return failed
+	case hooks.Demote:
+		i.speaker.Demote("hook "+failed.Step, 240)
+	}
+	return nil
+}
+
+// observe is called by the speaker's loop and only notes.
+func (i *instance) observe(t carp.Transition) {
+	e := api.Event{
+		Instance: i.name, Kind: "transition", From: t.From.String(), To: t.To.String(),
+		Reason: t.Reason.String(), Epoch: uint64(t.Epoch), Text: i.name + ": " + t.String(),
+	}
+	if t.Peer.IsValid() {
+		e.Peer = t.Peer.String()
+	}
+	i.d.book.add(e)
+	select {
+	case i.d.nudge <- struct{}{}:
+	default: // watch is about to look anyway
+	}
+}
+
+func (i *instance) hookResult(r hooks.Result) {
+	text, reason := fmt.Sprintf("%s: hook %s (%s) done in %v", i.name, r.Step.Name, r.Step.Phase, r.Duration.Round(time.Millisecond)), "ok"
+	if r.Err != nil {
+		text, reason = fmt.Sprintf("%s: hook %s (%s) failed: %v", i.name, r.Step.Name, r.Step.Phase, r.Err), "failed"
+	} else if r.Step.Phase == hooks.BeforeUp || r.Step.Phase == hooks.AfterUp {
+		i.speaker.Demote("hook "+r.Step.Name, 0)
+	}
+	i.d.book.add(api.Event{Instance: i.name, Kind: "hook", Reason: reason, Text: text})
+}
+
+// reconfigure changes a running instance in place.
+func (i *instance) reconfigure(ctx context.Context, p plan) error {
+	if err := i.setHooks(p.steps); err != nil {
+		return err
+	}
+	p.carp.ClockOffset = time.Since(groupEpoch) - time.Duration(link.Now())
+	if err := i.speaker.Reconfigure(p.carp); err != nil {
+		return err
+	}
+	i.plan.Store(&p)
+	return i.set.Reconfigure(ctx, p.Addresses, p.lease)
+}
+
+// epochFile is where the epoch of an instance's last mastership is kept, so that
+// a restarted node never uses one twice, whatever its wall clock says.
+func (d *Daemon) epochFile(name string) string {
+	return filepath.Join(d.file.StateDir, "epoch-"+strings.NewReplacer("/", "_", "\x00", "_").Replace(name))
+}
+
+func (d *Daemon) readEpoch(name string) carp.Epoch {
+	b, err := os.ReadFile(d.epochFile(name))
+	if err != nil {
+		return 0
+	}
+	n, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
+	if err != nil {
+		d.log.Warn("the saved epoch is not a number and is ignored", "file", d.epochFile(name), "error", err)
+		return 0
+	}
+	return carp.Epoch(n)
+}
+
+// writeEpoch publishes atomically and durably: temporary file, fsync, rename.
+func (d *Daemon) writeEpoch(name string, e carp.Epoch) error {
+	if err := os.MkdirAll(d.file.StateDir, 0o755); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(d.file.StateDir, ".epoch-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // already gone if all went well
+	_, err = fmt.Fprintf(f, "%d\n", e)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), d.epochFile(name))
+}

@@ -1,0 +1,102 @@
+package daemon
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/exp/zapslog"
+	"go.uber.org/zap/zapcore"
+)
+
+const (
+	sinkLines = 1024                   // lines that may wait for the sink
+	sinkFlush = 200 * time.Millisecond // what a clean end waits for the rest of them
+)
+
+// sink writes lines to w from a goroutine of its own. Write never waits: when the
+// queue is full, because w is slow or dead, the line is dropped and counted. It is
+// safe for concurrent use.
+type sink struct {
+	w       io.Writer
+	lines   chan []byte
+	dropped atomic.Uint64
+	done    chan struct{}
+	stop    sync.Once
+}
+
+func newSink(w io.Writer) *sink {
+	s := &sink{w: w, lines: make(chan []byte, sinkLines), done: make(chan struct{})}
+	go s.run()
+	return s
+}
+
+func (s *sink) run() {
+	defer close(s.done)
+	var told uint64
+	for line := range s.lines {
+		if line == nil {
+			return
+		}
+		s.w.Write(line) // nobody could be told of an error but this same sink
+		if n := s.dropped.Load(); n > told && len(s.lines) == 0 {
+			fmt.Fprintf(s.w, "carpd: %d log lines were dropped because the log was not read in time\n", n-told)
+			told = n
+		}
+	}
+}
+
+// Write implements io.Writer; it never blocks and never fails.
+func (s *sink) Write(p []byte) (int, error) {
+	select {
+	case s.lines <- append([]byte(nil), p...):
+	default:
+		s.dropped.Add(1)
+	}
+	return len(p), nil
+}
+
+// close writes what waits, for a bounded time.
+func (s *sink) close() {
+	s.stop.Do(func() {
+		timeout := time.After(sinkFlush)
+		select {
+		case s.lines <- nil:
+		case <-timeout:
+			return
+		}
+		select {
+		case <-s.done:
+		case <-timeout:
+		}
+	})
+}
+
+// newLogger returns a logger of the given format (console or json) on s.
+func newLogger(s *sink, format string, debug bool) (*slog.Logger, error) {
+	enc := zap.NewProductionEncoderConfig()
+	enc.EncodeTime = zapcore.RFC3339NanoTimeEncoder
+	enc.EncodeDuration = zapcore.StringDurationEncoder
+	enc.NameKey, enc.CallerKey, enc.StacktraceKey = "", "", ""
+	var encoder zapcore.Encoder
+	switch format {
+	case "json":
+		encoder = zapcore.NewJSONEncoder(enc)
+	case "console":
+		enc.EncodeTime = zapcore.TimeEncoderOfLayout("2006-01-02T15:04:05.000Z07:00")
+		enc.EncodeLevel = zapcore.CapitalLevelEncoder
+		encoder = zapcore.NewConsoleEncoder(enc)
+	default:
+		return nil, fmt.Errorf("unknown log format %q: use console or json", format)
+	}
+	level := zapcore.InfoLevel
+	if debug {
+		level = zapcore.DebugLevel
+	}
+	core := zapcore.NewCore(encoder, zapcore.AddSync(s), level)
+	return slog.New(zapslog.NewHandler(core)), nil
+}

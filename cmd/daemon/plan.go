@@ -1,0 +1,159 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/carpd/carpd/carp"
+	"github.com/carpd/carpd/carp/link"
+	"github.com/carpd/carpd/cmd/daemon/config"
+	"github.com/carpd/carpd/hooks"
+	"github.com/carpd/carpd/vip"
+)
+
+// plan is one instance of the configuration as values for the parts: the step
+// between a file and a running speaker. Making one touches nothing.
+type plan struct {
+	config.Instance
+	node   string
+	carp   carp.Config
+	port   link.PortConfig
+	lease  vip.Lease
+	steps  []hooks.Step
+	shared []config.Hook // the file's own hooks, which are among steps
+	budget time.Duration // for letting go
+}
+
+// groupEpoch is where the group clock begins: 2020-01-01 00:00 UTC.
+var groupEpoch = time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// load reads the configuration and plans every instance. All faults come at once.
+func load(path string) (*config.File, []plan, error) {
+	file, err := config.Options{Kinds: hooks.Kinds(), CheckHook: checkHook}.Load(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	var plans []plan
+	var faults []error
+	for _, i := range file.Instances {
+		p, err := newPlan(file, i)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("%s:%d:%d: %s: %w", file.Path, i.Line, i.Column, i.Name, err))
+		}
+		plans = append(plans, p)
+	}
+	return file, plans, errors.Join(faults...)
+}
+
+func checkHook(h config.Hook) error {
+	_, err := hooks.Open(h.Kind, h.Decode)
+	return err
+}
+
+func newPlan(file *config.File, i config.Instance) (plan, error) {
+	p := plan{Instance: i, node: file.Node, shared: file.Hooks, budget: carp.DefaultReleaseBudget}
+	p.lease = planLease(i)
+	p.carp = carp.Config{
+		VHID: i.VHID, AdvBase: i.AdvBase, AdvSkew: i.AdvSkew, Passphrase: i.Passphrase, Peers: i.Peers,
+		Preempt: i.Preempt, PreemptDelay: i.PreemptDelay, PreemptGrace: i.PreemptGrace, StartupDelay: i.StartupDelay,
+		Roll: i.Roll, Leased: p.lease.Valid > 0, NodeID: file.NodeID,
+	}
+	for _, a := range i.Addresses {
+		p.carp.Addresses = append(p.carp.Addresses, a.Addr())
+	}
+	if i.PreemptGrace == 0 {
+		p.carp.PreemptGrace = -1
+	}
+	if i.Roll == 0 {
+		p.carp.Roll = -1
+	}
+	if i.Compat == "bsd" {
+		p.carp.Compat = carp.CompatBSD
+	}
+	if i.Families == "each" {
+		p.carp.Families = carp.FamiliesEach
+	}
+	p.port = link.PortConfig{VHID: i.VHID, Peers: i.Peers, IPv4: true, IPv6: true, Avoid: p.carp.Addresses}
+	if i.SourceMAC == "interface" {
+		p.port.SourceMAC = link.InterfaceMAC
+	}
+	err := p.carp.Validate()
+	for _, h := range file.HooksOf(i) {
+		step, fault := newStep(h)
+		err = errors.Join(err, fault)
+		p.steps = append(p.steps, step)
+		if step.Phase == hooks.BeforeDown {
+			p.budget += h.Timeout
+		}
+	}
+	return p, err
+}
+
+// planLease chooses the lease that dies before the fastest backup takes over. A
+// length from the configuration is taken as it is, with what it can promise.
+func planLease(i config.Instance) vip.Lease {
+	if i.Lease.Off {
+		return vip.Lease{Note: "no lease: a daemon that is dead or frozen leaves the addresses up"}
+	}
+	each := carp.Interval(i.AdvBase, i.AdvSkew)
+	if i.AdvBase > 0 { // under a lease the interval is never longer than advbase
+		each = min(each, time.Duration(i.AdvBase)*time.Second)
+	}
+	l := vip.PlanLease(carp.FastestDown(i.AdvBase, i.AdvSkew), each)
+	if i.Lease.Valid > 0 && i.Lease.Valid != l.Valid {
+		promised := l.Promised && i.Lease.Valid < l.Valid
+		l.Note = fmt.Sprintf("lease of %v as configured; %v would be chosen", i.Lease.Valid, l.Valid)
+		if !promised {
+			l.Late, l.Note = 0, l.Note+"; a dead daemon's addresses outlive the backup's takeover"
+		}
+		l.Valid, l.Promised = i.Lease.Valid, promised
+		l.Renew = min(l.Renew, l.Valid/4)
+	}
+	return l
+}
+
+func newStep(h config.Hook) (hooks.Step, error) {
+	hook, err := hooks.Open(h.Kind, h.Decode)
+	if err != nil {
+		return hooks.Step{}, err
+	}
+	step := hooks.Step{Name: h.Name, Kind: h.Kind, Timeout: h.Timeout, Hook: hook}
+	phases := []hooks.Phase{hooks.BeforeUp, hooks.AfterUp, hooks.BeforeDown, hooks.AfterDown}
+	at := slices.IndexFunc(phases, func(p hooks.Phase) bool { return p.String() == h.On })
+	policies := map[string]hooks.Policy{
+		"retreat": hooks.Retreat, "continue": hooks.Continue, "demote": hooks.Demote, "alarm": hooks.Alarm,
+	}
+	policy, ok := policies[h.IfItFails]
+	if at < 0 || !ok {
+		return hooks.Step{}, fmt.Errorf("hook %s: phase %q with policy %q is not known", h.Name, h.On, h.IfItFails)
+	}
+	step.Phase, step.OnFailure = phases[at], policy
+	return step, nil
+}
+
+// gated reports whether a hook stands between the election and the addresses.
+func (p *plan) gated() bool {
+	return slices.ContainsFunc(p.steps, func(s hooks.Step) bool { return s.Phase == hooks.BeforeUp })
+}
+
+// frozen lists the keys that differ from q and that cannot change while the
+// instance runs: its link would have to be opened anew, and it would lose its role.
+func (p *plan) frozen(q *plan) string {
+	var keys []string
+	if p.Name != q.Name {
+		keys = append(keys, "name")
+	}
+	if p.SourceMAC != q.SourceMAC {
+		keys = append(keys, "source_mac")
+	}
+	if !slices.Equal(p.Peers, q.Peers) {
+		keys = append(keys, "peers")
+	}
+	if p.carp.NodeID != q.carp.NodeID {
+		keys = append(keys, "node_id")
+	}
+	return strings.Join(keys, ", ")
+}

@@ -1,0 +1,137 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/carpd/carpd/cmd/daemon/api"
+	"github.com/carpd/carpd/cmd/daemon/config"
+)
+
+// reload reads the configuration again and makes the running daemon like it. It
+// has two phases: all that can be refused is found before anything is changed.
+// An instance of which nothing changed is not touched, and one that goes on keeps
+// its state.
+func (d *Daemon) reload(ctx context.Context, dryRun bool) (api.ReloadResult, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	file, plans, err := load(d.file.Path)
+	if err != nil {
+		return api.ReloadResult{}, refusal{err.Error(), "nothing was changed: mend the file and reload again"}
+	}
+	result := api.ReloadResult{Changes: describe(d.file.Diff(file))}
+	if dryRun || len(result.Changes) == 0 {
+		return result, nil
+	}
+	r, err := d.prepare(file, plans)
+	if err != nil {
+		return api.ReloadResult{}, err
+	}
+	if err := d.apply(ctx, r); err != nil {
+		return api.ReloadResult{}, err
+	}
+	d.file, d.loaded = file, time.Now()
+	result.Applied = true
+	for _, c := range result.Changes {
+		d.book.add(api.Event{Kind: "reload", Text: c})
+	}
+	return result, nil
+}
+
+func describe(changes []config.Change) []string {
+	out := make([]string, 0, len(changes))
+	for _, c := range changes {
+		out = append(out, c.String())
+	}
+	return out
+}
+
+// reloading is a reload that nothing stands against any more.
+type reloading struct {
+	plans   []plan
+	keep    map[*instance]plan
+	fresh   []*instance
+	leaving []*instance
+}
+
+// prepare matches plans with running instances by vhid and interface, and claims
+// the links of new ones. On an error nothing is changed.
+func (d *Daemon) prepare(file *config.File, plans []plan) (*reloading, error) {
+	if file.Control != d.file.Control || file.StateDir != d.file.StateDir || file.Node != d.file.Node {
+		return nil, refusal{"node, control and state_dir cannot change while carpd runs", "nothing was changed: take the change back, or restart carpd"}
+	}
+	r := &reloading{plans: plans, keep: map[*instance]plan{}, leaving: slices.Clone(d.instances)}
+	var fresh []plan
+	for _, p := range plans {
+		at := slices.IndexFunc(r.leaving, func(i *instance) bool {
+			old := i.plan.Load()
+			return old.VHID == p.VHID && old.Interface == p.Interface
+		})
+		if at < 0 {
+			fresh = append(fresh, p)
+			continue
+		}
+		i := r.leaving[at]
+		r.leaving = slices.Delete(r.leaving, at, at+1)
+		if keys := i.plan.Load().frozen(&p); keys != "" {
+			return nil, refusal{
+				fmt.Sprintf("%s: %s cannot change while the instance runs", i.name, keys),
+				"nothing was changed: take the change back, or remove the instance, reload, and add it again",
+			}
+		}
+		if err := i.speaker.CheckReconfigure(p.carp); err != nil {
+			return nil, refusal{fmt.Sprintf("%s: %v", i.name, err), "nothing was changed"}
+		}
+		r.keep[i] = p
+	}
+	for _, p := range fresh {
+		i, err := d.newInstance(p)
+		if err != nil {
+			for _, made := range r.fresh {
+				made.discard()
+			}
+			return nil, refusal{err.Error(), "nothing was changed"}
+		}
+		r.fresh = append(r.fresh, i)
+	}
+	return r, nil
+}
+
+// apply makes the changes: leaving instances first, since a new one may take over
+// their addresses.
+func (d *Daemon) apply(ctx context.Context, r *reloading) error {
+	for _, i := range r.leaving {
+		i.halt()
+		d.book.forget(i.name)
+	}
+	d.instances = slices.DeleteFunc(d.instances, func(i *instance) bool { return slices.Contains(r.leaving, i) })
+	d.avoid(r.plans)
+	for i, p := range r.keep {
+		if same(i.plan.Load(), &p) {
+			continue
+		}
+		if err := i.reconfigure(ctx, p); err != nil {
+			d.book.raise(i.name, "reconfigure", fmt.Sprintf("%s runs with its new configuration, but: %v", i.name, err))
+		} else {
+			d.book.clear(i.name, "reconfigure")
+		}
+	}
+	for _, i := range r.fresh {
+		if err := d.cleanUp(*i.plan.Load()); err != nil {
+			return err
+		}
+		i.start()
+		d.instances = append(d.instances, i)
+	}
+	return nil
+}
+
+// same reports whether the configuration of an instance is the same in everything
+// that is written in the file, its hooks included.
+func same(a, b *plan) bool {
+	one := config.File{Instances: []config.Instance{a.Instance}, Hooks: a.shared}
+	two := config.File{Instances: []config.Instance{b.Instance}, Hooks: b.shared}
+	return len(one.Diff(&two)) == 0
+}

@@ -1,0 +1,7 @@
+// Package standard links the hook kinds that carpd ships. Import it for its side
+// effect, beside kinds of one's own.
+package standard
+
+import (
+	_ "github.com/carpd/carpd/hooks/exec" // kind exec
+)

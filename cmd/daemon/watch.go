@@ -1,0 +1,86 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/carpd/carpd/carp"
+)
+
+const (
+	watchInterval = time.Second
+	// alarmHold is how long an alarm about packets stands after the last of them.
+	alarmHold = 10 * time.Second
+	// linkDemotion is what an interface that is down adds to every other instance
+	// of the node, so that with preempt all of them move together (FreeBSD's
+	// net.inet.carp.ifdown_demotion_factor).
+	linkDemotion = 240
+)
+
+// watch looks at every instance once a second, and at once after a transition,
+// beside the loops. It raises and ends the alarms that follow from what it sees,
+// and demotes the rest of the node while an interface is down.
+func (d *Daemon) watch(ctx context.Context) {
+	tick := time.NewTicker(watchInterval)
+	defer tick.Stop()
+	down := map[string]bool{}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-d.nudge:
+		}
+		seen := map[string]bool{}
+		for _, i := range d.all() {
+			st, now := i.speaker.Status()
+			i.alarms(st, now)
+			seen[i.plan.Load().Interface] = !st.LinkUp
+		}
+		for name := range down {
+			if !seen[name] {
+				d.linkChanged(name, 0)
+			}
+		}
+		for name, is := range seen {
+			if is && !down[name] {
+				d.linkChanged(name, linkDemotion)
+			}
+		}
+		maps.DeleteFunc(seen, func(_ string, is bool) bool { return !is })
+		down = seen
+	}
+}
+
+func (d *Daemon) linkChanged(ifname string, amount int) {
+	owner := "interface " + ifname + " down"
+	if err := d.demote(globalTarget, owner, amount); err != nil {
+		d.log.Warn("the demotion of the node did not change", "owner", owner, "error", err)
+	}
+}
+
+func (i *instance) alarms(st carp.Status, now carp.Instant) {
+	p := i.plan.Load()
+	recent := func(drop carp.Drop) bool {
+		last := st.Refused[drop]
+		return last.At != 0 && now.Sub(last.At) < alarmHold
+	}
+	b := i.d.book
+	b.set(recent(carp.DropHash), i.name, "bad-hash", fmt.Sprintf(
+		"%s: adverts from %v have another passphrase or address list (%d so far): two masters are likely. Compare both on all nodes.",
+		i.name, st.Refused[carp.DropHash].Address, st.Drops[carp.DropHash]))
+	b.set(recent(carp.DropVersion), i.name, "bad-version", fmt.Sprintf(
+		"%s: packets from %v use this id with another version: is VRRP running with vrid %d on %s?",
+		i.name, st.Refused[carp.DropVersion].Address, p.VHID, p.Interface))
+	b.set(st.RollingUntil != 0, i.name, "rolling", fmt.Sprintf(
+		"%s: the old passphrase or address list is still in use beside the new one until %s. Reload all nodes before then.",
+		i.name, wall(st.RollingUntil, now).Format("15:04:05")))
+	b.set(st.Demotions[carp.OwnerSendErrors] != 0, i.name, "send-errors", fmt.Sprintf(
+		"%s: adverts cannot be sent on %s (%d errors): the node is demoted until they can.", i.name, p.Interface, st.Counters.SendErrors))
+	b.set(st.State == carp.Init && !st.LinkUp, i.name, "link-down", fmt.Sprintf(
+		"%s: the interface %s is down or missing.", i.name, p.Interface))
+	b.set(st.State == carp.Master && st.Reason == carp.ReasonContested && now.Sub(st.Since) < alarmHold, i.name, "contested",
+		fmt.Sprintf("%s: another master was heard; this node stayed. If it repeats, the nodes do not hear each other: look at the network between them.", i.name))
+}
