@@ -33,7 +33,7 @@ const (
 	vhid     = 9
 	password = "two of a kind"
 	// probes is how often the client asks; so fine is an outage known.
-	probes = 10 * time.Millisecond
+	probes = 20 * time.Millisecond
 )
 
 // vip is in the subnet of all hosts, which is wide enough for addresses whose
@@ -79,7 +79,35 @@ func newPair(t *testing.T, binary string, s setup) *pair {
 	p.capture = lan.Capture()
 	p.client = lan.Host("client", "10.9.0.200/16").ProbeEvery(vip.Addr(), probes)
 	p.configure()
+	p.pulse()
 	return p
+}
+
+// pulse says of a failed test how long the machine stood still meanwhile: timers
+// of seconds mean little where nothing runs for one.
+func (p *pair) pulse() {
+	stop, longest := make(chan struct{}), make(chan time.Duration)
+	go func() {
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		last, gap := time.Now(), time.Duration(0)
+		for {
+			select {
+			case <-tick.C:
+				gap = max(gap, time.Since(last))
+				last = time.Now()
+			case <-stop:
+				longest <- gap
+				return
+			}
+		}
+	}()
+	p.t.Cleanup(func() {
+		close(stop)
+		if gap := <-longest; p.t.Failed() {
+			p.t.Logf("a ticker of 10 ms in this process stood still for up to %v", gap)
+		}
+	})
 }
 
 // configure writes carpd's files. The path of a socket may have 107 bytes, which
@@ -281,7 +309,7 @@ func (p *pair) stays(master string, d time.Duration) {
 	for who := range p.procs {
 		before[who] = p.changes(who)
 	}
-	tick := time.NewTicker(100 * time.Millisecond)
+	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	for time.Since(begin) < d {
 		<-tick.C
