@@ -116,6 +116,11 @@ func Run(path, format string, logTo io.Writer) error {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer signal.Stop(signals)
+	// A log whose reader died must not end the daemon: with somebody to tell, the
+	// write fails instead. Ignoring the signal would be passed on to hooks.
+	broken := make(chan os.Signal, 1)
+	signal.Notify(broken, syscall.SIGPIPE)
+	defer signal.Stop(broken)
 
 	file, plans, err := load(path)
 	if err != nil {
