@@ -366,3 +366,12 @@ func (n *node) alarm(name string) string {
 	}
 	return ""
 }
+
+func mustPrefix(t testing.TB, s string) netip.Prefix {
+	t.Helper()
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
