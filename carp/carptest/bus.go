@@ -124,27 +124,40 @@ func (p *Port) note(pkt carp.Packet) error {
 	return nil
 }
 
-// deliver drops the oldest packet when the inbox is full, as a link must.
+// deliver makes room as a link must: the oldest packets go, a Lost event in front
+// counts them, and changes stay.
 func (p *Port) deliver(ev carp.LinkEvent) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
 		return
 	}
-	for {
-		select {
-		case p.events <- ev:
-			return
-		default:
+	select {
+	case p.events <- ev:
+		return
+	default:
+	}
+	var waiting []carp.LinkEvent
+	lost := 0
+	for len(p.events) > 0 {
+		old := <-p.events
+		lost += old.Lost
+		if old.Lost == 0 {
+			waiting = append(waiting, old)
 		}
-		select {
-		case old := <-p.events:
-			if old.Packet == nil { // a change is never dropped: it goes to the end
-				ev, old = old, ev
-				p.events <- old
-			}
-		default:
+	}
+	waiting = append(waiting, ev)
+	for i := 0; i < len(waiting) && len(waiting) >= cap(p.events); {
+		if waiting[i].Packet == nil {
+			i++
+			continue
 		}
+		waiting = slices.Delete(waiting, i, i+1)
+		lost++
+	}
+	p.events <- carp.LinkEvent{Lost: lost}
+	for _, old := range waiting {
+		p.events <- old
 	}
 }
 

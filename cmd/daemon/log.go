@@ -25,28 +25,43 @@ type sink struct {
 	w       io.Writer
 	lines   chan []byte
 	dropped atomic.Uint64
+	told    uint64 // of dropped, said already
+	quit    chan struct{}
 	done    chan struct{}
 	stop    sync.Once
 }
 
 func newSink(w io.Writer) *sink {
-	s := &sink{w: w, lines: make(chan []byte, sinkLines), done: make(chan struct{})}
+	s := &sink{w: w, lines: make(chan []byte, sinkLines), quit: make(chan struct{}), done: make(chan struct{})}
 	go s.run()
 	return s
 }
 
 func (s *sink) run() {
 	defer close(s.done)
-	var told uint64
-	for line := range s.lines {
-		if line == nil {
-			return
+	for {
+		select {
+		case line := <-s.lines:
+			s.write(line)
+		case <-s.quit:
+			for {
+				select {
+				case line := <-s.lines:
+					s.write(line)
+				default:
+					return
+				}
+			}
 		}
-		s.w.Write(line) // nobody could be told of an error but this same sink
-		if n := s.dropped.Load(); n > told && len(s.lines) == 0 {
-			fmt.Fprintf(s.w, "carpd: %d log lines were dropped because the log was not read in time\n", n-told)
-			told = n
-		}
+	}
+}
+
+// write ignores errors: nobody could be told but this same sink.
+func (s *sink) write(line []byte) {
+	s.w.Write(line)
+	if n := s.dropped.Load(); n > s.told && len(s.lines) == 0 {
+		fmt.Fprintf(s.w, "carpd: %d log lines were dropped because the log was not read in time\n", n-s.told)
+		s.told = n
 	}
 }
 
@@ -62,18 +77,11 @@ func (s *sink) Write(p []byte) (int, error) {
 
 // close writes what waits, for a bounded time.
 func (s *sink) close() {
-	s.stop.Do(func() {
-		timeout := time.After(sinkFlush)
-		select {
-		case s.lines <- nil:
-		case <-timeout:
-			return
-		}
-		select {
-		case <-s.done:
-		case <-timeout:
-		}
-	})
+	s.stop.Do(func() { close(s.quit) })
+	select {
+	case <-s.done:
+	case <-time.After(sinkFlush):
+	}
 }
 
 // newLogger returns a logger of the given format (console or json) on s.

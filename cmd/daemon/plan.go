@@ -67,16 +67,14 @@ func newPlan(file *config.File, i config.Instance) (plan, error) {
 	if i.PreemptGrace == 0 {
 		p.carp.PreemptGrace = -1
 	}
-	if i.Roll == 0 {
-		p.carp.Roll = -1
-	}
 	if i.Compat == "bsd" {
 		p.carp.Compat = carp.CompatBSD
 	}
 	if i.Families == "each" {
 		p.carp.Families = carp.FamiliesEach
 	}
-	p.port = link.PortConfig{VHID: i.VHID, Peers: i.Peers, IPv4: true, IPv6: true, Avoid: p.carp.Addresses}
+	multicast := len(i.Peers) == 0 // both groups, so that a reload may add a family
+	p.port = link.PortConfig{VHID: i.VHID, Peers: i.Peers, IPv4: multicast, IPv6: multicast, Avoid: p.carp.Addresses}
 	if i.SourceMAC == "interface" {
 		p.port.SourceMAC = link.InterfaceMAC
 	}
