@@ -59,7 +59,7 @@ func (s *Set) clear(ctx context.Context) error {
 			break
 		}
 		err = errors.Join(err, listed)
-		if !pause(ctx, clearPause<<try) {
+		if try == clearTries-1 || !pause(ctx, clearPause<<try) {
 			break
 		}
 	}

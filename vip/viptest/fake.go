@@ -34,6 +34,9 @@ type Hooks struct {
 	// BeforeApply is called before a batch takes effect: sleep here to be frozen
 	// between the check of a permit and the system call.
 	BeforeApply func([]vip.Change)
+	// BeforeList is called before addresses are listed: sleep here to let a permit
+	// run out between its first check and the batch.
+	BeforeList func()
 	// Fail returns the error of one change, which is then not made.
 	Fail func(vip.Change) error
 	// BeforeSend is called before frames are sent; its error is Send's.
@@ -220,6 +223,12 @@ func (k *FakeKernel) Links() ([]vip.Link, error) {
 
 // Addrs implements vip.Kernel.
 func (k *FakeKernel) Addrs(index int) ([]vip.Addr, error) {
+	k.mu.Lock()
+	hook := k.hooks.BeforeList
+	k.mu.Unlock()
+	if hook != nil {
+		hook()
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	var out []vip.Addr

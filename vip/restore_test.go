@@ -1,0 +1,128 @@
+package vip_test
+
+import (
+	"context"
+	"net/netip"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/carpd/carpd/vip"
+	"github.com/carpd/carpd/vip/viptest"
+)
+
+func TestLostAddressIsBackWithin100ms(t *testing.T) {
+	inWorld(t, nil, func(w *world) {
+		w.up(1)
+		w.master(1, 2)
+		w.permit(1)
+		w.events()
+		w.k.Sent()
+		for _, a := range []string{vip9 + "/32", vip96 + "/128"} {
+			w.k.DelAddr(viptest.LinkName, a)
+			addr := netip.MustParsePrefix(a).Addr().String()
+			if w.k.Has(addr) {
+				t.Fatalf("%s was not removed", a)
+			}
+			if d := w.await(time.Second, a+" back", func() bool { return w.k.Has(addr) }); d > 100*ms {
+				t.Errorf("%s back after %v, want 100 ms at most", a, d)
+			}
+			w.wantEvents(vip.EventRestored)
+			if n := len(w.k.Sent()); n < 2 {
+				t.Errorf("%d announcements after the loss, want 2", n)
+			}
+		}
+	})
+}
+
+func TestLostNoticesAreMadeUpForByALook(t *testing.T) {
+	inWorld(t, func(c *vip.Config) { c.Lease = vip.Lease{} }, func(w *world) {
+		w.up(1)
+		w.k.ChangeLink(viptest.LinkName, func(*vip.Link) {}) // a notice that says nothing
+		synctest.Wait()
+		w.wantEvents(vip.EventUp)
+		w.k.Tell(vip.Notice{Kind: vip.Overflow})
+		synctest.Wait()
+		w.wantOn(true, "after the look")
+	})
+}
+
+func TestLossBeforeTheWorkerBeganIsSeen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{T: t, k: viptest.NewFakeKernel(viptest.Own...), start: time.Now()}
+		w.set = vip.New(w.k, vip.Config{Interface: viptest.LinkName, Addresses: prefixesOf(vip9 + "/24"), Now: w.now, Observe: w.observe})
+		w.up(1) // no lease, and nobody watches yet
+		w.k.DelAddr(viptest.LinkName, vip9+"/32")
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- w.set.Run(ctx) }()
+		w.await(100*ms, "back", func() bool { return w.k.Has(vip9) })
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+}
+
+func TestRestorationsAreBounded(t *testing.T) {
+	inWorld(t, nil, func(w *world) {
+		w.up(1)
+		n := 0
+		fight := func(c []vip.Change) {
+			go func() { // removes what was put back 1 ms later
+				time.Sleep(ms)
+				w.k.DelAddr(viptest.LinkName, vip9+"/32")
+			}()
+		}
+		w.k.SetHooks(viptest.Hooks{BeforeApply: fight})
+		w.events()
+		w.master(1, 20)
+		for _, e := range w.events() {
+			if e == vip.EventRestored {
+				n++
+			}
+		}
+		if n < 10 || n > 10+21 {
+			t.Errorf("%d restorations in 20 s, want 10 at once and one a second", n)
+		}
+		w.k.SetHooks(viptest.Hooks{})
+	})
+}
+
+func TestInterfaceDeletedAndMadeAgainGetsItsAddresses(t *testing.T) {
+	inWorld(t, nil, func(w *world) {
+		w.up(1)
+		w.events()
+		w.k.DeleteLink(viptest.LinkName)
+		w.master(1, 3)
+		w.wantOn(false, "without the interface")
+		w.wantEvents(vip.EventLinkGone)
+		w.permit(1)
+		w.k.AddLink(viptest.LinkName) // its own addresses come later
+		d := w.await(100*ms, "back", w.both)
+		t.Logf("back after %v", d)
+		w.wantEvents(vip.EventRestored)
+		w.k.AddAddr(viptest.LinkName, viptest.Own[0])
+		if addrs, _ := w.k.Addrs(2); addrs[0].Prefix.Bits() != 32 {
+			t.Errorf("back as %v, want /32 as before", addrs[0].Prefix)
+		}
+	})
+}
+
+func TestChangedMACIsAnnounced(t *testing.T) {
+	inWorld(t, nil, func(w *world) {
+		w.up(1)
+		w.master(1, 7) // the first burst is over
+		w.k.Sent()
+		w.permit(1)
+		w.k.ChangeLink(viptest.LinkName, func(l *vip.Link) { l.MAC[5] = 99 })
+		w.await(100*ms, "announcements", func() bool {
+			for _, f := range w.k.Sent() {
+				if f.Data[11] == 99 {
+					return true
+				}
+			}
+			return false
+		})
+	})
+}
