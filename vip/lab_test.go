@@ -114,7 +114,7 @@ func many(n int, v6 bool) (out []netip.Prefix) {
 func TestLabKernelConforms(t *testing.T) {
 	lab.New(t) // skips once, not in each part
 	viptest.Conformance(t, func(t *testing.T) vip.Kernel {
-		h := lab.New(t).Host("a", viptest.Own...)
+		h := lab.New(t).Host("a", viptest.Own()...)
 		h.Sysctl("ipv4/conf/all/promote_secondaries", "0")
 		h.Sysctl("ipv4/conf/eth0/promote_secondaries", "0")
 		return openOn(t, h)
@@ -122,7 +122,7 @@ func TestLabKernelConforms(t *testing.T) {
 }
 
 func TestFakeKernelConforms(t *testing.T) {
-	viptest.Conformance(t, func(*testing.T) vip.Kernel { return viptest.NewFakeKernel(viptest.Own...) })
+	viptest.Conformance(t, func(*testing.T) vip.Kernel { return viptest.NewFakeKernel(viptest.Own()...) })
 }
 
 func TestLabPromoteSecondariesIsReadOfTheInterfaceAndOfAll(t *testing.T) {
@@ -169,7 +169,7 @@ func TestLabOpenWithoutCapabilityNamesIt(t *testing.T) {
 }
 
 func TestLabAddRenewExpire(t *testing.T) {
-	h := lab.New(t).Host("a", viptest.Own...)
+	h := lab.New(t).Host("a", viptest.Own()...)
 	n := newNode(t, h, vip.Config{
 		Addresses: prefixesOf("192.0.2.9/24", "2001:db8::9/64", "198.51.100.9/24", "2001:db8:1::9/64"),
 		Lease:     vip.PlanLease(3*time.Second, time.Second),
@@ -203,7 +203,7 @@ func TestLabAddRenewExpire(t *testing.T) {
 		t.Errorf("gone %v after the last advert, want less than 3 s", d)
 	}
 	n.want(false, forms...)
-	n.want(true, viptest.Own...)
+	n.want(true, viptest.Own()...)
 	if err := n.set.Down(context.Background()); err != nil {
 		t.Errorf("Down: %v", err)
 	}
@@ -213,7 +213,7 @@ func TestLabAddRenewExpire(t *testing.T) {
 // at once a single look at the kernel took 107 ms. Alone, 46 ms was the worst of
 // 100. TestLostAddressIsBackWithin100ms holds each one to it.
 func TestLabAddressRemovedByHandIsBackWithin100ms(t *testing.T) {
-	h := lab.New(t).Host("a", viptest.Own...)
+	h := lab.New(t).Host("a", viptest.Own()...)
 	n := newNode(t, h, vip.Config{Addresses: prefixesOf("192.0.2.9/24", "2001:db8::9/64")}) // no lease: only the watch brings it back
 	n.up(time.Minute)
 	for _, p := range []string{"192.0.2.9/32", "2001:db8::9/128"} {
@@ -244,7 +244,7 @@ func TestLabAddressesAreBackAfterAFlushOfAThousand(t *testing.T) {
 }
 
 func TestLabInterfaceMadeAgainGetsItsAddresses(t *testing.T) {
-	h := lab.New(t).Host("a", viptest.Own...)
+	h := lab.New(t).Host("a", viptest.Own()...)
 	n := newNode(t, h, vip.Config{Addresses: prefixesOf("192.0.2.9/24", "2001:db8::9/64")})
 	n.up(time.Minute)
 	h.DeleteLink()
@@ -281,7 +281,7 @@ func TestLabThousandAddressesOfEachFamily(t *testing.T) {
 }
 
 func TestLabCleanupFindsWhatACrashLeft(t *testing.T) {
-	h := lab.New(t).Host("a", viptest.Own...)
+	h := lab.New(t).Host("a", viptest.Own()...)
 	// A crash: after Up nobody asks the set again. It has no worker.
 	dead := openOn(t, h)
 	n := &node{TB: t, host: h, set: vip.New(dead, vip.Config{Interface: "eth0",
@@ -305,12 +305,12 @@ func TestLabCleanupFindsWhatACrashLeft(t *testing.T) {
 		}
 	}
 	n.want(false, "192.0.2.9/32", "2001:db8::9/128", "198.51.100.9/24")
-	n.want(true, viptest.Own...)
+	n.want(true, viptest.Own()...)
 }
 
 func TestLabAnnouncementsOnTheWire(t *testing.T) {
 	lan := lab.New(t)
-	h := lan.Host("a", viptest.Own...) // the first host: 02:00:00:00:00:01
+	h := lan.Host("a", viptest.Own()...) // the first host: 02:00:00:00:00:01
 	c := lan.Capture()
 	n := newNode(t, h, vip.Config{Addresses: prefixesOf("192.0.2.9/24", "2001:db8::9/64")})
 	n.up(time.Minute)

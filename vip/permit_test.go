@@ -194,7 +194,7 @@ func TestFrozenBetweenCheckAndCallTakesAddressesOffAtOnce(t *testing.T) {
 // Without a worker nobody else would notice: the batch itself looks again.
 func TestFrozenBatchIsUndoneByWhoeverMadeIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{T: t, k: viptest.NewFakeKernel(viptest.Own...), start: time.Now()}
+		w := &world{T: t, k: viptest.NewFakeKernel(viptest.Own()...), start: time.Now()}
 		w.set = vip.New(w.k, vip.Config{Interface: viptest.LinkName, Addresses: prefixesOf(vip9 + "/24"), Now: w.now, Observe: w.observe})
 		freeze := viptest.Hooks{BeforeApply: func([]vip.Change) {
 			w.k.SetHooks(viptest.Hooks{})

@@ -94,7 +94,7 @@ func TestWrittenFormWarnsAboutSecondaries(t *testing.T) {
 
 func TestCleanupRemovesWhatIsMarkedAndAsked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		k := viptest.NewFakeKernel(viptest.Own...)
+		k := viptest.NewFakeKernel(viptest.Own()...)
 		k.AddLink("eth1")
 		for _, c := range []struct {
 			link  int

@@ -49,7 +49,7 @@ func TestLostNoticesAreMadeUpForByALook(t *testing.T) {
 
 func TestLossBeforeTheWorkerBeganIsSeen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{T: t, k: viptest.NewFakeKernel(viptest.Own...), start: time.Now()}
+		w := &world{T: t, k: viptest.NewFakeKernel(viptest.Own()...), start: time.Now()}
 		w.set = vip.New(w.k, vip.Config{Interface: viptest.LinkName, Addresses: prefixesOf(vip9 + "/24"), Now: w.now, Observe: w.observe})
 		w.up(1) // no lease, and nobody watches yet
 		w.k.DelAddr(viptest.LinkName, vip9+"/32")
@@ -102,7 +102,7 @@ func TestInterfaceDeletedAndMadeAgainGetsItsAddresses(t *testing.T) {
 		d := w.await(100*ms, "back", w.both)
 		t.Logf("back after %v", d)
 		w.wantEvents(vip.EventRestored)
-		w.k.AddAddr(viptest.LinkName, viptest.Own[0])
+		w.k.AddAddr(viptest.LinkName, viptest.Own()[0])
 		if addrs, _ := w.k.Addrs(2); addrs[0].Prefix.Bits() != 32 {
 			t.Errorf("back as %v, want /32 as before", addrs[0].Prefix)
 		}

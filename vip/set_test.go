@@ -37,7 +37,7 @@ type world struct {
 func inWorld(t *testing.T, change func(*vip.Config), f func(*world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{T: t, k: viptest.NewFakeKernel(viptest.Own...), start: time.Now(), ended: make(chan error, 1)}
+		w := &world{T: t, k: viptest.NewFakeKernel(viptest.Own()...), start: time.Now(), ended: make(chan error, 1)}
 		cfg := vip.Config{
 			Interface: viptest.LinkName, VHID: 1, Addresses: prefixesOf(vip9+"/24", vip96+"/64"),
 			Lease: vip.PlanLease(3*time.Second, time.Second), Now: w.now, Observe: w.observe,

@@ -195,7 +195,7 @@ func (s *Set) renew() {
 	}
 	if slow {
 		s.tell(Event{Kind: EventSlow, Epoch: epoch, Text: fmt.Sprintf(
-			"renewing %d addresses took %v, and is due each %v: use fewer IPv6 addresses in this group",
+			"renewing %d addresses took %v, and is due each %v: the node is overloaded, or the group has too many IPv6 addresses",
 			len(changes), now.Sub(start).Round(time.Millisecond), renew)})
 	}
 }

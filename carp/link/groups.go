@@ -3,6 +3,7 @@ package link
 import (
 	"errors"
 	"net"
+	"net/netip"
 	"os"
 
 	"golang.org/x/net/ipv4"
@@ -10,12 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/carpd/carpd/carp"
-)
-
-// The groups of CARP and VRRP (IANA).
-var (
-	groupIPv4 = &net.UDPAddr{IP: net.IPv4(224, 0, 0, 18)}
-	groupIPv6 = &net.UDPAddr{IP: net.ParseIP("ff02::12")}
 )
 
 // groups are the memberships of an interface. The sockets are UDP sockets bound
@@ -29,6 +24,11 @@ type groups struct {
 	missed [2]error                            // why a family has no socket
 }
 
+// groupAddr is the group of CARP and VRRP in the form that x/net takes.
+func groupAddr(f carp.Family) *net.UDPAddr {
+	return net.UDPAddrFromAddrPort(netip.AddrPortFrom(carp.Group(f), 0))
+}
+
 func openGroups() *groups {
 	g := &groups{}
 	g.conn[carp.IPv4], g.missed[carp.IPv4] = unboundUDP(unix.AF_INET)
@@ -36,9 +36,9 @@ func openGroups() *groups {
 		p := ipv4.NewPacketConn(conn)
 		g.member[carp.IPv4] = func(i *net.Interface, join bool) error {
 			if join {
-				return p.JoinGroup(i, groupIPv4)
+				return p.JoinGroup(i, groupAddr(carp.IPv4))
 			}
-			return p.LeaveGroup(i, groupIPv4)
+			return p.LeaveGroup(i, groupAddr(carp.IPv4))
 		}
 	}
 	g.conn[carp.IPv6], g.missed[carp.IPv6] = unboundUDP(unix.AF_INET6)
@@ -46,9 +46,9 @@ func openGroups() *groups {
 		p := ipv6.NewPacketConn(conn)
 		g.member[carp.IPv6] = func(i *net.Interface, join bool) error {
 			if join {
-				return p.JoinGroup(i, groupIPv6)
+				return p.JoinGroup(i, groupAddr(carp.IPv6))
 			}
-			return p.LeaveGroup(i, groupIPv6)
+			return p.LeaveGroup(i, groupAddr(carp.IPv6))
 		}
 	}
 	return g

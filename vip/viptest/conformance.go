@@ -16,8 +16,8 @@ import (
 // addresses Own.
 const LinkName = "eth0"
 
-// Own are the addresses that eth0 must have in Conformance.
-var Own = []string{"192.0.2.1/24", "2001:db8::1/64"}
+// Own returns the addresses that eth0 must have in Conformance.
+func Own() []string { return []string{"192.0.2.1/24", "2001:db8::1/64"} }
 
 // kernelLate is how late a kernel may remove an address, and a second for a host
 // that stands still.
@@ -143,7 +143,7 @@ func testPut(s suite) {
 			s.Errorf("%s has lifetimes %v, %v, want %v, %v", tc.prefix, a.Valid, a.Preferred, tc.valid, tc.preferred)
 		}
 	}
-	for _, own := range Own {
+	for _, own := range Own() {
 		if a, ok := s.find(own); !ok || a.Mark == vip.Mark {
 			s.Errorf("own address %s: %+v, %v, want it there without our mark", own, a, ok)
 		}
