@@ -177,7 +177,7 @@ func (e *Engine) heardAsMaster(now Instant, a *Advert, p *Packet) {
 		e.settle(now, a, p, bsd)
 	case stay:
 		if !bsd {
-			e.keep(now, p)
+			e.keep(now, a, p)
 		}
 	}
 }
@@ -193,7 +193,7 @@ func (e *Engine) settle(now Instant, a *Advert, p *Packet, bsd bool) {
 		return
 	}
 	if wins, ok := winsTie(e.local, p); ok && wins {
-		e.keep(now, p)
+		e.keep(now, a, p)
 		return
 	}
 	e.lose(now, a, p, ReasonTieLost)
@@ -212,7 +212,7 @@ func (e *Engine) lose(now Instant, a *Advert, p *Packet, why Reason) {
 // preemption runs, the old master's next advert is its farewell: it has let go.
 // Otherwise clients may have been drawn to the other node, so this one announces
 // again; the first time of a contest is a new epoch, which hooks are told.
-func (e *Engine) keep(now Instant, p *Packet) {
+func (e *Engine) keep(now Instant, a *Advert, p *Packet) {
 	if e.timers[timerGrace] != 0 {
 		if p.Src == e.old && e.lastHeard != e.oldCounter {
 			e.disarm(timerGrace)
@@ -220,10 +220,15 @@ func (e *Engine) keep(now Instant, p *Packet) {
 		}
 		return
 	}
+	if a.BowOut() { // it leaves; or it has left, and this is the other family's form of what made this node master
+		e.out.Announce = true
+		return
+	}
 	down := masterDown(e.cfg.timing(), timing{})
 	if now >= e.contested {
 		e.newEpoch(now)
 		e.move(now, Master, ReasonContested, p.Src)
+		e.permit() // nobody may serve the new epoch without one, and the next advert may be an interval away
 	}
 	e.contested = now.Add(down)
 	e.out.Announce = true

@@ -240,7 +240,10 @@ func TestMasterThatStaysAgainstAnotherAnnouncesInANewEpoch(t *testing.T) {
 	r := newRig(t).master()
 	before := r.e.epoch
 	r.hear(peerLow, 1, 200)
-	r.want("MASTER->MASTER contested, announce")
+	r.want("MASTER->MASTER contested, permit, announce")
+	if r.permit.Epoch != r.e.epoch {
+		t.Errorf("the permit is for epoch %d, not for %d", r.permit.Epoch, r.e.epoch)
+	}
 	if r.e.epoch <= before {
 		t.Errorf("epoch %d after %d", r.e.epoch, before)
 	}

@@ -44,15 +44,15 @@ var tableInputs = []struct {
 	{"equal advert, lower address", func(r *rig) { r.hear(peerLow, 1, 100) },
 		[4]string{"drop state", "", "MASTER->BACKUP tie-lost", ""}},
 	{"equal advert, higher address", func(r *rig) { r.hear(peerHigh, 1, 100) },
-		[4]string{"drop state", "", "MASTER->MASTER contested, announce", ""}},
+		[4]string{"drop state", "", "MASTER->MASTER contested, permit, announce", ""}},
 	{"worse advert", func(r *rig) { r.hear(peerLow, 1, 200) },
-		[4]string{"drop state", "", "MASTER->MASTER contested, announce", ""}},
+		[4]string{"drop state", "", "MASTER->MASTER contested, permit, announce", ""}},
 	{"slower than dead", func(r *rig) { r.hear(peerHigh, 9, 0) },
-		[4]string{"drop state", "BACKUP->MASTER master-will-time-out, send 1/100", "MASTER->MASTER contested, announce", ""}},
+		[4]string{"drop state", "BACKUP->MASTER master-will-time-out, send 1/100", "MASTER->MASTER contested, permit, announce", ""}},
 	{"bow-out of the master", func(r *rig) { r.hear(peerHigh, 255, 255); r.run(10 * time.Millisecond) },
-		[4]string{"drop state", "BACKUP->MASTER bow-out, send 1/100, permit", "MASTER->MASTER contested, announce", ""}},
+		[4]string{"drop state", "BACKUP->MASTER bow-out, send 1/100, permit", "announce", ""}},
 	{"bow-out of another", func(r *rig) { r.hear(peerLow, 255, 255); r.run(10 * time.Millisecond) },
-		[4]string{"drop state", "drop bow-out", "MASTER->MASTER contested, announce", ""}},
+		[4]string{"drop state", "drop bow-out", "announce", ""}},
 	{"bad hash", func(r *rig) {
 		p := r.advert(peerLow, 1, 0)
 		p.Payload[35] ^= 1
