@@ -289,3 +289,29 @@ func TestAPassphraseIsTakenAsItIsWritten(t *testing.T) {
 		}
 	}
 }
+
+func TestTheExamplesOfTheManualLoad(t *testing.T) {
+	page, err := os.ReadFile("../../carpd/carpd.yaml.5")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pass, examples := secretFile(t, "mekmitasdigoat\n", 0o600), 0
+	o := lan()
+	o.CheckHook = nil // the program of the example is not on this machine
+	for block := range strings.SplitSeq(string(page), ".Bd -literal -offset indent\n") {
+		yaml, _, _ := strings.Cut(block, "\n.Ed")
+		if !strings.Contains(yaml, "\ninstances:") && !strings.HasPrefix(yaml, "instances:") {
+			continue
+		}
+		examples++
+		for _, name := range []string{"/etc/carpd/vhid9.pass", "/etc/carpd/shared.pass", "web.pass"} {
+			yaml = strings.ReplaceAll(yaml, name, pass)
+		}
+		if f, err := Parse("carpd.yaml", []byte(yaml), o); err != nil || len(f.Warnings) > 0 {
+			t.Errorf("%v, %+v in\n%s", err, f, yaml)
+		}
+	}
+	if examples != 3 {
+		t.Errorf("found %d examples", examples)
+	}
+}

@@ -104,7 +104,9 @@ func (i Instance) diff(new Instance) []Change {
 	var changes []Change
 	add := func(key, text string) {
 		if text != "" {
-			changes = append(changes, new.change(Changed, key, text))
+			c := new.change(Changed, key, text)
+			c.Restart = key == "name" || key == "source_mac" || key == "peers" // its link would have to be opened anew
+			changes = append(changes, c)
 		}
 	}
 	is := new.settings()

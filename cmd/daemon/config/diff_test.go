@@ -61,7 +61,7 @@ vhid 9 on eth0: preempt_delay 0s -> 1m30s
 vhid 9 on eth0: lease on -> off
 vhid 9 on eth0: passphrase changed
 vhid 9 on eth0: addresses added 192.0.2.12/24, removed 192.0.2.10/24
-vhid 9 on eth0: peers added 192.0.2.3
+vhid 9 on eth0: peers added 192.0.2.3 (needs a restart)
 vhid 9 on eth0: groups added wan
 vhid 9 on eth0: hooks added mine, removed own
 vhid 10 on eth0: removed

@@ -240,6 +240,8 @@ func (r *reader) check(h Hook) {
 			r.note(p)
 		}
 	default:
-		r.note(h.Problem(err))
+		p := h.Problem(err)
+		p.Message = strings.ReplaceAll(p.Message, "\n", "; ") // errors.Join puts each on a line
+		r.note(p)
 	}
 }

@@ -79,7 +79,10 @@ func (r *reader) warnings(d *draft) {
 			r.warn(at, "set preempt: true as well", "%s has no effect without preempt", key)
 		}
 	}
-	if at, given := d.at["families"]; given && d.Families == "each" && !d.hasBothFamilies() {
+	switch at, given := d.at["families"]; {
+	case given && d.Families == "shared" && d.Compat == "bsd":
+		r.warn(at, "", "families: shared has no effect: compat: bsd means each")
+	case given && d.Families == "each" && !d.hasBothFamilies():
 		r.warn(at, "", "families: each has no effect: all addresses are of one family")
 	}
 }
