@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -291,6 +292,26 @@ func TestAgeHasTwoUnitsAtMost(t *testing.T) {
 	} {
 		if got := age(d); got != want {
 			t.Errorf("%v: got %s, want %s", d, got, want)
+		}
+	}
+}
+
+func TestTheManualHasEveryCommandAndFlag(t *testing.T) {
+	page, err := os.ReadFile("carpctl.8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := (&program{}).commands()
+	flags := root.PersistentFlags().FlagUsages()
+	for _, c := range root.Commands() {
+		if !strings.Contains(string(page), "\n.It Cm "+c.Name()) {
+			t.Errorf("command %s is missing", c.Name())
+		}
+		flags += c.Flags().FlagUsages()
+	}
+	for _, f := range regexp.MustCompile(`--([a-z-]+)`).FindAllStringSubmatch(flags, -1) {
+		if !strings.Contains(string(page), "Fl Fl "+f[1]) {
+			t.Errorf("flag --%s is missing", f[1])
 		}
 	}
 }
