@@ -145,7 +145,8 @@ func (n *node) command(args ...string) *exec.Cmd {
 	return exec.Command(program(n.t), args...)
 }
 
-// start configures and starts the daemon, and returns when it answers.
+// start configures and starts the daemon, and returns when it answers
+// and runs its instances.
 func (n *node) start(s settings) {
 	n.t.Helper()
 	n.configure(s)
@@ -169,8 +170,9 @@ func (n *node) startWith(cmd *exec.Cmd) {
 			n.t.Fatalf("carpd on %s ended: %s", n.Name, proc.Output())
 		default:
 		}
-		_, err := n.try("GET", "/v1/status", nil, nil)
-		return err == nil
+		var st api.Status
+		_, err := n.try("GET", "/v1/status", nil, &st)
+		return err == nil && len(st.Instances) > 0 // the socket is open before they run
 	})
 }
 

@@ -160,3 +160,30 @@ func TestHandoverHasNoInstantWithTwoHoldersAndLastsUntilResume(t *testing.T) {
 		neverBoth(t, p.a.addrs, p.b.addrs, addr)
 	}
 }
+
+// TestTakeoverAfterABowOutIsNeverTakenBack repeats a planned stop: with two
+// families the bow-out is two packets, and the second may find the backup master
+// already.
+func TestTakeoverAfterABowOutIsNeverTakenBack(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	p.a.start(settings{})
+	p.a.promote()
+	from, to := p.a, p.b
+	for range 10 {
+		to.start(settings{})
+		lab.Eventually(t, soon, to.Name+" to hear "+from.Name, func() bool { return to.instance().Master != nil })
+		mark, seq := time.Now(), to.seq()
+		from.stop()
+		to.await("MASTER")
+		up := to.addrs.await(t, mark, shared4, true, soon)
+		if gone := to.addrs.all(up.At, shared4); len(gone) > 0 && !gone[0].On {
+			t.Errorf("%s took the address off again", to.Name)
+		}
+		if moved := to.transitions(seq); len(moved) != 1 {
+			t.Errorf("%s moved more than once: %+v", to.Name, moved)
+		}
+		from, to = to, from
+	}
+	p.holdersNeverMet()
+}
