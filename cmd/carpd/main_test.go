@@ -21,6 +21,9 @@ import (
 const maxParallel = "4"
 
 func TestMain(m *testing.M) {
+	if raceDetector { // a daemon with it would sleep for a second before it ends
+		os.Setenv("GORACE", "atexit_sleep_ms=0")
+	}
 	flag.Parse()
 	given := false
 	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
