@@ -51,6 +51,11 @@ const (
 	failureHold      = 10 * time.Second // first hold after a failed takeover; doubles
 	failureHoldLimit = 10 * time.Minute
 	failureDemote    = 240
+	handoverDemote   = 240
+
+	// DefaultReleaseBudget is how long letting go may take: what a planned stop
+	// costs at most.
+	DefaultReleaseBudget = 900 * time.Millisecond
 )
 
 // Config describes one virtual router. The zero value of each field is its
@@ -70,6 +75,10 @@ type Config struct {
 	// negative: none.
 	PreemptGrace time.Duration
 	StartupDelay time.Duration // hold INIT for this time after the engine's first link up
+
+	// ReleaseBudget bounds RELEASING; when it is over the node leaves without a
+	// bow-out. 0: DefaultReleaseBudget.
+	ReleaseBudget time.Duration
 
 	Compat   Compat
 	Families Families      // CompatBSD implies FamiliesEach
@@ -152,6 +161,13 @@ func (c *Config) roll() time.Duration {
 		return DefaultRoll
 	}
 	return c.Roll
+}
+
+func (c *Config) releaseBudget() time.Duration {
+	if c.ReleaseBudget <= 0 {
+		return DefaultReleaseBudget
+	}
+	return c.ReleaseBudget
 }
 
 func (c *Config) random() uint64 {

@@ -120,6 +120,7 @@ const (
 	DropVHID             // another vhid
 	DropFamily           // IPv6 advert and no IPv6 address here, or the reverse
 	DropHash             // the HMAC is wrong: another passphrase or address list
+	DropRolling          // the other form of an advert that was just accepted: its sender changes passphrase or addresses
 	DropOwn              // our own packet came back
 	DropBowOut           // a bow-out of a master that is not followed
 	DropState            // authentic, but this node is in INIT
@@ -130,7 +131,7 @@ const (
 
 var dropNames = [...]string{
 	"accepted", "frame", "ttl", "destination", "peer", "length", "checksum", "version", "vhid",
-	"family", "hash", "own", "bow-out", "state", "stalled", "overflow",
+	"family", "hash", "rolling", "own", "bow-out", "state", "stalled", "overflow",
 }
 
 func (d Drop) String() string { return name(dropNames[:], int(d), "Drop") }

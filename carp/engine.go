@@ -12,15 +12,16 @@ import (
 type timer uint8
 
 const (
-	timerStart  timer = iota // the startup delay is over
-	timerHold                // a failed takeover may be tried again
-	timerHeal                // send errors are forgiven
-	timerRoll                // the oldest earlier digest goes out of use
-	timerGrace               // the old master had its time to let go
-	timerBowOut              // no better node took the role that was offered
-	timerDown                // the master is dead (shared, or IPv4)
-	timerDown6               // the same for IPv6 alone; FamiliesEach
-	timerAdvert              // the next advert is due
+	timerStart   timer = iota // the startup delay is over
+	timerHold                 // a failed takeover may be tried again
+	timerHeal                 // send errors are forgiven
+	timerRoll                 // the oldest earlier digest goes out of use
+	timerGrace                // the old master had its time to let go
+	timerBowOut               // no better node took the role that was offered
+	timerDown                 // the master is dead (shared, or IPv4)
+	timerDown6                // the same for IPv6 alone; FamiliesEach
+	timerRelease              // letting go takes longer than it may
+	timerAdvert               // the next advert is due
 	numTimers
 )
 
@@ -43,6 +44,7 @@ type Engine struct {
 	reason Reason
 	timers [numTimers]Instant
 
+	known   bool    // the link has said whether it is up
 	up      bool    // the link carries adverts
 	upAt    Instant // since when
 	startAt Instant // end of the startup delay; 0 before the first link up
@@ -65,14 +67,16 @@ type Engine struct {
 	old        netip.Addr // the master preempted, while timerGrace runs,
 	oldCounter uint64     // and its advert: a second form of the same round is no farewell
 	lastHeard  uint64     // counter of the last authentic advert
+	lastFrom   netip.Addr // and its source
+	permitted  bool       // this epoch has had a permit
 	asking     bool       // the guard has not answered yet
+	lastReply  Instant    // when another master was last answered
 	contested  Instant    // a contest that began earlier lasts until then
 
 	farewell bool   // owed once the addresses are gone
 	target   State  // where RELEASING leads
 	handing  bool   // takes the role back if nobody else does
-	outbid   bool   // RELEASING: another master is there, so no bow-out
-	held     timing // RELEASING: what is advertised until the end
+	held     timing // what RELEASING advertises until the end, and a farewell says
 
 	errors, successes int // consecutive failed sends; successes since
 	failures          uint
@@ -98,17 +102,23 @@ func NewEngine(c Config) (*Engine, error) {
 	return &Engine{cfg: c, secret: newSecret(&c), demotions: map[string]int{}, epoch: c.MinEpoch}, nil
 }
 
-// begin starts an input. It reports true if the node stood still for so long that
-// another may be master by now: then it has yielded, and the input is not used.
-func (e *Engine) begin(now Instant) (stalled bool) {
+// clear starts an input.
+func (e *Engine) clear() {
 	e.out = Effects{}
 	e.frames, e.wire = e.frames[:0], e.wire[:0]
-	if e.state != Master && e.state != Releasing || now.Sub(e.lastSent) <= e.patience() {
-		return false
-	}
-	if e.state == Releasing {
-		e.outbid = true
-		e.disarm(timerAdvert)
+}
+
+// stalled reports whether the node stood still for so long that another may be
+// master by now.
+func (e *Engine) stalled(now Instant) bool {
+	return (e.state == Master || e.state == Releasing) && now.Sub(e.lastSent) > e.patience()
+}
+
+// begin starts an input. It reports true if the node had stalled: then it has
+// yielded before anything else, and the input is not used.
+func (e *Engine) begin(now Instant) (stalled bool) {
+	e.clear()
+	if !e.stalled(now) {
 		return false
 	}
 	e.yield(now, ReasonStalled, netip.Addr{}, 0)
@@ -119,7 +129,7 @@ func (e *Engine) begin(now Instant) (stalled bool) {
 // the fastest backup's master-down time less an interval, but never so little
 // that an advert which is just due counts as late.
 func (e *Engine) patience() time.Duration {
-	down, each := fastestDown(e.cfg.timing()), e.interval()
+	down, each := fastestDown(e.timing()), e.interval()
 	return max(down-each, (down+each)/2)
 }
 
@@ -166,13 +176,16 @@ func (e *Engine) fire(now Instant, t timer) {
 	case timerGrace:
 		e.permit()
 	case timerBowOut:
-		e.takeOver(now, ReasonBowOut, nil)
+		e.takeOver(now, ReasonBowOut, e.livingMaster(now))
 	case timerDown, timerDown6:
 		if e.handing {
+			e.setDemotion(now, OwnerHandover, 0)
 			e.becomeMaster(now, ReasonNobodyTookOver, nil)
 			return
 		}
 		e.takeOver(now, ReasonTimedOut, nil)
+	case timerRelease:
+		e.bow(now, false)
 	case timerAdvert:
 		e.advertise(now)
 	}
@@ -184,7 +197,9 @@ func (e *Engine) move(now Instant, to State, why Reason, peer netip.Addr) {
 	if e.state == Init || e.state == Backup && to != Master {
 		e.change.Epoch = 0 // no mastership is involved
 	}
-	e.state, e.since, e.reason = to, now, why
+	if to != e.state { // a contest does not change how the node became master
+		e.state, e.since, e.reason = to, now, why
+	}
 	e.counters.Transitions++
 	e.out.Change = &e.change
 }
@@ -193,7 +208,7 @@ func (e *Engine) move(now Instant, to State, why Reason, peer netip.Addr) {
 // is called again when these change.
 func (e *Engine) LinkUp(now Instant, local Local) Effects {
 	stalled := e.begin(now)
-	e.local = local
+	e.known, e.local = true, local
 	if stalled || e.up {
 		return e.finish()
 	}
@@ -212,8 +227,8 @@ func (e *Engine) LinkUp(now Instant, local Local) Effects {
 
 // LinkDown tells that the interface is down or gone: INIT from every state.
 func (e *Engine) LinkDown(now Instant) Effects {
-	e.begin(now)
-	e.up = false
+	e.clear() // no need to yield first: there is nobody to hear it
+	e.known, e.up = true, false
 	e.disarm(timerStart)
 	if e.state != Init {
 		e.toInit(now, ReasonLinkDown)
@@ -222,7 +237,7 @@ func (e *Engine) LinkDown(now Instant) Effects {
 }
 
 func (e *Engine) toInit(now Instant, why Reason) {
-	for _, t := range []timer{timerGrace, timerBowOut, timerDown, timerDown6, timerAdvert} {
+	for _, t := range []timer{timerGrace, timerBowOut, timerDown, timerDown6, timerRelease, timerAdvert} {
 		e.disarm(t)
 	}
 	e.farewell, e.handing, e.asking = false, false, false
@@ -241,6 +256,7 @@ func (e *Engine) start(now Instant) {
 // toBackup enters BACKUP and waits for an advert for at most wait.
 func (e *Engine) toBackup(now Instant, why Reason, peer netip.Addr, wait time.Duration) {
 	e.disarm(timerAdvert)
+	e.disarm(timerRelease)
 	e.disarm(timerGrace)
 	e.asking = false
 	e.move(now, Backup, why, peer)
@@ -279,7 +295,7 @@ func (e *Engine) becomeMaster(now Instant, why Reason, p *Packet) {
 	e.disarm(timerDown)
 	e.disarm(timerDown6)
 	e.disarm(timerBowOut)
-	e.farewell, e.handing, e.contested = false, false, 0
+	e.farewell, e.handing, e.permitted, e.contested = false, false, false, 0
 	e.lastSent = now
 	e.move(now, Master, why, peer)
 	if grace := e.cfg.grace(); p != nil && grace > 0 {
@@ -300,18 +316,31 @@ func (e *Engine) newEpoch(now Instant) {
 	e.epoch = max(e.epoch, Epoch(e.groupClock(now))) + 1
 }
 
-// yield leaves the role to another master, heard or feared. The farewell that
-// follows, when the addresses are gone, makes the winner announce again.
+// yield leaves the role to another master, heard or feared, also in the middle of
+// letting go. The farewell that follows, when the addresses are gone, makes the
+// winner announce again. After a stall there is none: it could depose the node
+// that rightly took over meanwhile.
 func (e *Engine) yield(now Instant, why Reason, peer netip.Addr, extra time.Duration) {
-	e.farewell = e.cfg.Compat != CompatBSD
+	if e.state == Releasing && e.target == Init {
+		e.toInit(now, why)
+		return
+	}
+	if e.state == Master {
+		e.held = e.timing()
+	}
+	e.farewell = e.cfg.Compat != CompatBSD && why != ReasonStalled
+	e.handing = false
 	e.toBackup(now, why, peer, masterDown(e.cfg.timing(), timing{})+extra)
 }
 
-// Resign leaves the role for good: to INIT when the node stops, to BACKUP for a
-// handover, which takes the role back if nobody has taken it within two
-// intervals. A master goes to RELEASING until Released; adverts go on meanwhile.
+// Resign leaves the role for good: to INIT when the node stops, which nothing
+// takes back, or to BACKUP for a handover. A master goes to RELEASING until
+// Released; adverts go on meanwhile. A handover demotes the node by 240, silently,
+// until Demote takes that back (OwnerHandover); if nobody has taken the role
+// within two intervals, the node takes it again and the demotion is undone.
 func (e *Engine) Resign(now Instant, to State, why Reason) Effects {
-	if e.begin(now) && to != Init {
+	e.clear()
+	if e.stopped && to != Init {
 		return e.finish()
 	}
 	if to == Init {
@@ -319,22 +348,30 @@ func (e *Engine) Resign(now Instant, to State, why Reason) Effects {
 		e.disarm(timerStart)
 	}
 	switch {
+	case e.stalled(now) && to == Init:
+		e.toInit(now, why) // without a bow-out: another may be master
+	case e.stalled(now):
+		e.yield(now, ReasonStalled, netip.Addr{}, 0)
 	case e.state == Master:
 		e.release(now, to, why)
 	case e.state == Releasing:
 		e.target, e.handing = to, e.handing && to == Backup
-	case e.state == Backup && to == Init && e.out.Change == nil:
+	case e.state == Backup && to == Init:
 		e.toInit(now, why)
 	}
 	return e.finish()
 }
 
 func (e *Engine) release(now Instant, to State, why Reason) {
-	e.target, e.handing, e.outbid = to, why == ReasonHandover, false
+	e.target, e.handing = to, why == ReasonHandover
 	e.held = e.timing()
 	e.disarm(timerGrace)
 	e.asking = false
+	e.arm(timerRelease, now.Add(e.cfg.releaseBudget()))
 	e.move(now, Releasing, why, netip.Addr{})
+	if e.handing {
+		e.setDemotion(now, OwnerHandover, handoverDemote)
+	}
 }
 
 // Released tells that addresses and resources are gone after a transition away
@@ -342,32 +379,33 @@ func (e *Engine) release(now Instant, to State, why Reason) {
 // of the bow-out, or of the farewell after yielding; after an error neither is
 // sent, since nobody must be called in while the address may still be here.
 func (e *Engine) Released(now Instant, err error) Effects {
-	e.begin(now)
+	if e.begin(now) {
+		return e.finish()
+	}
 	switch {
 	case e.state == Releasing:
-		e.bow(now, err)
+		e.bow(now, err == nil)
 	case e.state == Backup && e.farewell:
 		e.farewell = false
 		if err == nil {
-			e.emit(now, e.timing())
+			e.emit(now, e.held)
 		}
 	}
 	return e.finish()
 }
 
-func (e *Engine) bow(now Instant, err error) {
-	why := ReasonReleased
-	if err != nil {
-		why = ReasonReleaseFailed
-	} else if !e.outbid {
+// bow ends RELEASING.
+func (e *Engine) bow(now Instant, released bool) {
+	why, wait := ReasonReleaseFailed, masterDown(e.cfg.timing(), timing{})
+	e.handing = e.handing && released
+	if released {
+		why = ReasonReleased
 		e.emit(now, timing{bowOut, bowOut})
 	}
 	if e.target == Init {
 		e.toInit(now, why)
 		return
 	}
-	wait := masterDown(e.cfg.timing(), timing{})
-	e.handing = e.handing && err == nil && !e.outbid
 	if e.handing {
 		wait = 2 * e.cfg.timing().interval()
 	}
@@ -378,18 +416,28 @@ func (e *Engine) bow(now Instant, err error) {
 // epoch, and that what was done is undone. The node bows out and is demoted and
 // held back, longer each time.
 func (e *Engine) Failed(now Instant, epoch Epoch) Effects {
-	if e.begin(now) || e.state != Master || epoch != e.epoch {
-		return e.finish()
+	stalled := e.begin(now)
+	switch {
+	case epoch != e.epoch:
+	case stalled:
+		e.holdBack(now)
+	case e.state == Master:
+		e.giveUp(now, ReasonFailed)
 	}
-	e.giveUp(now, ReasonFailed)
 	return e.finish()
 }
 
+// giveUp leaves the role that cannot be served.
 func (e *Engine) giveUp(now Instant, why Reason) {
+	e.emit(now, timing{bowOut, bowOut})
+	e.toBackup(now, why, netip.Addr{}, masterDown(e.cfg.timing(), timing{}))
+	e.holdBack(now)
+}
+
+// holdBack keeps the node from another try, longer each time.
+func (e *Engine) holdBack(now Instant) {
 	hold := min(failureHold<<min(e.failures, 8), failureHoldLimit)
 	e.failures++
-	e.emit(now, timing{bowOut, bowOut})
-	e.toBackup(now, why, netip.Addr{}, max(hold, masterDown(e.cfg.timing(), timing{})))
 	e.arm(timerHold, now.Add(hold))
 	e.setDemotion(now, OwnerFailure, failureDemote)
 }
@@ -433,9 +481,8 @@ func (e *Engine) SetState(now Instant, to State) Effects {
 // Demote sets one owner's demotion, in units of advskew; 0 takes it back. It may
 // be negative. A master says so at once; nothing else happens.
 func (e *Engine) Demote(now Instant, owner string, amount int) Effects {
-	if !e.begin(now) {
-		e.setDemotion(now, owner, amount)
-	}
+	e.begin(now)
+	e.setDemotion(now, owner, amount)
 	return e.finish()
 }
 

@@ -60,6 +60,8 @@ func (e *Engine) check(a *Advert, p *Packet) Drop {
 		return DropVHID
 	case len(e.cfg.Peers) == 0 && !e.cfg.has(FamilyOf(p.Src)):
 		return DropFamily
+	case !e.authentic(a) && a.Counter == e.lastHeard && p.Src == e.lastFrom:
+		return DropRolling
 	case !e.authentic(a):
 		return DropHash
 	case e.isOwn(a.Counter):
@@ -92,7 +94,7 @@ func (e *Engine) authentic(a *Advert) bool {
 }
 
 func (e *Engine) accept(now Instant, a *Advert, p *Packet) Drop {
-	e.lastHeard = a.Counter
+	e.lastHeard, e.lastFrom = a.Counter, p.Src
 	if e.cfg.Compat == CompatBSD {
 		e.heardBy, e.clock = true, a.Counter
 	}
@@ -104,8 +106,7 @@ func (e *Engine) accept(now Instant, a *Advert, p *Packet) Drop {
 	case e.state == Master:
 		e.heardAsMaster(now, a, p)
 	case e.state == Releasing && asMaster(e.held, a.timing()) != stay:
-		e.outbid = true
-		e.disarm(timerAdvert)
+		e.lose(now, a, p, ReasonBetterMaster) // the role is taken: nobody is left to bow to
 	}
 	return Accepted
 }
@@ -220,19 +221,22 @@ func (e *Engine) keep(now Instant, a *Advert, p *Packet) {
 		}
 		return
 	}
+	first := now >= e.contested && !a.BowOut() && !e.asking
+	if !first && now.Sub(e.lastReply) < e.interval()/4 {
+		return // an attacker's packets must not set the pace
+	}
+	e.lastReply = now
+	e.out.Announce = true
 	if a.BowOut() { // it leaves; or it has left, and this is the other family's form of what made this node master
-		e.out.Announce = true
 		return
 	}
-	down := masterDown(e.cfg.timing(), timing{})
-	if now >= e.contested {
+	if first {
 		e.newEpoch(now)
 		e.move(now, Master, ReasonContested, p.Src)
 		e.permit() // nobody may serve the new epoch without one, and the next advert may be an interval away
 	}
-	e.contested = now.Add(down)
-	e.out.Announce = true
-	if now.Sub(e.lastSent) > e.interval()/4 { // bounded: an attacker's packets must not set the pace
+	e.contested = now.Add(masterDown(e.cfg.timing(), timing{}))
+	if now.Sub(e.lastSent) >= e.interval()/4 {
 		e.advertise(now)
 	}
 }

@@ -34,7 +34,7 @@ var (
 func rigConfig(set ...func(*Config)) Config {
 	c := Config{
 		VHID: 9, AdvBase: 1, AdvSkew: 100, Passphrase: []byte("secret"), Addresses: []netip.Addr{rigAddr},
-		Rand: func() uint64 { return 128 * uint64(unit) },
+		Rand: func() uint64 { return 128 * uint64(unit) }, ReleaseBudget: 5 * time.Second,
 	}
 	for _, f := range set {
 		f(&c)
@@ -60,7 +60,7 @@ func (r *rig) do(e Effects) Effects {
 		if e.Change != nil {
 			c := e.Change
 			r.log = append(r.log, fmt.Sprintf("%v->%v %v", c.From, c.To, c.Reason))
-			if c.To != Master {
+			if c.To != Master && c.To != Releasing {
 				r.permit = Permit{}
 			}
 		}

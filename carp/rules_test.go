@@ -299,7 +299,7 @@ func TestPlannedStopKeepsAdvertisingUntilReleasedThenBowsOut(t *testing.T) {
 	r.do(r.e.Resign(r.now, Init, ReasonStopping))
 	r.want("MASTER->RELEASING stopping")
 	r.run(1400 * time.Millisecond)
-	r.want("send 1/100")
+	r.want("send 1/100, permit")
 	r.do(r.e.Released(r.now, nil))
 	r.want("RELEASING->INIT released, send 255/255")
 	r.run(time.Minute)
@@ -317,18 +317,16 @@ func TestReleaseThatFailedIsNotBowedOut(t *testing.T) {
 
 func TestHandoverThatNobodyTakesComesBack(t *testing.T) {
 	r := newRig(t).releasing()
-	r.do(r.e.Demote(r.now, OwnerHandover, 240))
 	r.do(r.e.Released(r.now, nil))
 	r.want("RELEASING->BACKUP released, send 255/255")
 	r.run(2*r.e.cfg.timing().interval() - time.Millisecond)
 	r.want("")
 	r.run(time.Millisecond)
-	r.want("BACKUP->MASTER nobody-took-over, send 1/240, permit")
+	r.want("BACKUP->MASTER nobody-took-over, send 1/100, permit")
 }
 
 func TestHandoverThatIsTakenIsOver(t *testing.T) {
 	r := newRig(t, preempting).releasing()
-	r.do(r.e.Demote(r.now, OwnerHandover, 240))
 	r.do(r.e.Released(r.now, nil))
 	r.take()
 	for range 10 {
@@ -343,19 +341,135 @@ func TestHandoverThatIsTakenIsOver(t *testing.T) {
 
 func TestDemotionWhileReleasingCallsNobodyIn(t *testing.T) {
 	r := newRig(t).releasing()
-	r.do(r.e.Demote(r.now, OwnerHandover, 240))
+	if r.e.timing().skew != 240 {
+		t.Error("a handover does not demote")
+	}
+	r.do(r.e.Demote(r.now, "x", 7))
 	r.want("")
 	r.run(2 * time.Second)
-	r.want("send 1/100")
+	r.want("send 1/100, permit")
 }
 
 func TestMasterHeardWhileReleasingMakesTheBowOutNeedless(t *testing.T) {
 	r := newRig(t).releasing()
 	r.hear(peerLow, 1, 0)
-	r.run(time.Second)
-	r.want("")
+	r.want("RELEASING->BACKUP better-master")
 	r.do(r.e.Released(r.now, nil))
-	r.want("RELEASING->BACKUP released")
+	r.want("send 1/100") // the farewell
+}
+
+func TestReleasingKeepsThePermitOfWhatIsStillHeldAndGivesNone(t *testing.T) {
+	r := newRig(t).releasing()
+	r.run(2 * time.Second)
+	r.want("send 1/100, permit")
+
+	r = newRig(t, preempting)
+	r.hear(peerLow, 1, 200)
+	r.do(r.e.Resign(r.now, Init, ReasonStopping)) // before the old master has let go
+	r.take()
+	r.run(2 * time.Second)
+	r.want("send 1/100")
+}
+
+func TestStopIsNeverTakenBack(t *testing.T) {
+	r := newRig(t).master()
+	r.do(r.e.Resign(r.now, Init, ReasonStopping))
+	r.do(r.e.Resign(r.now, Backup, ReasonHandover))
+	r.do(r.e.Released(r.now, nil))
+	r.state(Init)
+
+	r = newRig(t).master()
+	r.now = r.now.Add(10 * time.Second)
+	r.take()
+	r.do(r.e.Resign(r.now, Init, ReasonStopping)) // frozen, told to stop, thawed
+	r.want("MASTER->INIT stopping")
+	r.run(time.Minute)
+	r.want("")
+}
+
+func TestStalledMasterSaysNoFarewell(t *testing.T) {
+	r := newRig(t, skew(0)).master()
+	r.now = r.now.Add(10 * time.Second)
+	r.do(r.e.Tick(r.now))
+	r.want("MASTER->BACKUP stalled")
+	r.do(r.e.Released(r.now, nil)) // 1/0 would depose the node that took over
+	r.want("")
+}
+
+func TestFarewellSaysWhatTheNodeWasWhenItYielded(t *testing.T) {
+	r := newRig(t, skew(0)).master()
+	r.do(r.e.Demote(r.now, "disk", 240))
+	r.hear(peerHigh, 1, 100)
+	r.do(r.e.Demote(r.now, "disk", 0))
+	r.take()
+	r.do(r.e.Released(r.now, nil))
+	r.want("send 1/240")
+}
+
+func TestDemotionOfAStalledNodeIsNotLost(t *testing.T) {
+	r := newRig(t).master()
+	r.now = r.now.Add(10 * time.Second)
+	r.do(r.e.Demote(r.now, "disk", 50))
+	r.state(Backup)
+	if r.e.demotion != 50 {
+		t.Errorf("demotion %d", r.e.demotion)
+	}
+}
+
+func TestFailureOfAStalledNodeHoldsItBack(t *testing.T) {
+	r := newRig(t).master()
+	r.now = r.now.Add(10 * time.Second)
+	r.do(r.e.Failed(r.now, r.e.epoch))
+	if r.e.timers[timerHold] == 0 {
+		t.Error("it may try again at once")
+	}
+}
+
+func TestDemotedMasterWithoutAdvbaseDoesNotStallByItself(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.AdvBase, c.AdvSkew = 0, 10 }).master()
+	r.do(r.e.Demote(r.now, "disk", 240))
+	for range 100 {
+		r.now = r.deadline()
+		r.do(r.e.Tick(r.now))
+		r.state(Master)
+	}
+}
+
+func TestContestWhileTheGuardIsAskedKeepsTheEpochAskedFor(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Guarded = true }).master()
+	epoch := r.e.epoch
+	r.hear(peerLow, 1, 200)
+	r.take()
+	r.do(r.e.Granted(r.now, epoch))
+	r.want("permit")
+}
+
+func TestContestDoesNotChangeHowTheNodeBecameMaster(t *testing.T) {
+	r := newRig(t).master()
+	since := r.e.since
+	r.run(time.Second)
+	r.hear(peerLow, 1, 200)
+	if s := r.e.Status(r.now); s.Since != since || s.Reason != ReasonTimedOut || s.ContestedUntil == 0 {
+		t.Errorf("status %+v", s)
+	}
+}
+
+func TestOtherFormOfAnAcceptedAdvertIsNoForgery(t *testing.T) {
+	master := newRig(t).master()
+	backup := newRig(t)
+	e, err := master.e.Reconfigure(master.now, rigConfig(func(c *Config) { c.Passphrase = []byte("new") }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var drops []Drop
+	for _, f := range e.Send {
+		drops = append(drops, backup.e.Receive(backup.now, Packet{
+			Src: peerLow, Dst: f.Dst, TTL: 255, Broadcast: true, Payload: f.Payload,
+		}).Drop)
+	}
+	if len(drops) != 2 || drops[0] != Accepted || drops[1] != DropRolling {
+		t.Errorf("drops %v", drops)
+	}
 }
 
 func TestDemotionIsSaidAtOnceAndMovesNothing(t *testing.T) {

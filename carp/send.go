@@ -33,13 +33,15 @@ func (e *Engine) advertise(now Instant) {
 }
 
 // emit makes the frames of one round: each family (IPv4 first) or each peer,
-// under the present digest and those still rolling. One counter serves the round.
+// under the digests still rolling and then the present one, so that a node which
+// knows only an old one has accepted the round before it meets the other form. One
+// counter serves the round.
 func (e *Engine) emit(now Instant, t timing) {
 	counter := e.nextCounter(now, t)
-	e.emitUnder(&e.secret, t, counter)
 	for i := range e.rolling {
 		e.emitUnder(&e.rolling[i], t, counter)
 	}
+	e.emitUnder(&e.secret, t, counter)
 }
 
 func (e *Engine) emitUnder(s *secret, t timing, counter uint64) {
@@ -103,11 +105,17 @@ func (e *Engine) isOwn(counter uint64) bool {
 }
 
 // permit renews the right to act as master, counted from the last successful
-// send: the fastest backup cannot have taken over before it ends.
+// send: the fastest backup cannot have taken over before it ends. While letting go
+// it goes on for what is still held, and is not given anew.
 func (e *Engine) permit() {
-	if e.state == Master && e.timers[timerGrace] == 0 && !e.asking {
-		e.out.Permit = Permit{Epoch: e.epoch, Until: e.lastSent.Add(fastestDown(e.cfg.timing()))}
+	switch {
+	case e.state == Master && e.timers[timerGrace] == 0 && !e.asking:
+		e.permitted = true
+	case e.state == Releasing && e.permitted:
+	default:
+		return
 	}
+	e.out.Permit = Permit{Epoch: e.epoch, Until: e.lastSent.Add(fastestDown(e.timing()))}
 }
 
 // Sent tells that the frames of the last Effects went out. at is an instant from

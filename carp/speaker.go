@@ -7,13 +7,8 @@ import (
 	"time"
 )
 
-// DefaultReleaseBudget is how long letting go may take: what a planned stop costs
-// at most.
-const DefaultReleaseBudget = 900 * time.Millisecond
-
-// ErrReleaseBudget is reported to the engine when addresses and resources were
-// not gone in time; no bow-out is sent then.
-var ErrReleaseBudget = errors.New("carp: let go: the release budget is over")
+// maxNap bounds how late a loop notices that the machine was suspended.
+const maxNap = 250 * time.Millisecond
 
 // errEnded answers calls to a speaker that has ended.
 var errEnded = errors.New("carp: the speaker has ended")
@@ -29,8 +24,6 @@ type Speaker struct {
 	Observe func(Transition)
 	// Guard is asked before each mastership; Config.Guarded must be set with it.
 	Guard Guard
-	// ReleaseBudget bounds RELEASING; 0 is DefaultReleaseBudget.
-	ReleaseBudget time.Duration
 
 	engine  *Engine
 	link    Link
@@ -41,7 +34,6 @@ type Speaker struct {
 	ended    chan struct{}
 	deadline Instant
 	latest   Transition
-	budget   *time.Timer
 	mailbox  mailbox
 }
 
@@ -67,9 +59,6 @@ func NewSpeaker(c Config, link Link, h Handler) (*Speaker, error) {
 // Run speaks until ctx ends, then leaves in order: addresses off, bow-out, INIT.
 // It returns nil after an orderly stop, and an error if the link ended by itself.
 func (s *Speaker) Run(ctx context.Context) error {
-	if s.ReleaseBudget <= 0 {
-		s.ReleaseBudget = DefaultReleaseBudget
-	}
 	var worker sync.WaitGroup
 	worker.Go(s.work)
 	err := s.loop(ctx)
@@ -81,16 +70,9 @@ func (s *Speaker) Run(ctx context.Context) error {
 func (s *Speaker) loop(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	s.budget = time.NewTimer(0)
-	s.budget.Stop()
-	defer s.budget.Stop()
 	stop, events := ctx.Done(), s.link.Events()
 	for {
-		if s.deadline == 0 {
-			timer.Stop()
-		} else {
-			timer.Reset(s.deadline.Sub(s.link.Now()))
-		}
+		timer.Reset(s.nap())
 		select {
 		case ev, open := <-events:
 			if !open {
@@ -104,8 +86,6 @@ func (s *Speaker) loop(ctx context.Context) error {
 		case <-timer.C:
 			s.drain(events) // what arrived in time counts, however late the timer is
 			s.apply(s.engine.Tick(s.link.Now()))
-		case <-s.budget.C:
-			s.apply(s.engine.Released(s.link.Now(), ErrReleaseBudget))
 		case <-stop:
 			stop = nil
 			s.apply(s.engine.Resign(s.link.Now(), Init, ReasonStopping))
@@ -117,6 +97,15 @@ func (s *Speaker) loop(ctx context.Context) error {
 			return errors.New("carp: run: the link was closed")
 		}
 	}
+}
+
+// nap is how long the loop may sleep. Go's timers stand still while the machine is
+// suspended, and the engine's clock does not: so no sleep is long.
+func (s *Speaker) nap() time.Duration {
+	if s.deadline == 0 {
+		return maxNap
+	}
+	return min(s.deadline.Sub(s.link.Now()), maxNap)
 }
 
 // drain takes what waits, but for a close, which the next select sees again.
@@ -179,17 +168,13 @@ func (s *Speaker) apply(e Effects) {
 
 func (s *Speaker) changed(t Transition, ask bool) {
 	s.latest = t
-	if s.holder != nil && t.To != Master {
+	ctx := s.mailbox.put(t)
+	if s.holder != nil && t.To != Master && t.To != Releasing {
 		s.holder.Permit(Permit{})
-	}
-	s.budget.Stop()
-	if t.To == Releasing {
-		s.budget.Reset(s.ReleaseBudget)
 	}
 	if s.Observe != nil {
 		s.Observe(t)
 	}
-	ctx := s.mailbox.put(t)
 	if ask {
 		go s.ask(ctx, t.Epoch)
 	}

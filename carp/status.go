@@ -32,7 +32,9 @@ type Status struct {
 	Demotion         int
 	Demotions        map[string]int // by owner
 	Master           Sighting       // the best other master within the master-down time; zero if none
+	LinkKnown        bool           // the link has said whether it is up
 	LinkUp           bool
+	ContestedUntil   Instant // another master was heard, and the contest counts as on until then
 	Local            Local
 	MasterDown       time.Duration // this node's own
 	Deadline         Instant       // when a silent master is taken over from; 0 outside BACKUP
@@ -50,7 +52,7 @@ func (e *Engine) Status(now Instant) Status {
 		State: e.state, Since: e.since, Reason: e.reason, Epoch: e.epoch,
 		AdvBase: e.cfg.AdvBase, AdvSkew: e.cfg.AdvSkew, EffectiveAdvSkew: e.timing().skew,
 		Demotion: e.demotion, Demotions: maps.Clone(e.demotions),
-		LinkUp: e.up, Local: e.local,
+		LinkKnown: e.known, LinkUp: e.up, Local: e.local, ContestedUntil: e.contested,
 		MasterDown: masterDown(e.cfg.timing(), timing{}),
 		HeldUntil:  e.timers[timerHold],
 		SendErrors: e.errors,

@@ -40,11 +40,11 @@ var tableInputs = []struct {
 	want [4]string
 }{
 	{"better advert", func(r *rig) { r.hear(peerLow, 1, 0) },
-		[4]string{"drop state", "", "MASTER->BACKUP better-master", ""}},
+		[4]string{"drop state", "", "MASTER->BACKUP better-master", "RELEASING->BACKUP better-master"}},
 	{"equal advert, lower address", func(r *rig) { r.hear(peerLow, 1, 100) },
-		[4]string{"drop state", "", "MASTER->BACKUP tie-lost", ""}},
+		[4]string{"drop state", "", "MASTER->BACKUP tie-lost", "RELEASING->BACKUP better-master"}},
 	{"equal advert, higher address", func(r *rig) { r.hear(peerHigh, 1, 100) },
-		[4]string{"drop state", "", "MASTER->MASTER contested, permit, announce", ""}},
+		[4]string{"drop state", "", "MASTER->MASTER contested, permit, announce", "RELEASING->BACKUP better-master"}},
 	{"worse advert", func(r *rig) { r.hear(peerLow, 1, 200) },
 		[4]string{"drop state", "", "MASTER->MASTER contested, permit, announce", ""}},
 	{"slower than dead", func(r *rig) { r.hear(peerHigh, 9, 0) },
@@ -67,7 +67,9 @@ var tableInputs = []struct {
 	}, [4]string{"drop own", "drop own", "drop own", "drop own"}},
 	{"tick before the deadline", func(r *rig) { r.do(r.e.Tick(r.now)) }, [4]string{"", "", "", ""}},
 	{"tick at the deadline", func(r *rig) { r.run(3391 * time.Millisecond) },
-		[4]string{"", "BACKUP->MASTER master-timed-out, send 1/100, permit", "send 1/100, permit, send 1/100, permit", "send 1/100, send 1/100"}},
+		[4]string{"", "BACKUP->MASTER master-timed-out, send 1/100, permit", "send 1/100, permit, send 1/100, permit", "send 1/100, permit, send 1/100, permit"}},
+	{"the release budget is over", func(r *rig) { r.run(5 * time.Second); r.log = r.log[max(len(r.log)-1, 0):] },
+		[4]string{"", "permit", "permit", "RELEASING->BACKUP release-failed"}},
 	{"link up", func(r *rig) { r.do(r.e.LinkUp(r.now, rigLocal)) }, [4]string{"INIT->BACKUP link-up", "", "", ""}},
 	{"link down", func(r *rig) { r.do(r.e.LinkDown(r.now)) },
 		[4]string{"", "BACKUP->INIT link-down", "MASTER->INIT link-down", "RELEASING->INIT link-down"}},
@@ -88,7 +90,7 @@ var tableInputs = []struct {
 	{"denied", func(r *rig) { r.do(r.e.Denied(r.now, r.e.epoch)) }, [4]string{"", "", "", ""}},
 	{"failed", func(r *rig) { r.do(r.e.Failed(r.now, r.e.epoch)) },
 		[4]string{"", "", "MASTER->BACKUP failed, send 255/255", ""}},
-	{"sent", func(r *rig) { r.do(r.e.Sent(r.now)) }, [4]string{"", "", "permit", ""}},
+	{"sent", func(r *rig) { r.do(r.e.Sent(r.now)) }, [4]string{"", "", "permit", "permit"}},
 	{"send failed", func(r *rig) { r.do(r.e.SendFailed(r.now)) }, [4]string{"", "", "", ""}},
 	{"reconfigure", func(r *rig) {
 		e, err := r.e.Reconfigure(r.now, rigConfig(skew(7)))
@@ -98,7 +100,7 @@ var tableInputs = []struct {
 		r.do(e)
 	}, [4]string{"", "", "send 1/7, permit", ""}},
 	{"stall", func(r *rig) { r.now = r.now.Add(2900 * time.Millisecond); r.do(r.e.Tick(r.now)) },
-		[4]string{"", "", "MASTER->BACKUP stalled", ""}},
+		[4]string{"", "", "MASTER->BACKUP stalled", "RELEASING->BACKUP stalled"}},
 }
 
 func fixChecksum(b []byte) {
@@ -155,9 +157,9 @@ func (r *rig) checkInvariants() {
 		r.t.Errorf("timers run in INIT: %v", e.timers)
 	case e.state != Master && (armed(timerGrace) || e.asking):
 		r.t.Errorf("%v is in grace or asks the guard", e.state)
-	case e.state != Master && r.permit.Epoch != 0:
+	case e.state != Master && e.state != Releasing && r.permit.Epoch != 0:
 		r.t.Errorf("%v holds a permit", e.state)
-	case r.permit.Until > e.lastSent.Add(fastestDown(e.cfg.timing())):
+	case r.permit.Until > e.lastSent.Add(fastestDown(timing{e.cfg.AdvBase, MaxDemotedSkew})):
 		r.t.Errorf("the permit outlives the fastest backup's patience")
 	}
 	total := 0
