@@ -97,12 +97,21 @@ func (b *book) clear(instance, name string) {
 	b.addLocked(api.Event{Instance: instance, Kind: "alarm-end", Reason: name, Text: text})
 }
 
-// set raises or clears.
+// set makes an alarm stand or not, and keeps its text fresh: for what is looked at
+// again and again, where raise is for what happens.
 func (b *book) set(stands bool, instance, name, text string) {
-	if stands {
-		b.raise(instance, name, text)
-	} else {
+	if !stands {
 		b.clear(instance, name)
+		return
+	}
+	b.mu.Lock()
+	a := b.find(instance, name)
+	if a != nil {
+		a.Text = text
+	}
+	b.mu.Unlock()
+	if a == nil {
+		b.raise(instance, name, text)
 	}
 }
 
@@ -139,6 +148,9 @@ func (b *book) standing(instance string) []api.Alarm {
 func (b *book) since(seq uint64) ([]api.Event, <-chan struct{}) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if seq > b.seq {
+		seq = 0 // a client of an earlier daemon, whose numbers were higher
+	}
 	i := slices.IndexFunc(b.events, func(e api.Event) bool { return e.Seq > seq })
 	if i < 0 {
 		return nil, b.news

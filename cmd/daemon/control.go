@@ -21,7 +21,7 @@ import (
 const (
 	maxRequest  = 64 << 10 // bytes of a request's body
 	maxHeader   = 16 << 10
-	commandTime = 30 * time.Second // for a command, above its own release budget
+	commandTime = 5 * time.Second // for a handover, above its release budget and two intervals
 )
 
 // listen opens the control socket. A socket file that nobody listens on is
@@ -92,7 +92,8 @@ func (d *Daemon) handler() http.Handler {
 		if err != nil {
 			return nil, err
 		}
-		ctx, cancel := context.WithTimeout(ctx, commandTime+i.plan.Load().budget)
+		c := i.plan.Load().carp
+		ctx, cancel := context.WithTimeout(ctx, commandTime+c.ReleaseBudget+2*carp.Interval(c.AdvBase, c.AdvSkew))
 		defer cancel()
 		text, err := d.handover(ctx, i)
 		return api.Result{Text: text}, err
@@ -102,8 +103,9 @@ func (d *Daemon) handler() http.Handler {
 		if err != nil {
 			return nil, err
 		}
-		err = d.demote(i.name, carp.OwnerHandover, 0)
-		return api.Result{Text: i.name + " takes part in the election again"}, err
+		i.speaker.Demote(carp.OwnerHandover, 0)
+		d.book.add(api.Event{Instance: i.name, Kind: "demotion", Reason: carp.OwnerHandover, Text: i.name + ": the demotion by the handover is taken back"})
+		return api.Result{Text: i.name + " takes part in the election again"}, nil
 	})
 	command(mux, "/v1/demote", d.serveDemote)
 	command(mux, "/v1/state", d.serveState)

@@ -19,6 +19,8 @@ import (
 // Daemon runs the instances of one configuration file. Run runs it; the control
 // socket and signals act on it from other goroutines.
 type Daemon struct {
+	node, stateDir, path string // fixed at start
+
 	log       *slog.Logger
 	sink      *sink
 	book      *book
@@ -27,27 +29,30 @@ type Daemon struct {
 	stopping  context.Context // ends when the daemon stops
 	nudge     chan struct{}   // wakes watch
 
-	mu        sync.Mutex // guards what follows; held across a whole reload
+	reloading sync.Mutex // held across a whole reload, and by the stop
+
+	mu        sync.Mutex // guards what follows; never held while anything waits
 	file      *config.File
 	loaded    time.Time
 	instances []*instance
 	links     map[string]*link.Interface
 }
 
-// errNothing is returned by find.
+// errNoInstance is wrapped by what find returns.
 var errNoInstance = errors.New("no such instance")
 
 // start claims every link before it sends anything, removes what a dead daemon
 // left, and runs the instances.
 func (d *Daemon) start(plans []plan) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.reloading.Lock()
+	defer d.reloading.Unlock()
+	var made []*instance
 	for _, p := range plans {
 		i, err := d.newInstance(p)
 		if err != nil {
 			return err
 		}
-		d.instances = append(d.instances, i)
+		made = append(made, i)
 	}
 	d.avoid(plans)
 	for _, p := range plans {
@@ -55,21 +60,26 @@ func (d *Daemon) start(plans []plan) error {
 			return err
 		}
 	}
-	for _, i := range d.instances {
+	for _, i := range made {
 		i.start()
 	}
+	d.setInstances(made)
 	return nil
+}
+
+func (d *Daemon) setInstances(all []*instance) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.instances = all
 }
 
 // stop lets every instance go at the same time and releases everything.
 func (d *Daemon) stop() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.reloading.Lock()
+	defer d.reloading.Unlock()
 	var all sync.WaitGroup
-	for _, i := range d.instances {
-		if i.stop != nil {
-			all.Go(i.halt)
-		}
+	for _, i := range d.all() {
+		all.Go(i.halt)
 	}
 	all.Wait()
 	var err error
@@ -79,7 +89,8 @@ func (d *Daemon) stop() error {
 	return errors.Join(err, d.kernel.Close())
 }
 
-// attach claims the vhid of a plan on its interface.
+// attach claims the vhid of a plan on its interface. Like all that uses links, it
+// is called under reloading.
 func (d *Daemon) attach(p plan) (carp.Link, error) {
 	l := d.links[p.Interface]
 	if l == nil {
@@ -98,6 +109,18 @@ func (d *Daemon) avoid(plans []plan) {
 	for _, p := range plans {
 		if l := d.links[p.Interface]; l != nil {
 			l.SetAvoid(p.VHID, p.carp.Addresses)
+		}
+	}
+}
+
+// closeUnused closes the links of interfaces on which no vhid is left.
+func (d *Daemon) closeUnused() {
+	for name, l := range d.links {
+		if !slices.ContainsFunc(d.all(), func(i *instance) bool { return i.plan.Load().Interface == name }) {
+			delete(d.links, name)
+			if err := l.Close(); err != nil {
+				d.log.Warn("a link was not closed well", "interface", name, "error", err)
+			}
 		}
 	}
 }
@@ -166,16 +189,14 @@ func (d *Daemon) demote(target, owner string, amount int) error {
 	return nil
 }
 
-// handover gives the role of an instance away and waits for the outcome.
+// handover gives the role of an instance away and waits for the outcome, which
+// comes by itself: the engine takes the role back if nobody else does.
 func (d *Daemon) handover(ctx context.Context, i *instance) (string, error) {
 	before, _ := i.speaker.Status()
 	if before.State != carp.Master {
 		return "", refusal{fmt.Sprintf("%s is not master here but %v", i.name, before.State), "hand over on the master: see status"}
 	}
 	i.speaker.Resign(carp.Backup, carp.ReasonHandover)
-	if err := d.demote(i.name, carp.OwnerHandover, 240); err != nil {
-		return "", err
-	}
 	poll := time.NewTicker(5 * time.Millisecond)
 	defer poll.Stop()
 	for {
@@ -183,16 +204,15 @@ func (d *Daemon) handover(ctx context.Context, i *instance) (string, error) {
 		switch {
 		case st.State == carp.Backup && st.Master.At != 0 && st.Master.At >= st.Since:
 			return fmt.Sprintf("%s is handed over to %v; this node stays demoted until resume", i.name, st.Master.Address), nil
-		case st.State == carp.Master:
-			d.demote(i.name, carp.OwnerHandover, 0)
+		case st.State == carp.Master && st.Reason == carp.ReasonNobodyTookOver:
 			return "", refusal{fmt.Sprintf("nobody took %s over: this node is master again", i.name), "is another node of the group running, with the same passphrase and addresses?"}
 		case st.State == carp.Init:
-			return "", refusal{fmt.Sprintf("%s lost its interface during the handover", i.name), ""}
+			return "", refusal{fmt.Sprintf("%s went to INIT during the handover", i.name), "its interface went down, or the daemon stops"}
 		}
 		select {
 		case <-poll.C:
 		case <-ctx.Done():
-			return "", ctx.Err()
+			return "", fmt.Errorf("hand %s over: the outcome is not known yet: see status: %w", i.name, ctx.Err())
 		case <-d.stopping.Done():
 			return "", errors.New("the daemon stops")
 		}

@@ -204,8 +204,8 @@ func TestPlanTurnsAFileIntoValues(t *testing.T) {
 	if p.carp.PreemptGrace >= 0 {
 		t.Errorf("a zero in the file is a default in the engine: grace %v", p.carp.PreemptGrace)
 	}
-	if !p.gated() || p.steps[0].OnFailure != hooks.Retreat || p.budget != 3900*time.Millisecond {
-		t.Errorf("steps %+v, budget %v", p.steps, p.budget)
+	if !p.gated() || p.steps[0].OnFailure != hooks.Retreat || p.carp.ReleaseBudget != 3900*time.Millisecond {
+		t.Errorf("steps %+v, budget %v", p.steps, p.carp.ReleaseBudget)
 	}
 }
 

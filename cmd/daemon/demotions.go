@@ -45,6 +45,13 @@ func (d *demotions) set(target, owner string, amount int) error {
 	return nil
 }
 
+// forget takes back all that was set for an instance that is gone.
+func (d *demotions) forget(name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.table = slices.DeleteFunc(d.table, func(x api.Demotion) bool { return x.Target == name })
+}
+
 // of returns what applies to an instance in these groups, as amounts by the owner
 // that its engine is told.
 func (d *demotions) of(name string, groups []string) map[string]int {

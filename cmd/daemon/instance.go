@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,15 +26,18 @@ type instance struct {
 	set     *vip.Set
 	speaker *carp.Speaker
 
-	port carp.Link // the speaker's, until it runs
+	port carp.Link       // the speaker's, until it runs
+	link *link.Interface // which port belongs to
 
-	restored atomic.Uint64 // addresses that were lost and put back
+	restored   atomic.Uint64 // addresses that were lost and put back
+	unfinished atomic.Bool   // the last reload did not work in all
 
 	stop context.CancelFunc
 	done sync.WaitGroup
 
 	// Only Handle uses these; it runs one at a time.
 	holding bool // addresses may be up
+	passed  bool // the before-up hooks of this mastership have run
 	owing   bool // after-down has not run since
 }
 
@@ -62,9 +62,8 @@ func (d *Daemon) newInstance(p plan) (*instance, error) {
 	if i.speaker, err = carp.NewSpeaker(p.carp, port, i); err != nil {
 		return nil, errors.Join(err, port.Close())
 	}
-	i.port = port
+	i.port, i.link = port, d.links[p.Interface]
 	i.speaker.Observe = i.observe
-	i.speaker.ReleaseBudget = p.budget
 	return i, nil
 }
 
@@ -127,10 +126,11 @@ func (i *instance) up(ctx context.Context, t carp.Transition) error {
 			return i.undo(ctx, t, fmt.Errorf("save the epoch, without which no gate may run: %w", err))
 		}
 	}
-	if t.From != carp.Master { // a contest finds the gates passed already
+	if !i.passed { // a contest finds them passed, unless it came while they ran
 		if err := i.run(ctx, hooks.BeforeUp, t); err != nil {
 			return i.undo(ctx, t, err)
 		}
+		i.passed = true
 	}
 	if err := i.set.Up(ctx, t.Epoch); err != nil {
 		return i.undo(ctx, t, err)
@@ -150,15 +150,14 @@ func (i *instance) up(ctx context.Context, t carp.Transition) error {
 // undo takes back what a failed or cancelled up did. The error goes to the
 // engine, which leaves the role unless a newer transition has come.
 func (i *instance) undo(ctx context.Context, t carp.Transition, err error) error {
-	if ctx.Err() != nil {
+	if ctx.Err() != nil || errors.Is(err, vip.ErrSuperseded) {
 		return err // the newer transition continues from here
 	}
 	i.d.book.raise(i.name, "not-served", fmt.Sprintf("%s was elected but cannot serve, and leaves the role: %v", i.name, err))
 	i.set.Permit(carp.Permit{})
 	downErr := i.set.Down(ctx)
-	t.From, t.To, t.Reason = carp.Master, carp.Backup, carp.ReasonFailed
-	i.holding = downErr != nil
-	return errors.Join(err, downErr, i.after(ctx, t))
+	i.holding, i.passed = downErr != nil, false
+	return errors.Join(err, downErr) // after-down runs with the transition to BACKUP that follows
 }
 
 func (i *instance) down(ctx context.Context, t carp.Transition) error {
@@ -166,6 +165,7 @@ func (i *instance) down(ctx context.Context, t carp.Transition) error {
 		// A failed before-down hook is reported, but nothing may keep the address.
 		i.run(ctx, hooks.BeforeDown, t)
 	}
+	i.passed = false
 	if i.holding {
 		if err := i.set.Down(ctx); err != nil {
 			return err
@@ -243,6 +243,7 @@ func (i *instance) hookResult(r hooks.Result) {
 
 // reconfigure changes a running instance in place.
 func (i *instance) reconfigure(ctx context.Context, p plan) error {
+	old := i.plan.Load()
 	if err := i.setHooks(p.steps); err != nil {
 		return err
 	}
@@ -251,41 +252,25 @@ func (i *instance) reconfigure(ctx context.Context, p plan) error {
 		return err
 	}
 	i.plan.Store(&p)
+	i.regroup(old, &p)
 	return i.set.Reconfigure(ctx, p.Addresses, p.lease)
 }
 
-// epochFile is where the epoch of an instance's last mastership is kept, so that
-// a restarted node never uses one twice, whatever its wall clock says.
-func (d *Daemon) epochFile(name string) string {
-	return filepath.Join(d.file.StateDir, "epoch-"+strings.NewReplacer("/", "_", "\x00", "_").Replace(name))
-}
-
-func (d *Daemon) readEpoch(name string) carp.Epoch {
-	b, err := os.ReadFile(d.epochFile(name))
-	if err != nil {
-		return 0
+// regroup gives the engine the demotions of the groups that it is in now, and
+// takes back those of groups and hooks that it has left.
+func (i *instance) regroup(old, now *plan) {
+	before, after := i.d.demotions.of(i.name, old.Groups), i.d.demotions.of(i.name, now.Groups)
+	for owner := range before {
+		if _, still := after[owner]; !still {
+			i.speaker.Demote(owner, 0)
+		}
 	}
-	n, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
-	if err != nil {
-		d.log.Warn("the saved epoch is not a number and is ignored", "file", d.epochFile(name), "error", err)
-		return 0
+	for owner, amount := range after {
+		i.speaker.Demote(owner, amount)
 	}
-	return carp.Epoch(n)
-}
-
-// writeEpoch publishes atomically and durably: temporary file, fsync, rename.
-func (d *Daemon) writeEpoch(name string, e carp.Epoch) error {
-	if err := os.MkdirAll(d.file.StateDir, 0o755); err != nil {
-		return err
+	for _, step := range old.steps {
+		if !slices.ContainsFunc(now.steps, func(s hooks.Step) bool { return s.Name == step.Name }) {
+			i.speaker.Demote("hook "+step.Name, 0)
+		}
 	}
-	f, err := os.CreateTemp(d.file.StateDir, ".epoch-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // already gone if all went well
-	_, err = fmt.Fprintf(f, "%d\n", e)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), d.epochFile(name))
 }

@@ -56,9 +56,13 @@ func (s *sink) run() {
 	}
 }
 
-// write ignores errors: nobody could be told but this same sink.
+// write counts a line that could not be written as dropped: nobody could be told of
+// the error but this same sink.
 func (s *sink) write(line []byte) {
-	s.w.Write(line)
+	if _, err := s.w.Write(line); err != nil {
+		s.dropped.Add(1)
+		return
+	}
 	if n := s.dropped.Load(); n > s.told && len(s.lines) == 0 {
 		fmt.Fprintf(s.w, "carpd: %d log lines were dropped because the log was not read in time\n", n-s.told)
 		s.told = n

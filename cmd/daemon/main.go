@@ -137,6 +137,7 @@ func Run(path, format string, logTo io.Writer) error {
 	defer stop()
 	d := &Daemon{
 		log: log, sink: sink, book: newBook(log), kernel: kernel, stopping: stopping, nudge: make(chan struct{}, 1),
+		node: file.Node, stateDir: file.StateDir, path: path,
 		file: file, loaded: time.Now(), links: map[string]*link.Interface{},
 	}
 	control, err := d.listen(file.Control)
@@ -151,28 +152,43 @@ func Run(path, format string, logTo io.Writer) error {
 	log.Info("carpd runs", "version", version(), "node", file.Node, "instances", len(plans), "control", file.Control)
 	daemon.SdNotify(false, daemon.SdNotifyReady) // an error means that nobody listens
 	d.serveSignals(signals)
+	stop() // before anything waits: a reload that is under way ends its waiting
 	daemon.SdNotify(false, daemon.SdNotifyStopping)
-	stop()
 	err = d.stop()
 	log.Info("carpd has stopped")
 	return err
 }
 
-// serveSignals returns when the daemon is to stop.
+// serveSignals returns when the daemon is to stop. A reload runs beside it, so
+// that it does not keep the daemon from stopping.
 func (d *Daemon) serveSignals(signals <-chan os.Signal) {
+	reloads := make(chan struct{}, 1)
+	defer close(reloads)
+	go func() {
+		for range reloads {
+			d.reloadOnSignal()
+		}
+	}()
 	for s := range signals {
 		if s != syscall.SIGHUP {
 			d.log.Info("stopping", "signal", s.String())
 			return
 		}
-		daemon.SdNotify(false, daemon.SdNotifyReloading)
-		if _, err := d.reload(d.stopping, false); err != nil {
-			d.book.raise("", "reload", "the reload was refused: "+err.Error())
-		} else {
-			d.book.clear("", "reload")
+		select {
+		case reloads <- struct{}{}:
+		default: // one is about to begin, and will read the file as it is then
 		}
-		daemon.SdNotify(false, daemon.SdNotifyReady)
 	}
+}
+
+func (d *Daemon) reloadOnSignal() {
+	daemon.SdNotify(false, daemon.SdNotifyReloading)
+	if _, err := d.reload(d.stopping, false); err != nil {
+		d.book.raise("", "reload", "the reload was refused: "+err.Error())
+	} else {
+		d.book.clear("", "reload")
+	}
+	daemon.SdNotify(false, daemon.SdNotifyReady)
 }
 
 func checkCommand(stdout io.Writer) *cobra.Command {

@@ -24,7 +24,6 @@ type plan struct {
 	lease  vip.Lease
 	steps  []hooks.Step
 	shared []config.Hook // the file's own hooks, which are among steps
-	budget time.Duration // for letting go
 }
 
 // groupEpoch is where the group clock begins: 2020-01-01 00:00 UTC.
@@ -54,12 +53,12 @@ func checkHook(h config.Hook) error {
 }
 
 func newPlan(file *config.File, i config.Instance) (plan, error) {
-	p := plan{Instance: i, node: file.Node, shared: file.Hooks, budget: carp.DefaultReleaseBudget}
+	p := plan{Instance: i, node: file.Node, shared: file.Hooks}
 	p.lease = planLease(i)
 	p.carp = carp.Config{
 		VHID: i.VHID, AdvBase: i.AdvBase, AdvSkew: i.AdvSkew, Passphrase: i.Passphrase, Peers: i.Peers,
 		Preempt: i.Preempt, PreemptDelay: i.PreemptDelay, PreemptGrace: i.PreemptGrace, StartupDelay: i.StartupDelay,
-		Roll: i.Roll, Leased: p.lease.Valid > 0, NodeID: file.NodeID,
+		Roll: i.Roll, Leased: p.lease.Valid > 0, NodeID: file.NodeID, ReleaseBudget: carp.DefaultReleaseBudget,
 	}
 	for _, a := range i.Addresses {
 		p.carp.Addresses = append(p.carp.Addresses, a.Addr())
@@ -84,7 +83,7 @@ func newPlan(file *config.File, i config.Instance) (plan, error) {
 		err = errors.Join(err, fault)
 		p.steps = append(p.steps, step)
 		if step.Phase == hooks.BeforeDown {
-			p.budget += h.Timeout
+			p.carp.ReleaseBudget += h.Timeout
 		}
 	}
 	return p, err

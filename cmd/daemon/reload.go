@@ -15,24 +15,28 @@ import (
 // An instance of which nothing changed is not touched, and one that goes on keeps
 // its state.
 func (d *Daemon) reload(ctx context.Context, dryRun bool) (api.ReloadResult, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	file, plans, err := load(d.file.Path)
+	d.reloading.Lock()
+	defer d.reloading.Unlock()
+	if d.stopping.Err() != nil {
+		return api.ReloadResult{}, refusal{"the daemon stops", ""}
+	}
+	file, plans, err := load(d.path)
 	if err != nil {
 		return api.ReloadResult{}, refusal{err.Error(), "nothing was changed: mend the file and reload again"}
 	}
 	result := api.ReloadResult{Changes: describe(d.file.Diff(file))}
-	if dryRun || len(result.Changes) == 0 {
+	unfinished := slices.ContainsFunc(d.all(), func(i *instance) bool { return i.unfinished.Load() })
+	if dryRun || len(result.Changes) == 0 && !unfinished {
 		return result, nil
 	}
 	r, err := d.prepare(file, plans)
 	if err != nil {
 		return api.ReloadResult{}, err
 	}
-	if err := d.apply(ctx, r); err != nil {
-		return api.ReloadResult{}, err
-	}
+	d.apply(ctx, r)
+	d.mu.Lock()
 	d.file, d.loaded = file, time.Now()
+	d.mu.Unlock()
 	result.Applied = true
 	for _, c := range result.Changes {
 		d.book.add(api.Event{Kind: "reload", Text: c})
@@ -59,10 +63,10 @@ type reloading struct {
 // prepare matches plans with running instances by vhid and interface, and claims
 // the links of new ones. On an error nothing is changed.
 func (d *Daemon) prepare(file *config.File, plans []plan) (*reloading, error) {
-	if file.Control != d.file.Control || file.StateDir != d.file.StateDir || file.Node != d.file.Node {
+	if file.Control != d.file.Control || file.StateDir != d.stateDir || file.Node != d.node {
 		return nil, refusal{"node, control and state_dir cannot change while carpd runs", "nothing was changed: take the change back, or restart carpd"}
 	}
-	r := &reloading{plans: plans, keep: map[*instance]plan{}, leaving: slices.Clone(d.instances)}
+	r := &reloading{plans: plans, keep: map[*instance]plan{}, leaving: d.all()}
 	var fresh []plan
 	for _, p := range plans {
 		at := slices.IndexFunc(r.leaving, func(i *instance) bool {
@@ -88,44 +92,46 @@ func (d *Daemon) prepare(file *config.File, plans []plan) (*reloading, error) {
 	}
 	for _, p := range fresh {
 		i, err := d.newInstance(p)
+		if err == nil {
+			err = d.cleanUp(p)
+			r.fresh = append(r.fresh, i)
+		}
 		if err != nil {
 			for _, made := range r.fresh {
 				made.discard()
 			}
+			d.closeUnused()
 			return nil, refusal{err.Error(), "nothing was changed"}
 		}
-		r.fresh = append(r.fresh, i)
 	}
 	return r, nil
 }
 
 // apply makes the changes: leaving instances first, since a new one may take over
-// their addresses.
-func (d *Daemon) apply(ctx context.Context, r *reloading) error {
+// their addresses. Nothing in it is refused any more; what does not work at once
+// is an alarm, and is tried again by the next reload.
+func (d *Daemon) apply(ctx context.Context, r *reloading) {
 	for _, i := range r.leaving {
 		i.halt()
 		d.book.forget(i.name)
+		d.demotions.forget(i.name)
 	}
-	d.instances = slices.DeleteFunc(d.instances, func(i *instance) bool { return slices.Contains(r.leaving, i) })
+	stay := slices.DeleteFunc(d.all(), func(i *instance) bool { return slices.Contains(r.leaving, i) })
+	d.setInstances(append(stay, r.fresh...))
+	d.closeUnused()
 	d.avoid(r.plans)
 	for i, p := range r.keep {
-		if same(i.plan.Load(), &p) {
+		if same(i.plan.Load(), &p) && !i.unfinished.Load() {
 			continue
 		}
-		if err := i.reconfigure(ctx, p); err != nil {
-			d.book.raise(i.name, "reconfigure", fmt.Sprintf("%s runs with its new configuration, but: %v", i.name, err))
-		} else {
-			d.book.clear(i.name, "reconfigure")
-		}
+		err := i.reconfigure(ctx, p)
+		i.unfinished.Store(err != nil)
+		d.book.set(err != nil, i.name, "reconfigure", fmt.Sprintf(
+			"%s does not run with all of its new configuration: %v. Reload again when that is mended.", i.name, err))
 	}
 	for _, i := range r.fresh {
-		if err := d.cleanUp(*i.plan.Load()); err != nil {
-			return err
-		}
 		i.start()
-		d.instances = append(d.instances, i)
 	}
-	return nil
 }
 
 // same reports whether the configuration of an instance is the same in everything

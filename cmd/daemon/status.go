@@ -15,11 +15,11 @@ import (
 // status is what carpctl status shows.
 func (d *Daemon) status() api.Status {
 	d.mu.Lock()
-	node, cfg := d.file.Node, &api.ConfigStatus{File: d.file.Path, Loaded: d.loaded}
+	cfg := &api.ConfigStatus{File: d.path, Loaded: d.loaded}
 	instances := slices.Clone(d.instances)
 	d.mu.Unlock()
 	s := api.Status{
-		Node: node, Version: version(), Replication: []any{}, Config: cfg, Instances: []api.Instance{},
+		Node: d.node, Version: version(), Replication: []any{}, Config: cfg, Instances: []api.Instance{},
 		Demotions: d.demotions.list(), Alarms: d.book.standing(""), Log: &api.LogStatus{Dropped: d.sink.dropped.Load()},
 	}
 	for _, i := range instances {
@@ -61,6 +61,9 @@ func (i *instance) status() api.Instance {
 	}
 	for d, n := range st.Drops {
 		out.Drops[d.String()] = n
+	}
+	if n := i.link.Stats().BadFrames; n > 0 {
+		out.Drops[carp.DropFrame.String()] = n // of the whole interface: such a frame names no vhid
 	}
 	for _, owner := range slices.Sorted(maps.Keys(st.Demotions)) {
 		d := api.Demotion{Owner: owner, Target: i.name, Amount: st.Demotions[owner]}
@@ -112,6 +115,10 @@ func (i *instance) explain() api.Explanation {
 	for _, drop := range carp.Drops() {
 		if n := st.Drops[drop]; n > 0 {
 			last := st.Refused[drop]
+			if last.At == 0 {
+				say("%d packets were refused: %s.", n, drop)
+				continue
+			}
 			say("%d packets were refused: %s. The last came from %v, %v ago.", n, drop, last.Address, now.Sub(last.At).Round(time.Millisecond))
 		}
 	}

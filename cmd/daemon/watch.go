@@ -13,8 +13,7 @@ const (
 	watchInterval = time.Second
 	// alarmHold is how long an alarm about packets stands after the last of them.
 	alarmHold = 10 * time.Second
-	// linkDemotion is what an interface that is down adds to every other instance
-	// of the node, so that with preempt all of them move together (FreeBSD's
+	// linkDemotion is what an interface that is down adds to the whole node, so that with preempt all of them move together (FreeBSD's
 	// net.inet.carp.ifdown_demotion_factor).
 	linkDemotion = 240
 )
@@ -36,8 +35,10 @@ func (d *Daemon) watch(ctx context.Context) {
 		seen := map[string]bool{}
 		for _, i := range d.all() {
 			st, now := i.speaker.Status()
-			i.alarms(st, now)
-			seen[i.plan.Load().Interface] = !st.LinkUp
+			if st.LinkKnown { // not before the link has spoken, nor after the speaker has ended
+				i.alarms(st, now)
+				seen[i.plan.Load().Interface] = !st.LinkUp
+			}
 		}
 		for name := range down {
 			if !seen[name] {
@@ -71,6 +72,9 @@ func (i *instance) alarms(st carp.Status, now carp.Instant) {
 	b.set(recent(carp.DropHash), i.name, "bad-hash", fmt.Sprintf(
 		"%s: adverts from %v have another passphrase or address list (%d so far): two masters are likely. Compare both on all nodes.",
 		i.name, st.Refused[carp.DropHash].Address, st.Drops[carp.DropHash]))
+	b.set(recent(carp.DropRolling), i.name, "peer-rolling", fmt.Sprintf(
+		"%s: the node at %v is changing passphrase or addresses: give this node the same ones and reload it, before the change ends there.",
+		i.name, st.Refused[carp.DropRolling].Address))
 	b.set(recent(carp.DropVersion), i.name, "bad-version", fmt.Sprintf(
 		"%s: packets from %v use this id with another version: is VRRP running with vrid %d on %s?",
 		i.name, st.Refused[carp.DropVersion].Address, p.VHID, p.Interface))
@@ -81,6 +85,6 @@ func (i *instance) alarms(st carp.Status, now carp.Instant) {
 		"%s: adverts cannot be sent on %s (%d errors): the node is demoted until they can.", i.name, p.Interface, st.Counters.SendErrors))
 	b.set(st.State == carp.Init && !st.LinkUp, i.name, "link-down", fmt.Sprintf(
 		"%s: the interface %s is down or missing.", i.name, p.Interface))
-	b.set(st.State == carp.Master && st.Reason == carp.ReasonContested && now.Sub(st.Since) < alarmHold, i.name, "contested",
+	b.set(st.State == carp.Master && now < st.ContestedUntil, i.name, "contested",
 		fmt.Sprintf("%s: another master was heard; this node stayed. If it repeats, the nodes do not hear each other: look at the network between them.", i.name))
 }
