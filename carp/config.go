@@ -52,6 +52,7 @@ const (
 	failureHoldLimit = 10 * time.Minute
 	failureDemote    = 240
 	handoverDemote   = 240
+	permitMargin     = 100 * time.Millisecond // for taking the addresses off; a tenth of short times
 
 	// DefaultReleaseBudget is how long letting go may take: what a planned stop
 	// costs at most.

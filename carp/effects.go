@@ -187,8 +187,8 @@ func (t Transition) String() string {
 }
 
 // Permit says until when this node may act as master. It is given after each
-// successful send and chosen so that the fastest backup cannot have taken over
-// before Until. Whoever adds, renews, restores or announces an address holds a
+// successful send, and Until is a little before the fastest backup may take over:
+// a tenth of a second, or a tenth of the time if that is less. Whoever adds, renews, restores or announces an address holds a
 // live permit, and leaves room for what cannot be undone at once: an address
 // with a kernel lifetime must be gone by Until, not merely no longer renewed.
 // The zero value permits nothing.

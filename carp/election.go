@@ -50,6 +50,12 @@ func fastestDown(own timing) time.Duration {
 	return 3 * own.interval()
 }
 
+// permitTime is how long after a successful send a node may act as master.
+func permitTime(own timing) time.Duration {
+	down := fastestDown(own)
+	return down - min(permitMargin, down/10)
+}
+
 // FastestDown is the shortest time after a master's last advert at which a
 // backup of this configuration's group may take over: what a lease or a fence
 // must stay below. advskew is that of the master itself.

@@ -83,5 +83,5 @@ func ExampleEngine() {
 	// 1s INIT -> BACKUP (the interface is up)
 	// 4.390625s BACKUP -> MASTER (no advert from the master for the master-down time)
 	// 4.390625s 36 bytes to 224.0.0.18
-	// 4.390625s master until 7.390625s
+	// 4.390625s master until 7.290625s
 }

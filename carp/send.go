@@ -105,7 +105,8 @@ func (e *Engine) isOwn(counter uint64) bool {
 }
 
 // permit renews the right to act as master, counted from the last successful
-// send: the fastest backup cannot have taken over before it ends. While letting go
+// send: it ends a little before the fastest backup may take over, so that addresses
+// which are taken off when it lapses are gone by then. While letting go
 // it goes on for what is still held, and is not given anew.
 func (e *Engine) permit() {
 	switch {
@@ -115,7 +116,7 @@ func (e *Engine) permit() {
 	default:
 		return
 	}
-	e.out.Permit = Permit{Epoch: e.epoch, Until: e.lastSent.Add(fastestDown(e.timing()))}
+	e.out.Permit = Permit{Epoch: e.epoch, Until: e.lastSent.Add(permitTime(e.timing()))}
 }
 
 // Sent tells that the frames of the last Effects went out. at is an instant from
