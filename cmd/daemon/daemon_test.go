@@ -288,3 +288,11 @@ func TestCommandLine(t *testing.T) {
 		}
 	}
 }
+
+func TestNamesOfDemotionTargetsAreRefused(t *testing.T) {
+	for _, name := range []string{"global", "group web"} {
+		if _, _, err := load(write(t, oneInstance+"    name: "+name+"\n")); err == nil {
+			t.Errorf("an instance may be called %q", name)
+		}
+	}
+}

@@ -78,6 +78,9 @@ func newPlan(file *config.File, i config.Instance) (plan, error) {
 		p.port.SourceMAC = link.InterfaceMAC
 	}
 	err := p.carp.Validate()
+	if i.Name == globalTarget || strings.HasPrefix(i.Name, groupTarget("")) {
+		err = errors.Join(err, fmt.Errorf("the name %q stands for a target of demotions: choose another", i.Name))
+	}
 	for _, h := range file.HooksOf(i) {
 		step, fault := newStep(h)
 		err = errors.Join(err, fault)
