@@ -40,7 +40,7 @@ func TestFrozenMasterHoldsNothingAndYieldsAtOnceWhenItWakes(t *testing.T) {
 	}
 	<-time.After(time.Until(at.Add(frozen))) // the promise is about this very time
 
-	woken := time.Now()
+	woken, seqB := time.Now(), p.b.seq()
 	p.a.proc.Signal(syscall.SIGCONT)
 	e := p.a.awaitEvent(seq, "transition", "stalled")
 	if e.To != "BACKUP" {
@@ -60,7 +60,9 @@ func TestFrozenMasterHoldsNothingAndYieldsAtOnceWhenItWakes(t *testing.T) {
 	if i := p.a.await("BACKUP"); i.Master == nil {
 		t.Error("a follows nobody")
 	}
-	p.b.await("MASTER")
+	if moved := p.b.transitions(seqB); len(moved) > 0 {
+		t.Errorf("b moved when a woke: %+v", moved)
+	}
 }
 
 // flushNeighbours makes a client ask for its neighbours again and again.
@@ -80,8 +82,8 @@ func flushNeighbours(ctx context.Context, t testing.TB, h *lab.Host) {
 }
 
 // TestHungLoopLosesItsAddressesThoughTheWorkersLive is the one test in which the
-// node is made of parts, as the daemon makes it, so that its loop can be hung in
-// the middle of a send.
+// node is made of parts, as the daemon makes it, so that its loop can be hung:
+// in the call of a send.
 func TestHungLoopLosesItsAddressesThoughTheWorkersLive(t *testing.T) {
 	for name, lease := range map[string]vip.Lease{
 		"with a lease": vip.PlanLease(carp.FastestDown(1, 0), time.Second),
@@ -111,10 +113,15 @@ func TestHungLoopLosesItsAddressesThoughTheWorkersLive(t *testing.T) {
 			}
 			lab.Eventually(t, takeover, "two more adverts of b", func() bool { return len(adverts(p.wire, "b", 9, taken.Time)) > 2 })
 
+			woken, seqB := time.Now(), p.b.seq()
 			release()
 			lab.Eventually(t, soon, "a to yield", func() bool { return a.state() == carp.Backup })
 			if tr := a.last(); tr.Reason != carp.ReasonStalled {
 				t.Errorf("a yielded because of %v, want %v", tr.Reason, carp.ReasonStalled)
+			}
+			lab.Eventually(t, takeover, "two more adverts of b", func() bool { return len(adverts(p.wire, "b", 9, woken)) > 2 })
+			if moved := p.b.transitions(seqB); len(moved) > 0 {
+				t.Errorf("b moved when the loop went on: %+v", moved)
 			}
 			if again := p.a.addrs.all(gone.At, shared4); len(again) > 0 {
 				t.Errorf("the address came back on a: %+v", again)
@@ -243,8 +250,10 @@ func (l *hangingLink) entered(t testing.TB) time.Time {
 	}
 }
 
-// Send implements carp.Link.
+// Send implements carp.Link. The frame goes out before it hangs: one that went
+// out after would be a master's word, five seconds old.
 func (l *hangingLink) Send(f carp.Frame) error {
+	err := l.Link.Send(f)
 	l.mu.Lock()
 	gate := l.gate
 	l.mu.Unlock()
@@ -255,5 +264,5 @@ func (l *hangingLink) Send(f carp.Frame) error {
 		}
 		<-gate
 	}
-	return l.Link.Send(f)
+	return err
 }

@@ -136,7 +136,7 @@ func TestLogWhoseReaderIsDeadEndsNothing(t *testing.T) {
 			return cmd
 		},
 		"stderr is closed": func(_ *testing.T, n *node) *exec.Cmd {
-			return exec.Command("/bin/sh", "-c", `exec "$0" run --config "$1" 2>&-`, program(n.t), n.config())
+			return exec.Command("/bin/sh", "-c", `exec "$0" run --config "$1" 2>&-`, program(n.t, carpd), n.config())
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -36,27 +36,33 @@ func TestMain(m *testing.M) {
 	lab.Main(m)
 }
 
-// built is the daemon, built at the first use and with the race detector if these
-// tests have it. The file has no name any more, so nothing can be left behind.
-var built = sync.OnceValues(func() (*os.File, error) {
+// build builds a program, with the race detector if these tests have it. The file
+// has no name any more, so nothing can be left behind.
+func build(name, pkg string) (*os.File, error) {
 	dir, err := os.MkdirTemp("", "carpd-build-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	path := filepath.Join(dir, "carpd")
+	path := filepath.Join(dir, name)
 	args := []string{"build", "-o", path}
 	if raceDetector {
 		args = append(args, "-race")
 	}
-	if out, err := exec.Command("go", append(args, ".")...).CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("build carpd: %w\n%s", err, out)
+	if out, err := exec.Command("go", append(args, pkg)...).CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("build %s: %w\n%s", name, err, out)
 	}
 	return os.Open(path)
-})
+}
 
-// program returns the path of the daemon's program, for root.
-func program(t testing.TB) string {
+// Each program is built at its first use.
+var (
+	carpd   = sync.OnceValues(func() (*os.File, error) { return build("carpd", ".") })
+	carpctl = sync.OnceValues(func() (*os.File, error) { return build("carpctl", "../carpctl") })
+)
+
+// program returns the path of a program that was built, for root.
+func program(t testing.TB, built func() (*os.File, error)) string {
 	t.Helper()
 	f, err := built()
 	if err != nil {
@@ -65,14 +71,14 @@ func program(t testing.TB) string {
 	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd())
 }
 
-// publicProgram returns a copy that every user may run.
+// publicProgram returns a copy of the daemon that every user may run.
 func publicProgram(t testing.TB) string {
 	t.Helper()
 	dir := tempDir(t)
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	from, err := os.Open(program(t))
+	from, err := os.Open(program(t, carpd))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -142,7 +142,7 @@ func (n *node) configure(s settings) {
 
 func (n *node) command(args ...string) *exec.Cmd {
 	n.t.Helper()
-	return exec.Command(program(n.t), args...)
+	return exec.Command(program(n.t, carpd), args...)
 }
 
 // start configures and starts the daemon, and returns when it answers
@@ -190,7 +190,14 @@ func (n *node) stop() {
 // run runs a command of carpd to its end.
 func (n *node) run(args ...string) (output string, code int) {
 	n.t.Helper()
-	out, err := n.RunErr(append([]string{program(n.t)}, args...)...)
+	out, err := n.RunErr(append([]string{program(n.t, carpd)}, args...)...)
+	return out, exitCode(n.t, err)
+}
+
+// ctl runs carpctl against the node's daemon.
+func (n *node) ctl(args ...string) (output string, code int) {
+	n.t.Helper()
+	out, err := n.RunErr(append([]string{program(n.t, carpctl), "--socket", n.socket()}, args...)...)
 	return out, exitCode(n.t, err)
 }
 
