@@ -1,0 +1,162 @@
+package conform_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/carpd/carpd/test/conform"
+	"github.com/carpd/carpd/test/lab"
+	"github.com/carpd/carpd/test/peers"
+)
+
+var update = flag.Bool("update", false, "write the reports to docs/conformance")
+
+func TestMain(m *testing.M) { lab.Main(m) }
+
+// reports is where -update writes to.
+const reports = "../../docs/conformance"
+
+const (
+	vhid    = 9
+	advskew = 100
+	key     = "conformance"
+)
+
+var vip = netip.MustParsePrefix("10.77.0.50/24")
+
+// segment is a LAN with a host for the speaker and one for the tester.
+type segment struct {
+	lan             *lab.LAN
+	speaker, tester *lab.Host
+}
+
+func newSegment(t *testing.T) *segment {
+	t.Helper()
+	s := &segment{lan: lab.New(t)}
+	s.speaker = s.lan.Host("speaker", "10.77.0.10/24")
+	s.tester = s.lan.Host("tester", "10.77.0.20/24")
+	return s
+}
+
+func (s *segment) config() conform.Config {
+	return conform.Config{Interface: "eth0", VHID: vhid, Key: []byte(key), Addresses: []netip.Addr{vip.Addr()}, AdvSkew: advskew}
+}
+
+// run tests the speaker from the tester's host.
+func (s *segment) run(ctx context.Context, c conform.Config) (r conform.Report, err error) {
+	err = s.tester.DoErr(func() error {
+		r, err = conform.Run(ctx, c)
+		return err
+	})
+	return r, err
+}
+
+// carpd starts our daemon with further lines in its instance.
+func (s *segment) carpd(t *testing.T, addresses []string, lines ...string) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "carpd-conform") // t.TempDir is too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	text := fmt.Sprintf("node: speaker\nstate_dir: %s\ncontrol: %s\ninstances:\n  - vhid: %d\n    interface: eth0\n"+
+		"    passphrase_file: pass\n    advskew: %d\n    addresses: [\"%s\"]\n",
+		filepath.Join(dir, "state"), filepath.Join(dir, "sock"), vhid, advskew, strings.Join(addresses, `", "`))
+	for _, line := range lines {
+		text += "    " + line + "\n"
+	}
+	binary := filepath.Join(dir, "carpd")
+	if out, err := exec.Command("go", "build", "-o", binary, "github.com/carpd/carpd/cmd/carpd").CombinedOutput(); err != nil {
+		t.Fatalf("build carpd: %v\n%s", err, out)
+	}
+	if err := errors.Join(
+		os.WriteFile(filepath.Join(dir, "pass"), []byte(key+"\n"), 0o600),
+		os.WriteFile(filepath.Join(dir, "carpd.yaml"), []byte(text), 0o644),
+	); err != nil {
+		t.Fatal(err)
+	}
+	s.speaker.Start(exec.Command(binary, "run", "--config", filepath.Join(dir, "carpd.yaml")))
+}
+
+func (s *segment) ucarp(t *testing.T) {
+	t.Helper()
+	peers.Ucarp(t, s.speaker, peers.UcarpOptions{
+		VHID: vhid, Password: key, Source: netip.MustParseAddr("10.77.0.10"), Address: vip, AdvSkew: advskew, Shutdown: true,
+	})
+}
+
+// TestSpeakers tests ours and ucarp, each on a segment of its own, all at once.
+// No speaker may do what is contrary to a must, and ours must do as this package
+// says that ours does.
+func TestSpeakers(t *testing.T) {
+	lab.New(t) // skips once, not in each part
+	for _, tc := range []struct {
+		name, how string
+		start     func(*testing.T, *segment)
+		allowed   []conform.Verdict
+		differs   []string // rows that are known to differ
+	}{
+		{
+			"carpd", "carpd with its defaults: lease, no preempt",
+			func(t *testing.T, s *segment) { s.carpd(t, []string{vip.String()}) },
+			[]conform.Verdict{conform.AsFreeBSD, conform.AsOurs, conform.NotTested}, nil,
+		},
+		{
+			"carpd-compat-bsd", "carpd with `compat: bsd`",
+			func(t *testing.T, s *segment) { s.carpd(t, []string{vip.String()}, "compat: bsd") },
+			[]conform.Verdict{conform.AsFreeBSD, conform.AsOurs, conform.NotTested}, nil,
+		},
+		{
+			"ucarp", "Debian's ucarp 1.5.2+git20192404.1a9aaf7-1, without --preempt",
+			func(t *testing.T, s *segment) { s.ucarp(t) },
+			[]conform.Verdict{conform.AsFreeBSD, conform.AsOurs, conform.Differs, conform.NotTested}, nil,
+		},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if testing.Short() && tc.name != "carpd" {
+				t.Skip("takes two minutes; -short tests our daemon only, with the shortened set")
+			}
+			t.Parallel()
+			s := newSegment(t)
+			s.lan.Capture()
+			tc.start(t, s)
+			c := s.config()
+			c.Quick = testing.Short()
+			r, err := s.run(t.Context(), c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("%s\n%s", r.Summary(), r.Table())
+			if ids := r.Contrary(); len(ids) > 0 {
+				t.Errorf("contrary to a must: %v", ids)
+			}
+			for _, row := range r.Rows {
+				if !slices.Contains(tc.allowed, row.Verdict) && !slices.Contains(tc.differs, row.ID) {
+					t.Errorf("%s %s: %s (%s)", row.ID, row.Verdict, row.Seen, row.Rule)
+				}
+			}
+			if *update && !t.Failed() && !c.Quick {
+				keep(t, tc.name, tc.how, r)
+			}
+		})
+	}
+}
+
+// keep writes a report with the command that makes it.
+func keep(t *testing.T, name, how string, r conform.Report) {
+	t.Helper()
+	text := fmt.Sprintf("Conformance of %s.\nMade by: go test ./test/conform -run TestSpeakers -update (as root; about two minutes)\n"+
+		"from network namespaces on one machine; times are of that machine, on that day.\n\n%s", how, r.Table())
+	if err := os.WriteFile(filepath.Join(reports, name+".txt"), []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
