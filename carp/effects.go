@@ -66,13 +66,12 @@ const (
 	ReasonStalled               // nothing was sent for so long that another node may be master
 	ReasonFailed                // the address or a resource could not be taken
 	ReasonDenied                // the guard refused
-	ReasonReconfigured          // the configuration no longer allows the state
 )
 
 var reasonNames = [...]string{
 	"none", "link-up", "link-down", "master-timed-out", "better-master", "tie-lost", "preempting",
 	"master-will-time-out", "bow-out", "operator", "handover", "nobody-took-over", "stopping",
-	"released", "release-failed", "contested", "stalled", "failed", "denied", "reconfigured",
+	"released", "release-failed", "contested", "stalled", "failed", "denied",
 }
 
 var reasonTexts = [...]string{
@@ -95,7 +94,6 @@ var reasonTexts = [...]string{
 	"this node stood still for so long that another may be master",
 	"the addresses or a resource could not be taken",
 	"the guard refused",
-	"the configuration changed",
 }
 
 func (r Reason) String() string { return name(reasonNames[:], int(r), "Reason") }

@@ -67,7 +67,6 @@ type Engine struct {
 	old        netip.Addr // the master preempted, while timerGrace runs,
 	oldCounter uint64     // and its advert: a second form of the same round is no farewell
 	lastHeard  uint64     // counter of the last authentic advert
-	lastFrom   netip.Addr // and its source
 	permitted  bool       // this epoch has had a permit
 	asking     bool       // the guard has not answered yet
 	lastReply  Instant    // when another master was last answered

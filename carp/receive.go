@@ -60,7 +60,7 @@ func (e *Engine) check(a *Advert, p *Packet) Drop {
 		return DropVHID
 	case len(e.cfg.Peers) == 0 && !e.cfg.has(FamilyOf(p.Src)):
 		return DropFamily
-	case !e.authentic(a) && a.Counter == e.lastHeard && p.Src == e.lastFrom:
+	case !e.authentic(a) && a.Counter == e.lastHeard: // one counter serves a round
 		return DropRolling
 	case !e.authentic(a):
 		return DropHash
@@ -94,7 +94,7 @@ func (e *Engine) authentic(a *Advert) bool {
 }
 
 func (e *Engine) accept(now Instant, a *Advert, p *Packet) Drop {
-	e.lastHeard, e.lastFrom = a.Counter, p.Src
+	e.lastHeard = a.Counter
 	if e.cfg.Compat == CompatBSD {
 		e.heardBy, e.clock = true, a.Counter
 	}

@@ -119,6 +119,22 @@ func (e *Engine) permit() {
 	e.out.Permit = Permit{Epoch: e.epoch, Until: e.lastSent.Add(permitTime(e.timing()))}
 }
 
+// Renew asks for an advert before it is due, and so for a fresh permit: for a worker
+// that must put back a lost address and may not under the one it has. An earlier
+// advert harms nobody; there are at most twenty an interval.
+func (e *Engine) Renew(now Instant) Effects {
+	if !e.begin(now) && e.state == Master && now.Sub(e.lastSent) >= e.interval()/20 {
+		e.advertise(now)
+	}
+	return e.finish()
+}
+
+// stale reports whether what was decided at an earlier instant must not be sent any
+// more: the node has stood still since.
+func (e *Engine) stale(decided, now Instant) bool {
+	return e.stalled(now) || now.Sub(decided) > e.patience()
+}
+
 // Sent tells that the frames of the last Effects went out. at is an instant from
 // before the first of them was sent, since a backup counts from when it hears.
 func (e *Engine) Sent(at Instant) Effects {

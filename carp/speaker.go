@@ -77,7 +77,7 @@ func (s *Speaker) loop(ctx context.Context) error {
 		case ev, open := <-events:
 			if !open {
 				events = nil
-				s.apply(s.engine.LinkDown(s.link.Now()))
+				s.feed(s.engine.LinkDown)
 				break
 			}
 			s.event(ev)
@@ -85,10 +85,10 @@ func (s *Speaker) loop(ctx context.Context) error {
 			f()
 		case <-timer.C:
 			s.drain(events) // what arrived in time counts, however late the timer is
-			s.apply(s.engine.Tick(s.link.Now()))
+			s.feed(s.engine.Tick)
 		case <-stop:
 			stop = nil
-			s.apply(s.engine.Resign(s.link.Now(), Init, ReasonStopping))
+			s.feed(func(now Instant) Effects { return s.engine.Resign(now, Init, ReasonStopping) })
 		}
 		switch over := s.engine.state == Init && s.mailbox.idle(); {
 		case over && stop == nil:
@@ -127,19 +127,29 @@ func (s *Speaker) event(ev LinkEvent) {
 	now := s.link.Now()
 	switch {
 	case ev.Packet != nil:
-		s.apply(s.engine.Receive(now, *ev.Packet))
+		s.apply(now, s.engine.Receive(now, *ev.Packet))
 	case ev.Up != nil:
-		s.apply(s.engine.LinkUp(now, *ev.Up))
+		s.apply(now, s.engine.LinkUp(now, *ev.Up))
 	case ev.Down:
-		s.apply(s.engine.LinkDown(now))
+		s.apply(now, s.engine.LinkDown(now))
 	case ev.Lost > 0:
 		s.engine.Overflow(ev.Lost)
 	}
 }
 
+// feed gives the engine an input that needs nothing but the time. It is called by
+// the loop only.
+func (s *Speaker) feed(input func(Instant) Effects) {
+	now := s.link.Now()
+	s.apply(now, input(now))
+}
+
+// input does the same from any other goroutine, and waits for it.
+func (s *Speaker) input(input func(Instant) Effects) { s.do(func() { s.feed(input) }) }
+
 // apply carries out effects until the engine asks for nothing more. Leaving the
 // role is made known before anything is sent.
-func (s *Speaker) apply(e Effects) {
+func (s *Speaker) apply(decided Instant, e Effects) {
 	for {
 		s.deadline = e.Deadline
 		if e.Change != nil {
@@ -155,6 +165,10 @@ func (s *Speaker) apply(e Effects) {
 			return
 		}
 		before, ok := s.link.Now(), false
+		if s.engine.stale(decided, before) { // frozen since: another may be master
+			decided, e = before, s.engine.Tick(before)
+			continue
+		}
 		for _, f := range e.Send {
 			ok = s.link.Send(f) == nil || ok
 		}
@@ -186,12 +200,11 @@ func (s *Speaker) ask(ctx context.Context, epoch Epoch) {
 	if s.Guard != nil {
 		err = s.Guard.Ask(ctx, epoch)
 	}
-	s.do(func() {
+	s.input(func(now Instant) Effects {
 		if err == nil {
-			s.apply(s.engine.Granted(s.link.Now(), epoch))
-		} else {
-			s.apply(s.engine.Denied(s.link.Now(), epoch))
+			return s.engine.Granted(now, epoch)
 		}
+		return s.engine.Denied(now, epoch)
 	})
 }
 
@@ -210,7 +223,7 @@ func (s *Speaker) work() {
 		err := s.handler.Handle(ctx, t)
 		s.mailbox.done()
 		if t.To == Master && err != nil && ctx.Err() == nil {
-			s.do(func() { s.apply(s.engine.Failed(s.link.Now(), t.Epoch)) })
+			s.input(func(now Instant) Effects { return s.engine.Failed(now, t.Epoch) })
 		} else if t.To != Master {
 			s.Released(t, err)
 		} else {
@@ -225,7 +238,7 @@ func (s *Speaker) work() {
 func (s *Speaker) Released(t Transition, err error) {
 	s.do(func() {
 		if t == s.latest {
-			s.apply(s.engine.Released(s.link.Now(), err))
+			s.feed(func(now Instant) Effects { return s.engine.Released(now, err) })
 		}
 	})
 }
@@ -244,32 +257,35 @@ func (s *Speaker) do(f func()) bool {
 
 // Demote sets one owner's demotion and returns what takes it back.
 func (s *Speaker) Demote(owner string, amount int) (undo func()) {
-	set := func(n int) { s.do(func() { s.apply(s.engine.Demote(s.link.Now(), owner, n)) }) }
+	set := func(n int) { s.input(func(now Instant) Effects { return s.engine.Demote(now, owner, n) }) }
 	set(amount)
 	return func() { set(0) }
 }
 
 // SetState asks for BACKUP or MASTER, as Engine.SetState.
 func (s *Speaker) SetState(to State) {
-	s.do(func() { s.apply(s.engine.SetState(s.link.Now(), to)) })
+	s.input(func(now Instant) Effects { return s.engine.SetState(now, to) })
 }
 
 // Resign leaves the role, as Engine.Resign.
 func (s *Speaker) Resign(to State, why Reason) {
-	s.do(func() { s.apply(s.engine.Resign(s.link.Now(), to, why)) })
+	s.input(func(now Instant) Effects { return s.engine.Resign(now, to, why) })
 }
 
 // Reconfigure changes the configuration, as Engine.Reconfigure.
 func (s *Speaker) Reconfigure(c Config) error {
 	err := errEnded
 	s.do(func() {
-		var e Effects
-		if e, err = s.engine.Reconfigure(s.link.Now(), c); err == nil {
-			s.apply(e)
-		}
+		s.feed(func(now Instant) (e Effects) {
+			e, err = s.engine.Reconfigure(now, c)
+			return e
+		})
 	})
 	return err
 }
+
+// Renew asks for a fresh permit, as Engine.Renew.
+func (s *Speaker) Renew() { s.input(s.engine.Renew) }
 
 // CheckReconfigure returns the error that Reconfigure would return.
 func (s *Speaker) CheckReconfigure(c Config) error {

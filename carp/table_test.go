@@ -90,6 +90,9 @@ var tableInputs = []struct {
 	{"denied", func(r *rig) { r.do(r.e.Denied(r.now, r.e.epoch)) }, [4]string{"", "", "", ""}},
 	{"failed", func(r *rig) { r.do(r.e.Failed(r.now, r.e.epoch)) },
 		[4]string{"", "", "MASTER->BACKUP failed, send 255/255", ""}},
+	{"renew at once", func(r *rig) { r.do(r.e.Renew(r.now)) }, [4]string{"", "", "", ""}},
+	{"renew", func(r *rig) { r.now = r.now.Add(100 * time.Millisecond); r.do(r.e.Renew(r.now)) },
+		[4]string{"", "", "send 1/100, permit", ""}},
 	{"sent", func(r *rig) { r.do(r.e.Sent(r.now)) }, [4]string{"", "", "permit", "permit"}},
 	{"send failed", func(r *rig) { r.do(r.e.SendFailed(r.now)) }, [4]string{"", "", "", ""}},
 	{"reconfigure", func(r *rig) {
@@ -133,7 +136,7 @@ func TestTheTableHasEveryInputOfTheEngine(t *testing.T) {
 	}
 	for _, known := range []string{
 		"Receive", "Tick", "LinkUp", "LinkDown", "Demote", "SetState", "Resign", "Released",
-		"Granted", "Denied", "Failed", "Sent", "SendFailed", "Reconfigure",
+		"Granted", "Denied", "Failed", "Sent", "SendFailed", "Reconfigure", "Renew",
 	} {
 		delete(inputs, known)
 	}

@@ -3,6 +3,7 @@ package vip_test
 import (
 	"context"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -124,5 +125,43 @@ func TestChangedMACIsAnnounced(t *testing.T) {
 			}
 			return false
 		})
+	})
+}
+
+// Late in an interval the permit leaves no room for another lifetime: the worker
+// asks for a fresher one instead of waiting for the next advert.
+func TestAddressLostLateInAnIntervalIsBackWithin100ms(t *testing.T) {
+	var asked atomic.Int32
+	var fresh func()
+	inWorld(t, func(c *vip.Config) {
+		c.NeedPermit = func() { asked.Add(1); fresh() }
+	}, func(w *world) {
+		fresh = func() { w.permit(1) }
+		w.up(1)
+		w.permit(1)
+		<-time.After(950 * ms)
+		w.events()
+		w.k.DelAddr(viptest.LinkName, vip9+"/32")
+		if d := w.await(2*time.Second, "back", func() bool { return w.k.Has(vip9) }); d > 100*ms {
+			t.Errorf("back after %v", d)
+		}
+		if asked.Load() != 1 {
+			t.Errorf("asked %d times", asked.Load())
+		}
+	})
+}
+
+func TestRequestsForAPermitAreBounded(t *testing.T) {
+	var asked atomic.Int32
+	inWorld(t, func(c *vip.Config) { c.NeedPermit = func() { asked.Add(1) } }, func(w *world) {
+		w.up(1)
+		w.permit(1)
+		<-time.After(950 * ms)
+		w.k.DelAddr(viptest.LinkName, vip9+"/32")
+		<-time.After(time.Second)
+		if n := asked.Load(); n < 2 || n > 21 {
+			t.Errorf("asked %d times in a second, want 20 at most", n)
+		}
+		w.permit(1)
 	})
 }

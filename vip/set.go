@@ -20,6 +20,10 @@ type Config struct {
 	// Observe hears what happens, from the goroutine in which it happens; it must
 	// not block nor call the Set. nil = nobody.
 	Observe func(Event)
+	// NeedPermit is called by the worker when a lost address cannot be put back under
+	// the permit it has, at most twenty times a second: an advert before it is due
+	// brings a fresher one (carp.Speaker.Renew). Nil: the next advert is waited for.
+	NeedPermit func()
 }
 
 // EventKind is the kind of an Event. Its names are part of the interface.
@@ -68,12 +72,13 @@ type Status struct {
 // Set is the addresses of one vhid on one interface. Its methods may be called
 // from several goroutines at once. It holds no resources outside Run.
 type Set struct {
-	k        Kernel
-	link     string
-	announce Announce
-	clock    func() carp.Instant
-	log      *slog.Logger
-	observe  func(Event)
+	k          Kernel
+	link       string
+	announce   Announce
+	clock      func() carp.Instant
+	log        *slog.Logger
+	observe    func(Event)
+	needPermit func()
 
 	op   chan struct{} // capacity 1: whoever has put its token in may change the kernel
 	wake chan struct{} // capacity 1: the worker should look at the state again
@@ -103,6 +108,7 @@ type state struct {
 	renewAt carp.Instant // next renewal; 0 = at once
 	renewed carp.Instant // last renewal or add
 	lookAt  carp.Instant // compare with the kernel then; 0 = no reason to
+	askAt   carp.Instant // no request for a fresher permit before
 	clearAt carp.Instant // next attempt to take the rest off
 	tokens  tokens       // restorations that may still be made
 	failing bool         // the last renewal or look failed: told once
@@ -117,7 +123,7 @@ type state struct {
 // New returns a Set that is down. The caller runs Run.
 func New(k Kernel, cfg Config) *Set {
 	s := &Set{
-		k: k, link: cfg.Interface, announce: cfg.Announce, clock: cfg.Now, log: cfg.Log, observe: cfg.Observe,
+		k: k, link: cfg.Interface, announce: cfg.Announce, clock: cfg.Now, log: cfg.Log, observe: cfg.Observe, needPermit: cfg.NeedPermit,
 		op: make(chan struct{}, 1), wake: make(chan struct{}, 1), changed: make(chan struct{}),
 		state: state{want: normal(cfg.Addresses), lease: cfg.Lease},
 	}

@@ -21,6 +21,8 @@ const (
 	// the notices.
 	relook = time.Second
 
+	askEvery = 50 * time.Millisecond // between two requests for a fresher permit
+
 	restoreBurst = 10          // restorations at once
 	restoreEvery = time.Second // then one each
 )
@@ -44,6 +46,7 @@ const (
 	taskClear         // take off what is left after the end of a turn
 	taskLapse         // the permit ended
 	taskLook          // compare with the kernel, put back what was lost
+	taskAsk           // the look may not put anything back under this permit: ask for a fresher one
 	taskRenew         // renew the lease
 	taskAnnounce      // send a chunk of the present round
 )
@@ -71,8 +74,13 @@ func (st *state) next(now carp.Instant) (task, carp.Instant) {
 		return at <= now
 	}
 	room := st.lease.Allows(st.permit, now)
-	if st.lookAt != 0 && due(st.lookAt) && room {
-		return taskLook, 0
+	if st.lookAt != 0 && due(st.lookAt) {
+		if room {
+			return taskLook, 0
+		}
+		if due(st.askAt) {
+			return taskAsk, 0
+		}
 	}
 	if st.lease.Valid > 0 && due(st.renewAt) && room {
 		return taskRenew, 0
@@ -134,8 +142,12 @@ func (s *Set) lookOnce() {
 
 // perform does one task. Its conditions are looked at again with the token.
 func (s *Set) perform(ctx context.Context, do task) {
-	if do == taskAnnounce {
+	switch do {
+	case taskAnnounce:
 		s.nextChunk(ctx)
+		return
+	case taskAsk:
+		s.ask()
 		return
 	}
 	if s.take(ctx) != nil {
@@ -157,6 +169,16 @@ func (s *Set) perform(ctx context.Context, do task) {
 		s.look()
 	case taskRenew:
 		s.renew()
+	}
+}
+
+// ask asks for a permit under which there is room to put back what was lost.
+func (s *Set) ask() {
+	s.mu.Lock()
+	s.state.askAt = s.clock().Add(askEvery)
+	s.mu.Unlock()
+	if s.needPermit != nil {
+		s.needPermit()
 	}
 }
 

@@ -42,7 +42,11 @@ func (p *program) printBelow(st api.Status) {
 	}
 	demotions := func(name string, list []api.Demotion) {
 		for _, d := range list {
-			add(name, "demoted by %d: %s, by %s", d.Amount, d.Target, d.Owner)
+			what := d.Target + ", by " + d.Owner
+			if d.Target == name {
+				what = d.Owner
+			}
+			add(name, "demoted by %d: %s", d.Amount, what)
 		}
 	}
 	alarms("node", st.Alarms)

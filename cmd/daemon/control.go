@@ -24,9 +24,9 @@ const (
 	commandTime = 5 * time.Second // for a handover, above its release budget and two intervals
 )
 
-// listen opens the control socket. A socket file that nobody listens on is
+// listen opens the control socket; serve answers on it. A socket file that nobody listens on is
 // replaced; one that a daemon serves is an error.
-func (d *Daemon) listen(path string) (*http.Server, error) {
+func listen(path string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("open the control socket: %w", err)
 	}
@@ -44,14 +44,19 @@ func (d *Daemon) listen(path string) (*http.Server, error) {
 	if err := os.Chmod(path, 0o660); err != nil {
 		return nil, errors.Join(fmt.Errorf("open the control socket: %w", err), l.Close())
 	}
+	return l, nil
+}
+
+// serve answers until the server is closed, which closes the socket too.
+func (d *Daemon) serve(l net.Listener) *http.Server {
 	srv := &http.Server{
 		Handler: d.handler(), MaxHeaderBytes: maxHeader, ReadHeaderTimeout: 5 * time.Second,
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, peerKey{}, peerOf(c))
 		},
 	}
-	go srv.Serve(l) // ends with Close
-	return srv, nil
+	go srv.Serve(l)
+	return srv
 }
 
 type peerKey struct{}

@@ -23,7 +23,7 @@ func TestSinkNeverWaitsForItsReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, w := io.Pipe() // nobody reads
 		s := newSink(w)
-		log, err := newLogger(s, "json", false)
+		log, err := newLogger(s, "json")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -68,7 +68,7 @@ func TestLogFormats(t *testing.T) {
 	for _, format := range []string{"console", "json"} {
 		var out bytes.Buffer
 		s := newSink(&out)
-		log, err := newLogger(s, format, false)
+		log, err := newLogger(s, format)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -83,7 +83,7 @@ func TestLogFormats(t *testing.T) {
 			t.Errorf("not JSON: %q", out.String())
 		}
 	}
-	if _, err := newLogger(nil, "xml", false); err == nil {
+	if _, err := newLogger(nil, "xml"); err == nil {
 		t.Error("an unknown format is taken")
 	}
 }

@@ -30,6 +30,7 @@ type instance struct {
 	link *link.Interface // which port belongs to
 
 	restored   atomic.Uint64 // addresses that were lost and put back
+	restoredAt atomic.Int64  // when last, as a carp.Instant
 	unfinished atomic.Bool   // the last reload did not work in all
 
 	stop context.CancelFunc
@@ -51,7 +52,7 @@ func (d *Daemon) newInstance(p plan) (*instance, error) {
 	}
 	i.set = vip.New(d.kernel, vip.Config{
 		Interface: p.Interface, VHID: p.VHID, Addresses: p.Addresses, Lease: p.lease,
-		Now: link.Now, Observe: i.addressEvent,
+		Now: link.Now, Observe: i.addressEvent, NeedPermit: func() { i.speaker.Renew() },
 	})
 	p.carp.ClockOffset = time.Since(groupEpoch) - time.Duration(link.Now())
 	p.carp.MinEpoch = d.readEpoch(p.Name)

@@ -89,7 +89,7 @@ func (s *sink) close() {
 }
 
 // newLogger returns a logger of the given format (console or json) on s.
-func newLogger(s *sink, format string, debug bool) (*slog.Logger, error) {
+func newLogger(s *sink, format string) (*slog.Logger, error) {
 	enc := zap.NewProductionEncoderConfig()
 	enc.EncodeTime = zapcore.RFC3339NanoTimeEncoder
 	enc.EncodeDuration = zapcore.StringDurationEncoder
@@ -105,10 +105,6 @@ func newLogger(s *sink, format string, debug bool) (*slog.Logger, error) {
 	default:
 		return nil, fmt.Errorf("unknown log format %q: use console or json", format)
 	}
-	level := zapcore.InfoLevel
-	if debug {
-		level = zapcore.DebugLevel
-	}
-	core := zapcore.NewCore(encoder, zapcore.AddSync(s), level)
+	core := zapcore.NewCore(encoder, zapcore.AddSync(s), zapcore.InfoLevel)
 	return slog.New(zapslog.NewHandler(core)), nil
 }

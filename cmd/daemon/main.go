@@ -109,7 +109,7 @@ func runCommand(stderr io.Writer) *cobra.Command {
 func Run(path, format string, logTo io.Writer) error {
 	sink := newSink(logTo)
 	defer sink.close()
-	log, err := newLogger(sink, format, os.Getenv("CARP_DEBUG") != "")
+	log, err := newLogger(sink, format)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUsage, err)
 	}
@@ -140,14 +140,15 @@ func Run(path, format string, logTo io.Writer) error {
 		node: file.Node, stateDir: file.StateDir, path: path,
 		file: file, loaded: time.Now(), links: map[string]*link.Interface{},
 	}
-	control, err := d.listen(file.Control)
+	socket, err := listen(file.Control)
 	if err != nil {
 		return errors.Join(err, kernel.Close())
 	}
-	defer control.Close()
+	defer socket.Close()
 	if err := d.start(plans); err != nil {
 		return errors.Join(err, d.stop())
 	}
+	defer d.serve(socket).Close()
 	go d.watch(stopping)
 	log.Info("carpd runs", "version", version(), "node", file.Node, "instances", len(plans), "control", file.Control)
 	daemon.SdNotify(false, daemon.SdNotifyReady) // an error means that nobody listens

@@ -156,6 +156,7 @@ func (i *instance) explainOthers(say func(string, ...any), st carp.Status, now c
 func (i *instance) addressEvent(e vip.Event) {
 	if e.Kind == vip.EventRestored {
 		i.restored.Add(1)
+		i.restoredAt.Store(int64(e.At))
 	}
 	i.d.book.add(api.Event{Instance: i.name, Kind: "address", Reason: e.Kind.String(), Text: i.name + ": " + e.Text})
 }

@@ -75,9 +75,15 @@ func (i *instance) alarms(st carp.Status, now carp.Instant) {
 	b.set(recent(carp.DropRolling), i.name, "peer-rolling", fmt.Sprintf(
 		"%s: the node at %v is changing passphrase or addresses: give this node the same ones and reload it, before the change ends there.",
 		i.name, st.Refused[carp.DropRolling].Address))
-	b.set(recent(carp.DropVersion), i.name, "bad-version", fmt.Sprintf(
-		"%s: packets from %v use this id with another version: is VRRP running with vrid %d on %s?",
-		i.name, st.Refused[carp.DropVersion].Address, p.VHID, p.Interface))
+	for _, drop := range []carp.Drop{carp.DropLength, carp.DropChecksum, carp.DropVersion} {
+		b.set(recent(drop), i.name, "bad-"+drop.String(), fmt.Sprintf(
+			"%s: packets from %v use this id and are no CARP adverts (%s): is VRRP running with vrid %d on %s, or is a link corrupting frames?",
+			i.name, st.Refused[drop].Address, drop, p.VHID, p.Interface))
+	}
+	restored := carp.Instant(i.restoredAt.Load())
+	b.set(restored != 0 && now.Sub(restored) < alarmHold, i.name, "address-lost", fmt.Sprintf(
+		"%s: addresses were taken off %s by somebody else and put back, %d times so far. Find out who: a network manager, or a hand.",
+		i.name, p.Interface, i.restored.Load()))
 	b.set(st.RollingUntil != 0, i.name, "rolling", fmt.Sprintf(
 		"%s: the old passphrase or address list is still in use beside the new one until %s. Reload all nodes before then.",
 		i.name, wall(st.RollingUntil, now).Format("15:04:05")))
