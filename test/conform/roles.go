@@ -17,6 +17,7 @@ func (t *tester) run() {
 	yielded, ok := t.firstYield()
 	if !ok {
 		t.skip("the speaker does not yield to 1/0", "N-BACKUP", "M-FAREWELL", "M-REPLAY")
+		t.spacing(t.log.len(), fresh)
 		t.slower()
 		t.flood()
 		return
@@ -46,7 +47,17 @@ func (t *tester) opening() []time.Duration {
 		t.row("N-MASTER", "it answers", "%v is at %v", addr, mac)
 		t.row("N-MAC", t.owner(mac), "%v; that of %v is %v", mac, t.speaker, t.mac)
 	}
-	return gaps(all)
+	found := gaps(all)
+	if len(found) > 0 {
+		t.measured(found[len(found)/2])
+	}
+	return found
+}
+
+// measured takes over what the speaker's interval turned out to be, within what
+// the waiting times here can bear.
+func (t *tester) measured(interval time.Duration) {
+	t.interval = min(max(interval, 500*time.Millisecond), 5*time.Second)
 }
 
 // count returns how many adverts the speaker sent after a mark. It may be called
@@ -341,7 +352,7 @@ func (t *tester) spacing(mark int, fresh []time.Duration) {
 		return
 	}
 	least, middle, most := spread(all)
-	t.interval = middle
+	t.measured(middle)
 	outcome := "another"
 	switch near := func(d time.Duration) bool { return (middle - d).Abs() < 50*time.Millisecond }; {
 	case near(t.cfg.interval()):

@@ -1,5 +1,7 @@
 package conform
 
+import "slices"
+
 // rule is what a row is compared with. Outcomes are short and fixed; what was
 // seen says more.
 type rule struct {
@@ -24,7 +26,47 @@ const oracle = "FreeBSD 13.0 and NetBSD kernels, carp/testdata/vectors/bsd-oracl
 
 func only(outcome string) []string { return []string{outcome} }
 
-// rules lists all rows, in the order of the report.
+// Rows lists what Run tries, in the order of the report, with the rules and
+// without a result.
+func Rows() (all []Row) {
+	for _, r := range rules() {
+		all = append(all, r.empty())
+	}
+	return all
+}
+
+func (r rule) empty() Row {
+	return Row{ID: r.id, Done: r.done, Seen: "the run did not come so far", Rule: r.expectation() + r.cite, Must: len(r.must) > 0, Verdict: NotTested}
+}
+
+// expectation says what the rule expects, in front of where it is written.
+func (r rule) expectation() string {
+	s := r.freebsd
+	if r.ours != r.freebsd {
+		s += ", ours " + r.ours
+	}
+	return s + ": "
+}
+
+// judge compares an outcome with the rule; "" is that it was not tested.
+func (r rule) judge(outcome, seen string) Row {
+	row := r.empty()
+	row.Seen = seen
+	switch outcome {
+	case "":
+		return row
+	case r.freebsd:
+		row.Verdict = AsFreeBSD
+	case r.ours:
+		row.Verdict = AsOurs
+	default:
+		row.Verdict = Differs
+	}
+	row.Contrary = row.Must && !slices.Contains(r.must, outcome)
+	return row
+}
+
+// rules lists all rules, in the order of the report.
 func rules() []rule {
 	all := advertRules()
 	all = append(all, roleRules()...)

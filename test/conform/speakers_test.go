@@ -101,24 +101,37 @@ func TestSpeakers(t *testing.T) {
 	lab.New(t) // skips once, not in each part
 	for _, tc := range []struct {
 		name, how string
+		report    bool // kept in docs/conformance
 		start     func(*testing.T, *segment)
 		allowed   []conform.Verdict
 		differs   []string // rows that are known to differ
 	}{
 		{
-			"carpd", "carpd with its defaults: lease, no preempt",
+			"carpd", "carpd with its defaults: lease, no preempt", true,
 			func(t *testing.T, s *segment) { s.carpd(t, []string{vip.String()}) },
 			[]conform.Verdict{conform.AsFreeBSD, conform.AsOurs, conform.NotTested}, nil,
 		},
 		{
-			"carpd-compat-bsd", "carpd with `compat: bsd`",
+			"carpd-compat-bsd", "carpd with `compat: bsd`", true,
 			func(t *testing.T, s *segment) { s.carpd(t, []string{vip.String()}, "compat: bsd") },
 			[]conform.Verdict{conform.AsFreeBSD, conform.AsOurs, conform.NotTested}, nil,
 		},
 		{
-			"ucarp", "Debian's ucarp 1.5.2+git20192404.1a9aaf7-1, without --preempt",
+			"ucarp", "Debian's ucarp 1.5.2+git20192404.1a9aaf7-1, without --preempt", true,
 			func(t *testing.T, s *segment) { s.ucarp(t) },
 			[]conform.Verdict{conform.AsFreeBSD, conform.AsOurs, conform.Differs, conform.NotTested}, nil,
+		},
+		{
+			"carpd-dual-stack", "carpd with an address of each family", false,
+			func(t *testing.T, s *segment) { s.carpd(t, []string{vip.String(), "2001:db8:77::50/64"}) },
+			[]conform.Verdict{conform.AsFreeBSD, conform.AsOurs, conform.NotTested}, nil,
+		},
+		{
+			"carpd-preempt", "carpd with preempt and its own MAC as source", false,
+			func(t *testing.T, s *segment) {
+				s.carpd(t, []string{vip.String()}, "preempt: true", "source_mac: interface")
+			},
+			[]conform.Verdict{conform.AsFreeBSD, conform.AsOurs, conform.NotTested}, []string{"A-SRCMAC", "B-SLOWER"},
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -130,6 +143,9 @@ func TestSpeakers(t *testing.T) {
 			s.lan.Capture()
 			tc.start(t, s)
 			c := s.config()
+			if tc.name == "carpd-dual-stack" {
+				c.Addresses = append(c.Addresses, netip.MustParseAddr("2001:db8:77::50"))
+			}
 			c.Quick = testing.Short()
 			r, err := s.run(t.Context(), c)
 			if err != nil {
@@ -144,7 +160,7 @@ func TestSpeakers(t *testing.T) {
 					t.Errorf("%s %s: %s (%s)", row.ID, row.Verdict, row.Seen, row.Rule)
 				}
 			}
-			if *update && !t.Failed() && !c.Quick {
+			if *update && tc.report && !t.Failed() && !c.Quick {
 				keep(t, tc.name, tc.how, r)
 			}
 		})

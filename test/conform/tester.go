@@ -186,17 +186,7 @@ func (t *tester) row(id, outcome, seen string, args ...any) {
 		if r.id != id {
 			continue
 		}
-		row := Row{ID: id, Done: r.done, Seen: fmt.Sprintf(seen, args...), Rule: r.cite, Must: len(r.must) > 0, Verdict: Differs}
-		switch outcome {
-		case "":
-			row.Verdict = NotTested
-		case r.freebsd:
-			row.Verdict = AsFreeBSD
-		case r.ours:
-			row.Verdict = AsOurs
-		}
-		row.Rule = expectation(r) + row.Rule
-		row.Contrary = row.Must && outcome != "" && !slices.Contains(r.must, outcome)
+		row := r.judge(outcome, fmt.Sprintf(seen, args...))
 		t.rows[id] = row
 		if t.cfg.Progress != nil {
 			t.cfg.Progress(row)
@@ -204,15 +194,6 @@ func (t *tester) row(id, outcome, seen string, args ...any) {
 		return
 	}
 	panic("conform: no rule has the id " + id) // cannot happen: a test names them all
-}
-
-// expectation says what the rule expects, in front of where it is written.
-func expectation(r rule) string {
-	s := r.freebsd
-	if r.ours != r.freebsd {
-		s += ", ours " + r.ours
-	}
-	return s + ": "
 }
 
 // skip writes down that a row was not tested.
@@ -257,7 +238,7 @@ func (t *tester) finish(begin time.Time) Report {
 	for _, rule := range rules() {
 		row, ok := t.rows[rule.id]
 		if !ok {
-			row = Row{ID: rule.id, Done: rule.done, Seen: "the run did not come so far", Rule: expectation(rule) + rule.cite, Must: len(rule.must) > 0, Verdict: NotTested}
+			row = rule.empty()
 		}
 		r.Rows = append(r.Rows, row)
 	}
