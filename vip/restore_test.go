@@ -17,6 +17,7 @@ func TestLostAddressIsBackWithin100ms(t *testing.T) {
 		w.up(1)
 		w.master(1, 2)
 		w.permit(1)
+		synctest.Wait() // for the renewal, which would put back what is lost
 		w.events()
 		w.k.Sent()
 		for _, a := range []string{vip9 + "/32", vip96 + "/128"} {
