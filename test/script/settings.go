@@ -1,0 +1,250 @@
+package script
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/carpd/carpd/carp"
+)
+
+// Node is a member of the group and its configuration.
+type Node struct {
+	Name         string
+	Line         int
+	Skew, Base   uint8
+	Preempt      bool
+	Pass         string
+	Addresses    []netip.Addr
+	Peers        []Peer
+	BSD          bool // compat bsd
+	Each         bool // families each
+	NoLease      bool
+	Startup      time.Duration
+	PreemptDelay time.Duration
+	Roll         time.Duration // 0: the daemon's default
+	Bare         bool          // the interface has no address of its own
+	PlainMAC     bool          // adverts come from the interface's own address
+}
+
+// Peer names a node by one of its addresses.
+type Peer struct {
+	Name string
+	Kind string // "": IPv4; "6": IPv6; "ll": link-local
+}
+
+// The group of all scenarios.
+const (
+	vhid        = 9
+	defaultPass = "secret"
+)
+
+// sharedIPv4 is the address of a group that names none.
+func sharedIPv4() netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, 100}) }
+
+func parseNode(p *parser, c *Command, args []string) error {
+	if len(args) == 0 || !validName(args[0]) {
+		return fmt.Errorf("give a name of up to 8 small letters and digits")
+	}
+	if p.file.hasNode(args[0]) || slices.Contains(p.file.Clients, args[0]) {
+		return fmt.Errorf("%q: given twice", args[0])
+	}
+	if len(p.file.Nodes) == maxNodes {
+		return fmt.Errorf("more than %d nodes", maxNodes)
+	}
+	n := Node{Name: args[0], Line: c.Line, Base: 1, Pass: defaultPass, Addresses: []netip.Addr{sharedIPv4()}}
+	if err := n.options(args[1:]); err != nil {
+		return err
+	}
+	p.file.Nodes = append(p.file.Nodes, n)
+	return nil
+}
+
+// validName keeps names short enough for interfaces and apart from other words.
+func validName(s string) bool {
+	ok := len(s) > 0 && len(s) <= 8 && s != stranger && s != "nobody"
+	for _, r := range s {
+		ok = ok && (r >= 'a' && r <= 'z' || r >= '0' && r <= '9')
+	}
+	return ok
+}
+
+func parseReload(p *parser, c *Command, args []string) error {
+	if len(args) < 2 {
+		return fmt.Errorf("give a node and what changes")
+	}
+	i := p.file.index(args[0])
+	if i < 0 {
+		return fmt.Errorf("%q: no such node", args[0])
+	}
+	c.Names = args[:1]
+	n := p.file.Nodes[i]
+	for _, b := range p.file.Blocks { // earlier reloads count
+		for _, old := range b.Commands {
+			if old.Verb == "reload" && old.Names[0] == n.Name {
+				n = *old.Node
+			}
+		}
+	}
+	c.Node = &n
+	return n.options(args[1:])
+}
+
+// optionValue finds what follows an option: nothing, for some.
+func optionValue(key string, rest []string) (value string, taken int, err error) {
+	if key == "preempt" {
+		if len(rest) > 0 && (rest[0] == "on" || rest[0] == "off") {
+			return rest[0], 2, nil
+		}
+		return "on", 1, nil
+	}
+	if key == "bare" {
+		return "", 1, nil
+	}
+	if len(rest) == 0 {
+		return "", 0, fmt.Errorf("%s: a value is missing", key)
+	}
+	return rest[0], 2, nil
+}
+
+func (n *Node) options(words []string) error {
+	for len(words) > 0 {
+		value, taken, err := optionValue(words[0], words[1:])
+		if err == nil {
+			err = n.option(words[0], value)
+		}
+		if err != nil {
+			return err
+		}
+		words = words[taken:]
+	}
+	return nil
+}
+
+func (n *Node) option(key, value string) (err error) {
+	var number8 = func(most int) (uint8, error) {
+		v, err := number(value, 0, most)
+		return uint8(v), err
+	}
+	switch key {
+	case "skew":
+		n.Skew, err = number8(carp.MaxAdvSkew)
+	case "base":
+		n.Base, err = number8(carp.MaxAdvBase)
+	case "preempt":
+		n.Preempt = value == "on"
+	case "pass":
+		n.Pass = value
+	case "addr":
+		n.Addresses, err = addresses(value)
+	case "peers":
+		n.Peers, err = peers(value)
+	case "compat":
+		n.BSD, err = oneOf(key, value, "bsd")
+	case "families":
+		n.Each, err = oneOf(key, value, "each")
+	case "lease":
+		n.NoLease, err = oneOf(key, value, "off")
+	case "mac":
+		n.PlainMAC, err = oneOf(key, value, "interface")
+	case "bare":
+		n.Bare = true
+	case "startup":
+		n.Startup, err = duration(value)
+	case "preempt-delay":
+		n.PreemptDelay, err = duration(value)
+	case "roll":
+		n.Roll, err = duration(value)
+	default:
+		return fmt.Errorf("unknown option %q: there are skew, base, preempt, pass, addr, peers, compat, families, lease, startup, preempt-delay, roll, mac, bare", key)
+	}
+	if err != nil {
+		return fmt.Errorf("%s %w", key, err)
+	}
+	return nil
+}
+
+func oneOf(key, value, want string) (bool, error) {
+	if value != want {
+		return false, fmt.Errorf("%q: the only value is %s", value, want)
+	}
+	return true, nil
+}
+
+func addresses(list string) ([]netip.Addr, error) {
+	var all []netip.Addr
+	for word := range strings.SplitSeq(list, ",") {
+		a, err := netip.ParseAddr(word)
+		if err != nil {
+			return nil, fmt.Errorf("%q: not an address", word)
+		}
+		all = append(all, a)
+	}
+	return all, nil
+}
+
+func peers(list string) ([]Peer, error) {
+	var all []Peer
+	for word := range strings.SplitSeq(list, ",") {
+		name, kind, _ := strings.Cut(word, ".")
+		if kind != "" && kind != "6" && kind != "ll" {
+			return nil, fmt.Errorf("%q: give NAME, NAME.6 or NAME.ll", word)
+		}
+		all = append(all, Peer{name, kind})
+	}
+	return all, nil
+}
+
+func parseClient(p *parser, _ *Command, args []string) error {
+	if len(args) != 1 || !validName(args[0]) || p.file.hasNode(args[0]) || slices.Contains(p.file.Clients, args[0]) {
+		return fmt.Errorf("give a name that nobody has yet, of up to 8 small letters and digits")
+	}
+	p.file.Clients = append(p.file.Clients, args[0])
+	return nil
+}
+
+func parseOnly(p *parser, _ *Command, args []string) error {
+	if len(args) != 1 || args[0] != "sim" && args[0] != "kernel" {
+		return fmt.Errorf("give sim or kernel")
+	}
+	p.file.Only = args[0]
+	return nil
+}
+
+func parseCompare(p *parser, _ *Command, args []string) error {
+	p.file.Loose = true
+	if len(args) != 1 || args[0] != "answers" {
+		return fmt.Errorf("the only form is: compare answers")
+	}
+	return nil
+}
+
+func parseTolerance(p *parser, c *Command, args []string) error {
+	err := parseDuration(p, c, args)
+	p.file.Tolerance = c.For
+	return err
+}
+
+func parseShow(p *parser, _ *Command, args []string) error {
+	p.file.Settings.Addresses = true
+	if len(args) != 1 || args[0] != "addresses" {
+		return fmt.Errorf("the only form is: show addresses")
+	}
+	return nil
+}
+
+func parseSeed(p *parser, _ *Command, args []string) (err error) {
+	if len(args) != 1 {
+		return fmt.Errorf("give one number")
+	}
+	p.file.Seed, err = strconv.ParseUint(args[0], 10, 64)
+	return err
+}
+
+func parseUnchecked(p *parser, c *Command, args []string) error {
+	p.file.Unchecked = true
+	return parseNone(p, c, args)
+}
