@@ -7,14 +7,13 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
-	"testing"
 	"time"
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
-	"github.com/google/gopacket/pcapgo"
 	"golang.org/x/sys/unix"
 )
 
@@ -52,25 +51,47 @@ func GratuitousARP(addr netip.Addr) func(Frame) bool {
 
 // Capture records what the hosts of a LAN send, each frame once, at the port
 // where it enters the switch: also frames that the switch does not forward.
+//
+// On a Switched LAN it also records what the switch did to frames: Write puts them
+// on interfaces of their own, "a dropped" and "a corrupted" beside "a", with a
+// comment that says on the way to whom, why, and which frame of the link it was.
 type Capture struct {
 	lan  *LAN
-	file *os.File
+	file *os.File // nil if the switch feeds it
 
 	mu      sync.Mutex
 	frames  []Frame
+	harms   []harm
 	bytes   int
-	dropped int
-	more    chan struct{} // closed and replaced when a frame is added
+	dropped map[string]uint64 // not kept for want of room, by interface
+	more    chan struct{}     // closed and replaced when a frame is added
 	names   map[int]string
+}
+
+// harm is a frame that did not arrive, or as it arrived.
+type harm struct {
+	Frame
+	kind string // of its interface
+	text string
 }
 
 // Capture begins to record. It ends with the test; if that failed and
 // CARPD_PCAP names a directory, the record is written there as TEST.pcapng.
 func (l *LAN) Capture() *Capture {
 	l.t.Helper()
-	c := &Capture{lan: l, more: make(chan struct{}), names: map[int]string{}}
+	c := &Capture{lan: l, more: make(chan struct{}), names: map[int]string{}, dropped: map[string]uint64{}}
+	if l.sw != nil {
+		l.sw.do(func(f *fabric, _ time.Duration) { f.watched = append(f.watched, c) })
+		l.t.Cleanup(func() {
+			l.sw.do(func(f *fabric, _ time.Duration) {
+				f.watched = slices.DeleteFunc(f.watched, func(o *Capture) bool { return o == c })
+			})
+			c.keep(l.t)
+		})
+		return c
+	}
 	err := l.ns.do(func() error {
-		fd, err := openTap()
+		fd, err := openPacket(0)
 		if err == nil {
 			c.file = os.NewFile(uintptr(fd), "tap")
 		}
@@ -89,18 +110,21 @@ func (l *LAN) Capture() *Capture {
 	return c
 }
 
-// openTap opens a packet socket for whatever comes into the namespace.
-func openTap() (int, error) {
+// allProtocols is ETH_P_ALL in network order.
+const allProtocols = unix.ETH_P_ALL<<8 | unix.ETH_P_ALL>>8
+
+// openPacket opens a packet socket for whatever comes into the namespace, or into
+// one interface of it; 0 means all.
+func openPacket(index int) (int, error) {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return -1, fmt.Errorf("lab: open packet socket: %w", err)
 	}
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20) // not in a user namespace
-	all := uint16(unix.ETH_P_ALL<<8 | unix.ETH_P_ALL>>8)
 	err = errors.Join(
 		unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1),
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1),
-		unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all}),
+		unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: allProtocols, Ifindex: index}),
 	)
 	if err != nil {
 		_ = unix.Close(fd)
@@ -171,14 +195,32 @@ func stamp(oob []byte) time.Time {
 func (c *Capture) add(f Frame) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.frames) >= maxFrames || c.bytes+len(f.Data) > maxFrameBytes {
-		c.dropped++
+	if !c.room(f.Host, f.Data) {
 		return
 	}
 	c.frames = append(c.frames, f)
-	c.bytes += len(f.Data)
 	close(c.more)
 	c.more = make(chan struct{})
+}
+
+// addHarm records what the switch did to a frame; the data is not copied.
+func (c *Capture) addHarm(h harm) {
+	h.Host += " " + h.kind
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.room(h.Host, h.Data) {
+		c.harms = append(c.harms, h)
+	}
+}
+
+// room reports whether a frame can be kept, and counts it as dropped if not.
+func (c *Capture) room(host string, data []byte) bool {
+	if len(c.frames)+len(c.harms) >= maxFrames || c.bytes+len(data) > maxFrameBytes {
+		c.dropped[host]++
+		return false
+	}
+	c.bytes += len(data)
+	return true
 }
 
 // Packets returns the frames so far, in the order of arrival. It ends the test
@@ -188,8 +230,8 @@ func (c *Capture) Packets() []Frame {
 	c.lan.t.Helper()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.dropped > 0 {
-		c.lan.t.Fatalf("lab: capture is full: %d frames were not kept", c.dropped)
+	if len(c.dropped) > 0 {
+		c.lan.t.Fatalf("lab: capture is full: frames were not kept: %v", c.dropped)
 	}
 	return append([]Frame(nil), c.frames...)
 }
@@ -230,7 +272,7 @@ func (c *Capture) WaitAfter(mark int, timeout time.Duration, cond func(Frame) bo
 }
 
 // keep writes the capture of a failed test.
-func (c *Capture) keep(t testing.TB) {
+func (c *Capture) keep(t TB) {
 	dir := os.Getenv("CARPD_PCAP")
 	if dir == "" || !t.Failed() {
 		return
@@ -242,54 +284,4 @@ func (c *Capture) keep(t testing.TB) {
 		return
 	}
 	t.Logf("capture of %d frames: tcpdump -T carp -r %s", c.Len(), path)
-}
-
-// Write writes the frames so far to a .pcapng file, one interface a host.
-func (c *Capture) Write(path string) (err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("lab: write capture: %w", err)
-		}
-	}()
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	file, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, file.Close()) }()
-	c.mu.Lock()
-	frames := c.frames[:len(c.frames):len(c.frames)]
-	c.mu.Unlock()
-	return writeFrames(file, frames)
-}
-
-func writeFrames(file *os.File, frames []Frame) error {
-	var w *pcapgo.NgWriter
-	ids := map[string]int{}
-	for _, f := range frames {
-		id, known := ids[f.Host]
-		if !known {
-			intf := pcapgo.NgInterface{Name: f.Host, LinkType: layers.LinkTypeEthernet, TimestampResolution: 9}
-			var err error
-			if w == nil {
-				w, err = pcapgo.NewNgWriterInterface(file, intf, pcapgo.DefaultNgWriterOptions)
-			} else {
-				id, err = w.AddInterface(intf)
-			}
-			if err != nil {
-				return err
-			}
-			ids[f.Host] = id
-		}
-		info := gopacket.CaptureInfo{Timestamp: f.Time, CaptureLength: len(f.Data), Length: len(f.Data), InterfaceIndex: id}
-		if err := w.WritePacket(info, f.Data); err != nil {
-			return err
-		}
-	}
-	if w == nil {
-		return nil
-	}
-	return w.Flush()
 }

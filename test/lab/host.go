@@ -34,7 +34,7 @@ type Host struct {
 
 // Host adds a host with these addresses ("192.0.2.1/24", "2001:db8::1/64") on
 // eth0, and returns when it can use them. Names are unique in a LAN and at most
-// 11 bytes long; the MAC of the nth host is 02:00:00:00:00:n.
+// 11 bytes long; the MAC of the nth host, of 255 at most, is 02:00:00:00:00:n.
 func (l *LAN) Host(name string, prefixes ...string) *Host {
 	l.t.Helper()
 	h := &Host{Name: name, lan: l, port: "lab-" + name}
@@ -84,13 +84,11 @@ func (h *Host) build() error {
 
 // addLink makes eth0, plugs it in, configures it and waits until it works.
 func (h *Host) addLink() error {
-	veth := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: linkName, PeerNamespace: netlink.NsFd(h.ns.fd())}
-	veth.Name = h.port
-	veth.PeerHardwareAddr = h.mac
-	if err := h.lan.ns.nl.LinkAdd(veth); err != nil {
-		return fmt.Errorf("lab: host %s: add link: %w", h.Name, err)
+	add := h.addVeth
+	if h.lan.opts.tap {
+		add = h.addTap
 	}
-	if err := h.setAttached(true); err != nil {
+	if err := add(); err != nil {
 		return err
 	}
 	if err := h.setPort(true); err != nil {
@@ -121,6 +119,51 @@ func (h *Host) addLink() error {
 	return h.waitUsable()
 }
 
+// addVeth makes eth0 as one end of a veth and plugs the other end in.
+func (h *Host) addVeth() error {
+	veth := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: linkName, PeerNamespace: netlink.NsFd(h.ns.fd())}
+	veth.Name = h.port
+	veth.PeerHardwareAddr = h.mac
+	if err := h.lan.ns.nl.LinkAdd(veth); err != nil {
+		return fmt.Errorf("lab: host %s: add link: %w", h.Name, err)
+	}
+	if h.lan.sw == nil {
+		return h.setAttached(true)
+	}
+	link, err := h.lan.ns.nl.LinkByName(h.port)
+	if err != nil {
+		return fmt.Errorf("lab: host %s: find port: %w", h.Name, err)
+	}
+	return h.plugIn(h.lan.ns, func() (*cable, error) { return openVeth(link.Attrs().Index) })
+}
+
+// addTap makes eth0 as a tap that the switch holds.
+func (h *Host) addTap() error {
+	if err := h.plugIn(h.ns, func() (*cable, error) { return openTun(linkName) }); err != nil {
+		return err
+	}
+	link, err := h.ns.nl.LinkByName(linkName)
+	if err == nil {
+		err = h.ns.nl.LinkSetHardwareAddr(link, h.mac)
+	}
+	if err != nil {
+		return fmt.Errorf("lab: host %s: set MAC: %w", h.Name, err)
+	}
+	return nil
+}
+
+// plugIn opens the switch's end in a namespace and gives it to the switch.
+func (h *Host) plugIn(ns *namespace, open func() (*cable, error)) error {
+	return ns.do(func() error {
+		c, err := open()
+		if err != nil {
+			return fmt.Errorf("lab: host %s: %w", h.Name, err)
+		}
+		h.lan.sw.attach(h.Name, c)
+		return nil
+	})
+}
+
 // waitUsable waits for the carrier to have been noticed on both ends: routes
 // and link-local addresses come after it.
 func (h *Host) waitUsable() error {
@@ -128,12 +171,15 @@ func (h *Host) waitUsable() error {
 	defer tick.Stop()
 	deadline := time.Now().Add(5 * time.Second)
 	for {
-		here, err1 := h.ns.nl.LinkByName(linkName)
-		there, err2 := h.lan.ns.nl.LinkByName(h.port)
-		if err := errors.Join(err1, err2); err != nil {
+		here, err := h.usable(h.ns, linkName)
+		there := true
+		if err == nil && !h.lan.opts.tap {
+			there, err = h.usable(h.lan.ns, h.port)
+		}
+		if err != nil {
 			return fmt.Errorf("lab: host %s: find link: %w", h.Name, err)
 		}
-		if here.Attrs().OperState == netlink.OperUp && there.Attrs().OperState == netlink.OperUp {
+		if here && there {
 			return nil
 		}
 		if time.Now().After(deadline) {
@@ -141,6 +187,16 @@ func (h *Host) waitUsable() error {
 		}
 		<-tick.C
 	}
+}
+
+// usable reports whether a link has its carrier. A tap's state may stay unknown.
+func (h *Host) usable(ns *namespace, name string) (bool, error) {
+	link, err := ns.nl.LinkByName(name)
+	if err != nil {
+		return false, err
+	}
+	a := link.Attrs()
+	return a.OperState == netlink.OperUp || h.lan.opts.tap && a.OperState == netlink.OperUnknown && a.RawFlags&unix.IFF_LOWER_UP != 0, nil
 }
 
 // Do runs f with the calling thread in the host's namespace: sockets that it
@@ -239,7 +295,17 @@ func (h *Host) Plug() {
 	}
 }
 
-func (h *Host) setPort(up bool) error { return setUp(h.lan.ns.nl, h.port, up) }
+func (h *Host) setPort(up bool) error {
+	if sw := h.lan.sw; sw != nil {
+		if !up {
+			sw.do(func(f *fabric, _ time.Duration) { f.forget(f.port(h.Name)) })
+		}
+		if c := sw.cable(h.Name); c != nil && c.tap {
+			return c.setCarrier(up)
+		}
+	}
+	return setUp(h.lan.ns.nl, h.port, up)
+}
 
 func setUp(nl *netlink.Handle, name string, up bool) error {
 	link, err := nl.LinkByName(name)
@@ -266,6 +332,10 @@ func (h *Host) Isolate(on bool) {
 }
 
 func (h *Host) setAttached(on bool) error {
+	if h.lan.sw != nil {
+		h.lan.sw.do(func(f *fabric, _ time.Duration) { f.port(h.Name).isolated = !on })
+		return nil
+	}
 	nl := h.lan.ns.nl
 	port, err := nl.LinkByName(h.port)
 	if errors.As(err, &netlink.LinkNotFoundError{}) && on {
@@ -310,6 +380,12 @@ func (h *Host) setIsolated(on bool) error {
 // DeleteLink deletes eth0, as a driver that is unloaded does.
 func (h *Host) DeleteLink() {
 	h.lan.t.Helper()
+	if h.lan.sw != nil {
+		h.lan.sw.detach(h.Name)
+	}
+	if h.lan.opts.tap {
+		return // it went with its socket
+	}
 	link, err := h.lan.ns.nl.LinkByName(h.port)
 	if err == nil {
 		err = h.lan.ns.nl.LinkDel(link)

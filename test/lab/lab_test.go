@@ -21,8 +21,8 @@ var (
 	addrB6 = netip.MustParseAddr("2001:db8::2")
 )
 
-func pair(t *testing.T) (lan *LAN, a, b *Host) {
-	lan = New(t)
+func pair(t *testing.T, opts ...Option) (lan *LAN, a, b *Host) {
+	lan = New(t, opts...)
 	return lan, lan.Host("a", "192.0.2.1/24", "2001:db8::1/64"), lan.Host("b", "192.0.2.2/24", "2001:db8::2/64")
 }
 
@@ -40,8 +40,24 @@ func awaitSilence(t *testing.T, p *Prober, what string) {
 	})
 }
 
-func TestLabHostsAnswerEachOtherOnBothFamilies(t *testing.T) {
-	_, a, _ := pair(t)
+// onAllKinds runs a test on a bridge of the kernel and on our switch.
+func onAllKinds(t *testing.T, test func(t *testing.T, opts ...Option)) {
+	t.Run("bridge", func(t *testing.T) { test(t) })
+	t.Run("switched", func(t *testing.T) { test(t, Switched(1)) })
+	t.Run("tap", func(t *testing.T) {
+		if tun, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0); err != nil {
+			t.Skip(err) // in a user namespace, most often
+		} else {
+			_ = tun.Close()
+		}
+		test(t, Switched(1), Tap())
+	})
+}
+
+func TestLabHostsAnswerEachOtherOnBothFamilies(t *testing.T) { onAllKinds(t, answerEachOther) }
+
+func answerEachOther(t *testing.T, opts ...Option) {
+	_, a, _ := pair(t, opts...)
 	for _, dst := range []netip.Addr{addrB, addrB6} {
 		p := a.Probe(dst)
 		Eventually(t, 5*time.Second, "100 answers from "+dst.String(), func() bool {
@@ -52,8 +68,10 @@ func TestLabHostsAnswerEachOtherOnBothFamilies(t *testing.T) {
 	}
 }
 
-func TestLabCaptureSeesEachFrameOnceWithItsSender(t *testing.T) {
-	lan, a, b := pair(t)
+func TestLabCaptureSeesEachFrameOnceWithItsSender(t *testing.T) { onAllKinds(t, captureSees) }
+
+func captureSees(t *testing.T, opts ...Option) {
+	lan, a, b := pair(t, opts...)
 	c := lan.Capture()
 	begin := time.Now()
 	p := a.Probe(addrB)
@@ -105,8 +123,10 @@ func TestLabGratuitousARPIsRecognised(t *testing.T) {
 	}
 }
 
-func TestLabFaultsBreakAndHeal(t *testing.T) {
-	lan, a, b := pair(t)
+func TestLabFaultsBreakAndHeal(t *testing.T) { onAllKinds(t, breakAndHeal) }
+
+func breakAndHeal(t *testing.T, opts ...Option) {
+	lan, a, b := pair(t, opts...)
 	client := lan.Host("client", "192.0.2.9/24")
 	toB, fromClient := a.Probe(addrB), client.Probe(addrB)
 	faults := []struct {
@@ -239,11 +259,13 @@ func TestLabKillAllFindsWhoLeftTheGroup(t *testing.T) {
 	}
 }
 
-func TestLabCleanupLeavesNothing(t *testing.T) {
+func TestLabCleanupLeavesNothing(t *testing.T) { onAllKinds(t, leaveNothing) }
+
+func leaveNothing(t *testing.T, opts ...Option) {
 	var inodes []uint64
 	var pid int
 	t.Run("inner", func(t *testing.T) {
-		lan, a, b := pair(t)
+		lan, a, b := pair(t, opts...)
 		lan.Capture()
 		a.Probe(addrB)
 		pid = a.Start(exec.Command("sleep", "1000")).Pid

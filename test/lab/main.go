@@ -8,17 +8,16 @@ import (
 	"os/signal"
 	"runtime"
 	"syscall"
-	"testing"
 )
 
 // inside marks the second self, which must not start a third.
 const inside = "CARPD_LAB_INSIDE"
 
-// Main runs the tests of a package and exits: call it from TestMain. Where this
-// process may not make network namespaces it runs the test binary again as root
-// of a new user namespace. If that is refused too, the tests run all the same
-// and those that call New skip.
-func Main(m *testing.M) {
+// Main runs the tests of a package and exits: call it from TestMain, with its
+// *testing.M. Where this process may not make network namespaces it runs the test
+// binary again as root of a new user namespace. If that is refused too, the tests
+// run all the same and those that call New skip.
+func Main(m interface{ Run() int }) {
 	if os.Getenv(inside) == "" && !permitted() {
 		if code, err := again(); err == nil {
 			os.Exit(code)
