@@ -29,7 +29,7 @@ COMMANDS = $(filter carpd carpctl carplab,$(patsubst cmd/%/main.go,%,$(wildcard 
 PAGES = $(wildcard cmd/*/*.[158])
 
 .DELETE_ON_ERROR:
-.PHONY: help build demo test race lint fuzz bench install clean bootstrap bootstrap-test
+.PHONY: help build demo test race lint fuzz bench mutants install clean bootstrap bootstrap-test
 
 help: ## print this list
 	@echo "carpd: CARP in userspace. Targets:"
@@ -56,6 +56,9 @@ fuzz: bootstrap ## each fuzz target for FUZZTIME (10s)
 bench: bootstrap ## benchmarks, BENCHCOUNT (6) runs each, for benchstat
 	@go test -run '^$$' -bench '$(BENCH)' -benchmem -count $(BENCHCOUNT) -timeout 2h \
 		$$(find . -name '.?*' -prune -o -name '*_test.go' -print | xargs grep -l '^func Benchmark' | xargs -n 1 dirname | sort -u)
+
+mutants: bootstrap-test ## break the code on purpose and see the tests notice; MUTANTS=-list
+	@go run ./test/mutants $(MUTANTS)
 
 install: build ## install into $(DESTDIR)$(PREFIX): commands, manual pages, unit file
 	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(UNITDIR)

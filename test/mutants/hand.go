@@ -1,0 +1,150 @@
+package main
+
+// handMutants are faults that somebody could make.
+func handMutants() []mutant {
+	var all []mutant
+	add := func(name, what string, edits ...edit) {
+		all = append(all, mutant{name: name, what: what, edits: edits})
+	}
+	electionMutants(add)
+	roleMutants(add)
+	packetMutants(add)
+	permitMutants(add)
+	daemonMutants(add)
+	return all
+}
+
+type adder func(name, what string, edits ...edit)
+
+const (
+	election = "carp/election.go"
+	engine   = "carp/engine.go"
+	receive  = "carp/receive.go"
+	send     = "carp/send.go"
+	speaker  = "carp/speaker.go"
+	instance = "cmd/daemon/instance.go"
+)
+
+// electionMutants decide wrongly between two nodes.
+func electionMutants(add adder) {
+	add("yield-on-slower", "a master yields to a slower one, not to a faster one",
+		replace(election, "case theirs.units() < own.units():\n\t\treturn yield", "case theirs.units() > own.units():\n\t\treturn yield"))
+	add("tie-won-by-both", "of two equal masters both stay",
+		replace(receive, "if wins, ok := winsTie(e.local, p); ok && wins {", "if _, ok := winsTie(e.local, p); ok {"))
+	add("tie-lost-by-both", "of two equal masters both yield, and wait equally long",
+		replace(receive, "\tif wins, ok := winsTie(e.local, p); ok && wins {\n\t\te.keep(now, a, p)\n\t\treturn\n\t}\n\te.lose(now, a, p, ReasonTieLost)",
+			"\te.lose(now, a, p, ReasonBetterMaster)"))
+	add("skew-below-zero", "an effective advskew below 0 is not raised to 0",
+		replace(election, "min(max(int(advskew)+demotion, 0), MaxDemotedSkew)", "min(int(advskew)+demotion, MaxDemotedSkew)"))
+	add("skew-above-240", "an effective advskew above 240 is not lowered",
+		replace(election, "min(max(int(advskew)+demotion, 0), MaxDemotedSkew)", "max(int(advskew)+demotion, 0)"))
+	add("demoted-master-down", "a demoted backup waits longer for its master",
+		replace(receive, "e.arm(down, now.Add(masterDown(e.cfg.timing(), a.timing())))", "e.arm(down, now.Add(masterDown(e.timing(), a.timing())))"))
+	add("last-packet-counts", "a backup judges the last packet, not the best master that lives",
+		replace(receive, "judged = e.best(now)", "judged = a.timing()"))
+	add("preempt-while-held-back", "a node whose takeover failed preempts at once",
+		replace(receive, " && e.timers[timerHold] == 0\n", "\n"))
+	add("one-family-clock", "an advert over IPv6 does not restart the shared master-down time",
+		replace(receive, "e.arm(down, now.Add(masterDown(e.cfg.timing(), a.timing())))",
+			"if FamilyOf(p.Src) == IPv4 {\n\t\te.arm(down, now.Add(masterDown(e.cfg.timing(), a.timing())))\n\t}"))
+}
+
+// roleMutants go wrong on the way into a role or out of it.
+func roleMutants(add adder) {
+	add("stall-unnoticed", "a master that stood still goes on when it wakes",
+		replace(engine, "e.state == Releasing) && now.Sub(e.lastSent) > e.patience()", "e.state == Releasing) && now.Sub(e.lastSent) > 1<<20*e.patience()"))
+	add("farewell-after-stall", "a master that stood still says farewell, and deposes its successor",
+		replace(engine, "e.farewell = e.cfg.Compat != CompatBSD && why != ReasonStalled", "e.farewell = e.cfg.Compat != CompatBSD"))
+	add("bow-out-when-yielding", "a master that yields bows out instead of saying farewell",
+		replace(engine, "e.emit(now, e.held)", "e.emit(now, timing{bowOut, bowOut})"))
+	add("no-farewell", "a master that yields says nothing",
+		replace(engine, "e.emit(now, e.held)", ""))
+	add("bow-out-before-release", "a leaving master bows out before its addresses are gone",
+		replace(engine, "e.move(now, Releasing, why, netip.Addr{})", "e.move(now, Releasing, why, netip.Addr{})\n\te.emit(now, timing{bowOut, bowOut})"))
+	add("bow-out-after-failure", "a leaving master bows out though its addresses could not be let go",
+		replace(engine, "e.bow(now, err == nil)", "e.bow(now, true)"))
+	add("silent-release", "a leaving master sends no adverts while it lets go",
+		replace(engine, "e.arm(timerRelease, now.Add(e.cfg.releaseBudget()))", "e.arm(timerRelease, now.Add(e.cfg.releaseBudget()))\n\te.disarm(timerAdvert)"))
+	add("demoted-while-releasing", "a leaving master advertises its demotion, and calls a backup in early",
+		replace(send, "if e.state == Releasing {\n\t\tt = e.held\n\t}\n", ""))
+	add("bow-out-of-anybody", "a backup obeys the bow-out of a master that it does not follow",
+		replace(receive, "if leaving < 0 {\n\t\treturn DropBowOut\n\t}\n\tgone := e.heard[leaving].timing", "gone := e.heard[max(leaving, 0)].timing"))
+	add("bow-out-at-once", "all backups take an offered role at once",
+		replace(receive, "time.Duration(e.timing().skew)*time.Millisecond/10", "0*time.Duration(e.timing().skew)"))
+	add("no-grace", "a preempting node takes the addresses before the old master let go",
+		replace(send, "case e.state == Master && e.timers[timerGrace] == 0 && !e.asking:", "case e.state == Master && !e.asking:"))
+	add("guard-unasked", "permits are given before the guard has answered",
+		replace(send, "case e.state == Master && e.timers[timerGrace] == 0 && !e.asking:", "case e.state == Master && e.timers[timerGrace] == 0:"))
+	add("no-contest", "a master that another challenges says nothing",
+		replace(receive, "case stay:\n\t\tif !bsd {", "case stay:\n\t\tif bsd && !bsd {"))
+	add("demotion-unsaid", "a demoted master advertises its configured advskew",
+		replace(send, "\tt := e.timing()\n\tif e.state == Releasing {", "\tt := e.cfg.timing()\n\tif e.state == Releasing {"))
+	add("send-errors-never-heal", "a node that could not send stays demoted after it lost the role",
+		replace(send, "e.arm(timerHeal, now.Add(sendErrorHeal))", ""))
+	add("no-hold-back", "a node whose takeover failed tries again without a pause",
+		replace(engine, "e.arm(timerHold, now.Add(hold))", "_ = hold"))
+	add("stop-taken-back", "a node that stops comes back with its link",
+		replace(engine, "if e.state == Init && e.up && !e.stopped {", "if e.state == Init && e.up {"))
+}
+
+// packetMutants take or make wrong packets.
+func packetMutants(add adder) {
+	add("own-packets", "own packets that come back are taken for another master's",
+		replace(send, "if c == counter {\n\t\t\treturn true", "if c == counter {\n\t\t\treturn false"))
+	add("hash-unchecked", "an advert with a wrong HMAC is taken",
+		replace(receive, "case !e.authentic(a):\n\t\treturn DropHash\n", ""))
+	add("ttl-unchecked", "an advert from behind a router is taken",
+		replace(receive, "if len(e.cfg.Peers) == 0 && p.TTL != 255 {", "if len(e.cfg.Peers) == 0 && p.TTL == 0 {"))
+	add("rolling-refused", "adverts under the earlier passphrase are refused while it rolls",
+		replace(receive, "if e.rolling[i].verify(a) {\n\t\t\treturn true", "if e.rolling[i].verify(a) {\n\t\t\treturn false"))
+	add("rolling-unsent", "a master does not send under the earlier passphrase while it rolls",
+		replace(send, "for i := range e.rolling {\n\t\te.emitUnder(&e.rolling[i], t, counter)\n\t}\n", ""))
+	add("counter-constant", "every advert has the same clock in its counter",
+		replace(send, "e.clock = max(e.groupClock(now), e.clock+1)", "e.clock = 1"))
+	add("addresses-unsorted", "the HMAC covers the addresses in the order of the configuration",
+		replace("carp/auth.go", "slices.SortFunc(sorted, netip.Addr.Compare)", ""))
+	add("epoch-kept", "a new mastership has the epoch of the one before",
+		replace(engine, "func (e *Engine) becomeMaster(now Instant, why Reason, p *Packet) {\n\te.newEpoch(now)", "func (e *Engine) becomeMaster(now Instant, why Reason, p *Packet) {\n\te.epoch = max(e.epoch, 1)"))
+}
+
+// permitMutants act longer or earlier than the permit allows.
+func permitMutants(add adder) {
+	add("permit-too-long", "a permit lasts as long as the own master-down time",
+		replace(election, "return down - min(permitMargin, down/10)", "return down + time.Duration(own.skew)*unit"))
+	add("permit-without-end", "a permit lives for ever",
+		replace("carp/effects.go", "return p.Epoch != 0 && now < p.Until", "return p.Epoch != 0"))
+	add("permit-from-report", "a permit counts from the report of the send, not from before the send",
+		replace(speaker, "e = s.engine.Sent(before)", "e = s.engine.Sent(max(before, s.link.Now()))"))
+	add("permit-not-withdrawn", "a node that leaves the role keeps its permit",
+		replace(speaker, "\t\ts.holder.Permit(Permit{})\n", ""))
+	add("timers-before-packets", "a late timer fires before the packets that came in time",
+		replace(speaker, "s.drain(events) // what arrived in time counts, however late the timer is\n", ""))
+	add("worker-ignores-permit", "a worker adds and renews without a permit",
+		replace("vip/lease.go", "\tif !p.Live(now) {\n\t\treturn false\n\t}\n\treturn !l.Promised || now.Add(l.Valid+l.Late) <= p.Until", "\treturn true"))
+	add("worker-forgets-lease", "a worker renews as long as the permit lives, though the lease outlives it",
+		replace("vip/lease.go", "return !l.Promised || now.Add(l.Valid+l.Late) <= p.Until", "return true"))
+	add("lease-too-long", "a lease is promised without counting how late the kernel is",
+		replace("vip/lease.go", "gone := interval - renew + valid + kernelLate", "gone := interval - renew + valid"))
+	add("lapse-unnoticed", "a worker leaves the addresses on when the permit ends",
+		replace("vip/worker.go", "if !st.permit.Live(now) {\n\t\treturn taskLapse, 0\n\t}\n", ""))
+	add("restored-for-ever", "lost addresses are put back without a limit",
+		replace("vip/worker.go", "st.tokens = st.tokens.spend(now)\n\tst.on, st.placed = v.link, v.placed", "st.on, st.placed = v.link, v.placed"))
+	add("removal-unchecked", "addresses that are still there after their removal count as gone",
+		replace("vip/clear.go", "if listed == nil && len(changes) == 0 {", "if listed == nil {"))
+}
+
+// daemonMutants move role, addresses and hooks in the wrong order.
+func daemonMutants(add adder) {
+	add("gate-skipped", "the before-up hooks do not run",
+		replace(instance, "if !i.passed { //", "if i.passed && !i.passed { //"))
+	add("gate-ignored", "a before-up hook that fails does not stop the addresses",
+		replace(instance, "if err := i.run(ctx, hooks.BeforeUp, t); err != nil {\n\t\t\treturn i.undo(ctx, t, err)\n\t\t}", "_ = i.run(ctx, hooks.BeforeUp, t)"))
+	add("hook-of-the-wrong-role", "the after-up hooks run when the node has left the role",
+		replace(instance, "err := i.run(ctx, hooks.AfterDown, t)", "err := i.run(ctx, hooks.AfterUp, t)"))
+	add("released-before-down", "the bow-out and the farewell come before the addresses are off",
+		replace(instance, "\ti.passed = false\n\tif i.holding {", "\ti.passed = false\n\ti.speaker.Released(t, nil)\n\tif i.holding {"))
+	add("addresses-stay-after-failure", "a node that cannot serve keeps its addresses on",
+		replace(instance, "downErr := i.set.Down(ctx)", "var downErr error"))
+	add("permits-not-handed-on", "the worker never hears of a permit",
+		replace(instance, "func (i *instance) Permit(p carp.Permit) { i.set.Permit(p) }", "func (i *instance) Permit(p carp.Permit) {}"))
+}

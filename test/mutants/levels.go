@@ -1,0 +1,140 @@
+package main
+
+import (
+	"fmt"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// level is a set of tests of one package.
+type level struct {
+	name  string
+	pkg   string   // directory
+	dirs  []string // the directories whose mutants it is for
+	tests string   // pattern of -test.run; "": those of the files chosen by importing
+	// importing chooses test files: those which import this package, or with a
+	// leading "!" those which do not; "": all.
+	importing string
+	args      []string
+	harness   bool // of the simulator: tried whatever the others say
+	limit     time.Duration
+}
+
+const module = "github.com/carpd/carpd"
+
+// allLevels lists the levels, cheapest first.
+func allLevels(seeds int) []level {
+	protocol := []string{"carp"}
+	return []level{
+		{name: "unit", pkg: "carp", dirs: protocol, importing: "!testing/synctest"},
+		{name: "speaker", pkg: "carp", dirs: protocol, importing: "testing/synctest"},
+		{name: "vip", pkg: "vip", dirs: []string{"vip"}, importing: "!" + module + "/test/lab"},
+		{name: "daemon", pkg: "cmd/daemon", dirs: []string{"cmd/daemon"}},
+		{name: "soak", pkg: "test/sim", dirs: protocol, tests: "^TestSoak$", args: []string{fmt.Sprintf("-sim.seeds=%d", seeds)}, harness: true},
+		{name: "explore", pkg: "test/sim/explore", dirs: protocol, args: []string{"-test.short"}, harness: true},
+		{name: "kernel", pkg: "vip", dirs: []string{"vip"}, importing: module + "/test/lab"},
+		{name: "lab", pkg: "cmd/carpd", dirs: []string{"carp", "vip", "cmd/daemon"}, tests: labTests},
+	}
+}
+
+// labTests are tests of the real daemon that look at the order of things, and
+// are quick.
+const labTests = "^(TestHooksRunInOrderAroundTheAddresses|TestFailingGateMakesTheOtherNodeMaster|" +
+	"TestSlowGateKeepsTheAddressOffAndTheAdvertsGoing|TestStoppedMasterTakesItsAddressesOffBeforeItBowsOut|" +
+	"TestFrozenMasterHoldsNothingAndYieldsAtOnceWhenItWakes|TestHandoverHasNoInstantWithTwoHoldersAndLastsUntilResume)$"
+
+func levelNames() []string {
+	var names []string
+	for _, l := range allLevels(0) {
+		names = append(names, l.name)
+	}
+	return names
+}
+
+// choose returns the levels of a -level flag.
+func choose(flag string, seeds int) ([]level, error) {
+	all := allLevels(seeds)
+	switch flag {
+	case "all":
+		return all, nil
+	case "tests":
+		for i := range all {
+			all[i].harness = false // a rung like others: not tried for what was noticed
+		}
+		return all, nil
+	case "sim":
+		return slices.DeleteFunc(all, func(l level) bool { return !l.harness }), nil
+	}
+	i := slices.IndexFunc(all, func(l level) bool { return l.name == flag })
+	if i < 0 {
+		return nil, fmt.Errorf("there is no level %q: use all, tests, sim or one of %s", flag, strings.Join(levelNames(), ", "))
+	}
+	return all[i : i+1], nil
+}
+
+// meant reports whether the level is for this mutant.
+func (l *level) meant(m *mutant) bool { return slices.ContainsFunc(l.dirs, m.of) }
+
+// exists reports whether the level's package is in the tree.
+func (l *level) exists(tree string) bool {
+	files, err := filepath.Glob(filepath.Join(tree, l.pkg, "*_test.go"))
+	return err == nil && len(files) > 0
+}
+
+// pattern returns the -test.run of the level.
+func (l *level) pattern(tree string) (string, error) {
+	if l.tests != "" {
+		return l.tests, nil
+	}
+	files, err := filepath.Glob(filepath.Join(tree, l.pkg, "*_test.go"))
+	if err != nil {
+		return "", err
+	}
+	var names []string
+	for _, f := range files {
+		some, err := l.testsOf(f)
+		if err != nil {
+			return "", err
+		}
+		names = append(names, some...)
+	}
+	if len(names) == 0 {
+		return "", fmt.Errorf("level %s: no tests in %s", l.name, l.pkg)
+	}
+	return "^(" + strings.Join(names, "|") + ")$", nil
+}
+
+var testFunc = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Example)\w*)\(`)
+
+// testsOf returns the names of the tests in a file, if the level is for it.
+func (l *level) testsOf(file string) ([]string, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	parsed, err := parser.ParseFile(token.NewFileSet(), file, text, parser.ImportsOnly)
+	if err != nil {
+		return nil, err
+	}
+	path, without := strings.CutPrefix(l.importing, "!")
+	imports := false
+	for _, s := range parsed.Imports {
+		imports = imports || s.Path.Value == `"`+path+`"`
+	}
+	if path != "" && imports == without {
+		return nil, nil
+	}
+	var names []string
+	for _, m := range testFunc.FindAllSubmatch(text, -1) {
+		if string(m[1]) != "TestMain" {
+			names = append(names, string(m[1]))
+		}
+	}
+	return names, nil
+}
