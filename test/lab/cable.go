@@ -61,8 +61,13 @@ func (c *cable) setCarrier(on bool) error {
 	return nil
 }
 
+// send tries again after ENETDOWN: a socket keeps that error from when the port
+// was down, and reports it once more to whoever comes first.
 func (c *cable) send(data []byte) error {
 	_, err := unix.Write(c.fd, data)
+	if err == unix.ENETDOWN || err == unix.EINTR {
+		_, err = unix.Write(c.fd, data)
+	}
 	return err
 }
 
