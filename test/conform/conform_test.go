@@ -196,6 +196,7 @@ func stubborn(ctx context.Context, w *wire, c Config) {
 
 // A tool that finds no fault in anything is worth nothing.
 func TestABadSpeakerIsFoundOut(t *testing.T) {
+	t.Parallel()
 	lan := lab.New(t)
 	speaker, tester := lan.Host("speaker", "10.77.0.10/24"), lan.Host("tester", "10.77.0.20/24")
 	c := Config{Interface: "eth0", VHID: 9, Key: []byte("k"), Addresses: []netip.Addr{netip.MustParseAddr("10.77.0.50")}, AdvSkew: 100, Quick: true}
@@ -228,6 +229,7 @@ func TestABadSpeakerIsFoundOut(t *testing.T) {
 }
 
 func TestSilenceAndAnotherKeyAreErrorsThatSaySo(t *testing.T) {
+	t.Parallel()
 	lan := lab.New(t)
 	speaker, tester := lan.Host("speaker", "10.77.0.10/24"), lan.Host("tester", "10.77.0.20/24")
 	c := Config{Interface: "eth0", VHID: 9, Key: []byte("k"), Addresses: []netip.Addr{netip.MustParseAddr("10.77.0.50")}, AdvSkew: 100}
@@ -297,6 +299,26 @@ func TestEachVariantIsWrongInItsOneThing(t *testing.T) {
 	for _, frame := range x.junk() {
 		if s := x.captured(frame); s != nil && s.kind == advert {
 			t.Errorf("the flood has an authentic advert: %x", frame)
+		}
+	}
+}
+
+func TestTheManualListsTheRowsThatAreAMust(t *testing.T) {
+	text, err := os.ReadFile("../../docs/conformance/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, list, _ := strings.Cut(string(text), "## The rows that are a must")
+	list, _, _ = strings.Cut(list, "\n## ")
+	listed := regexp.MustCompile(`[A-Z]-[A-Z0-9-]+[A-Z0-9]`).FindAllString(list, -1)
+	for _, r := range rules() {
+		if slices.Contains(listed, r.id) != (r.must != nil) {
+			t.Errorf("%s: a must: %v, listed as one: %v", r.id, r.must != nil, !(r.must != nil))
+		}
+	}
+	for _, id := range listed {
+		if !slices.ContainsFunc(rules(), func(r rule) bool { return r.id == id }) {
+			t.Errorf("%s is listed, and is no row", id)
 		}
 	}
 }
