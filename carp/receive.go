@@ -64,8 +64,8 @@ func (e *Engine) check(a *Advert, p *Packet) Drop {
 		return DropRolling
 	case !e.authentic(a):
 		return DropHash
-	case e.isOwn(a.Counter):
-		return DropOwn
+	case e.isOwn(a.Counter) && (!bsd || p.Src == e.local.IPv4 || p.Src == e.local.IPv6):
+		return DropOwn // BSD counters go on from each other's, so that a peer may use the same ones
 	case e.state == Init:
 		return DropState
 	}
