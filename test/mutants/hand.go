@@ -42,8 +42,6 @@ func electionMutants(add adder) {
 		replace(receive, "e.arm(down, now.Add(masterDown(e.cfg.timing(), a.timing())))", "e.arm(down, now.Add(masterDown(e.timing(), a.timing())))"))
 	add("last-packet-counts", "a backup judges the last packet, not the best master that lives",
 		replace(receive, "judged = e.best(now)", "judged = a.timing()"))
-	add("preempt-while-held-back", "a node whose takeover failed preempts at once",
-		replace(receive, " && e.timers[timerHold] == 0\n", "\n"))
 	add("one-family-clock", "an advert over IPv6 does not restart the shared master-down time",
 		replace(receive, "e.arm(down, now.Add(masterDown(e.cfg.timing(), a.timing())))",
 			"if FamilyOf(p.Src) == IPv4 {\n\t\te.arm(down, now.Add(masterDown(e.cfg.timing(), a.timing())))\n\t}"))
@@ -83,6 +81,8 @@ func roleMutants(add adder) {
 		replace(send, "e.arm(timerHeal, now.Add(sendErrorHeal))", ""))
 	add("no-hold-back", "a node whose takeover failed tries again without a pause",
 		replace(engine, "e.arm(timerHold, now.Add(hold))", "_ = hold"))
+	add("hold-back-forgotten", "a node whose takeover failed takes over all the same",
+		replace(engine, "if e.timers[timerHold] == 0 {\n\t\te.becomeMaster(now, why, p)", "if e.timers[timerHold] >= 0 {\n\t\te.becomeMaster(now, why, p)"))
 	add("stop-taken-back", "a node that stops comes back with its link",
 		replace(engine, "if e.state == Init && e.up && !e.stopped {", "if e.state == Init && e.up {"))
 }
@@ -144,7 +144,7 @@ func daemonMutants(add adder) {
 	add("released-before-down", "the bow-out and the farewell come before the addresses are off",
 		replace(instance, "\ti.passed = false\n\tif i.holding {", "\ti.passed = false\n\ti.speaker.Released(t, nil)\n\tif i.holding {"))
 	add("addresses-stay-after-failure", "a node that cannot serve keeps its addresses on",
-		replace(instance, "downErr := i.set.Down(ctx)", "var downErr error"))
+		replace(instance, "\ti.set.Permit(carp.Permit{})\n\tdownErr := i.set.Down(ctx)", "\tvar downErr error"))
 	add("permits-not-handed-on", "the worker never hears of a permit",
 		replace(instance, "func (i *instance) Permit(p carp.Permit) { i.set.Permit(p) }", "func (i *instance) Permit(p carp.Permit) {}"))
 }

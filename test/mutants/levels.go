@@ -47,7 +47,7 @@ func allLevels(seeds int) []level {
 // are quick.
 const labTests = "^(TestHooksRunInOrderAroundTheAddresses|TestFailingGateMakesTheOtherNodeMaster|" +
 	"TestSlowGateKeepsTheAddressOffAndTheAdvertsGoing|TestStoppedMasterTakesItsAddressesOffBeforeItBowsOut|" +
-	"TestFrozenMasterHoldsNothingAndYieldsAtOnceWhenItWakes|TestHandoverHasNoInstantWithTwoHoldersAndLastsUntilResume)$"
+	"TestManyAddressesAreAllOffBeforeTheBowOut|TestFrozenMasterHoldsNothingAndYieldsAtOnceWhenItWakes|TestHandoverHasNoInstantWithTwoHoldersAndLastsUntilResume)$"
 
 func levelNames() []string {
 	var names []string
@@ -71,11 +71,13 @@ func choose(flag string, seeds int) ([]level, error) {
 	case "sim":
 		return slices.DeleteFunc(all, func(l level) bool { return !l.harness }), nil
 	}
-	i := slices.IndexFunc(all, func(l level) bool { return l.name == flag })
-	if i < 0 {
-		return nil, fmt.Errorf("there is no level %q: use all, tests, sim or one of %s", flag, strings.Join(levelNames(), ", "))
+	wanted := strings.Split(flag, ",")
+	for _, name := range wanted {
+		if !slices.Contains(levelNames(), name) {
+			return nil, fmt.Errorf("there is no level %q: use all, tests, sim or some of %s", name, strings.Join(levelNames(), ","))
+		}
 	}
-	return all[i : i+1], nil
+	return slices.DeleteFunc(all, func(l level) bool { return !slices.Contains(wanted, l.name) }), nil
 }
 
 // meant reports whether the level is for this mutant.
