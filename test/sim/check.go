@@ -1,0 +1,192 @@
+package sim
+
+import (
+	"time"
+
+	"github.com/carpd/carpd/carp"
+)
+
+// Checker judges a world. Observe sees every event in order and must not change
+// the world; Look is called at the end of each Run. Both report by World.Fail. A
+// Checker belongs to one world.
+type Checker interface {
+	Name() string               // in violations
+	Observe(w *World, e *Event) // e is valid during the call
+	Look(w *World)              // World.Run has come to its end
+}
+
+// Standard returns all checkers that hold at any time, whatever is broken.
+func Standard() []Checker {
+	return []Checker{&Overlap{}, &Promise{}, &Permits{}, &Hooks{}, &Adverts{}, &Packets{}}
+}
+
+// Overlap checks that two hosts of one segment answer for the address together
+// no longer than their bound, counted from the last harm to one of them or to the
+// paths between them.
+type Overlap struct {
+	since map[[2]int]time.Duration
+	// Longest is the longest overlap without harm so far.
+	Longest time.Duration
+}
+
+// Name implements Checker.
+func (*Overlap) Name() string { return "overlap" }
+
+// Observe implements Checker.
+func (c *Overlap) Observe(w *World, e *Event) {
+	switch e.Kind {
+	case KindAddrOn:
+		for _, other := range w.hosts {
+			if other != e.Host && other.seg == e.Host.seg && other.Answers() {
+				if c.since == nil {
+					c.since = map[[2]int]time.Duration{}
+				}
+				c.since[pair(e.Host, other)] = w.now
+			}
+		}
+	case KindAddrOff:
+		for _, other := range w.hosts {
+			c.judge(w, e.Host, other)
+			delete(c.since, pair(e.Host, other))
+		}
+	case KindHarm:
+		if len(c.since) > 0 {
+			c.judge(w, e.Host, e.Peer)
+		}
+	}
+}
+
+// Look implements Checker.
+func (c *Overlap) Look(w *World) {
+	for i, a := range w.hosts {
+		for _, b := range w.hosts[i+1:] {
+			c.judge(w, a, b)
+		}
+	}
+}
+
+func pair(a, b *Host) [2]int { return [2]int{min(a.index, b.index), max(a.index, b.index)} }
+
+// judge looks at an overlap that ends now, or is harmed now and counts anew.
+func (c *Overlap) judge(w *World, a, b *Host) {
+	since, on := c.since[pair(a, b)]
+	if !on {
+		return
+	}
+	from := max(since, a.unharmed(b))
+	together := w.now - from
+	c.since[pair(a, b)] = w.now
+	bound, ok := overlapBound(a, b)
+	if !a.seg.Whole(a, b) || !ok {
+		return
+	}
+	c.Longest = max(c.Longest, together)
+	if together > bound {
+		w.Fail(c, "%s and %s both answered for %v, with nothing broken between them; the bound is %v", a.Name, b.Name, together, bound)
+	}
+}
+
+// unharmed returns since when nothing was harmed between two hosts.
+func (h *Host) unharmed(other *Host) time.Duration {
+	if h.seg == nil || h.seg != other.seg {
+		return 0
+	}
+	return max(h.seg.path(h, other).harmed, h.seg.path(other, h).harmed)
+}
+
+// overlapBound is how long two hosts may answer together while nothing is done to
+// them. ok is false if nothing bounds it: a node without lease and without a
+// daemon that runs.
+//
+// Both run: within an interval one has heard the better one and yields; then it
+// takes the address off. One does not: its lease ends, or, if only the loop
+// hangs, its permit and then its lease.
+func overlapBound(a, b *Host) (time.Duration, bool) {
+	o := &a.w.opts
+	bound := max(a.interval(), b.interval()) + a.seg.Latency.Max + 4*o.LoopLate.Max + slack
+	worst := time.Duration(0)
+	for _, h := range []*Host{a, b} {
+		d, ok := h.offWorst()
+		if !h.Alive() {
+			l := h.opts.Lease
+			if l.Valid == 0 && (h.life == 0 || h.still()) {
+				return 0, false
+			}
+			d = longest(l.Valid+kernelLate, maxRate)
+			if h.hung {
+				d += longest(carp.FastestDown(h.Config.AdvBase, h.Config.AdvSkew), maxRate)
+			}
+		} else if !ok {
+			return 0, false
+		}
+		worst = max(worst, d)
+	}
+	return bound + worst, true
+}
+
+// Promise checks the takeover itself. When a host puts the address on after
+//
+//   - the master-down time or a bow-out: no host whose last advert it had heard
+//     answers any more, be that host dead, killed, frozen, hung or alive, if its
+//     lease keeps the promise (clocks may differ by their rates, no more);
+//   - preempting: it waited for its grace, or the old master has let go.
+type Promise struct{}
+
+// Name implements Checker.
+func (*Promise) Name() string { return "promise" }
+
+// Look implements Checker.
+func (*Promise) Look(*World) {}
+
+// Observe implements Checker.
+func (c *Promise) Observe(w *World, e *Event) {
+	if e.Kind != KindAddrOn || e.Text != "" || e.Late || e.Host.state != carp.Master {
+		return
+	}
+	b := e.Host
+	for _, a := range w.hosts {
+		if a == b || a.seg != b.seg || !a.Answers() || a.index >= len(b.known) || a.promoted > b.promoted {
+			continue
+		}
+		switch b.reason {
+		case carp.ReasonTimedOut, carp.ReasonBowOut:
+			c.dead(w, a, b)
+		case carp.ReasonPreempting, carp.ReasonWillTimeOut:
+			c.grace(w, a, b)
+		}
+	}
+}
+
+// dead: b waited for a's silence.
+func (c *Promise) dead(w *World, a, b *Host) {
+	k := b.known[a.index]
+	promised := a.opts.Lease.Late > 0 || a.Alive() && a.opts.Lease.Valid > 0
+	paused := a.kernel.pausedAt > 0 && a.kernel.pausedAt >= k.sent
+	until := k.sent + longest(carp.FastestDown(a.Config.AdvBase, a.Config.AdvSkew), maxRateOf(a, b)) + slack
+	if k.missed || k.sent < a.promoted || !promised || paused || a.kernel.late || w.now <= until || a.lastOK <= until && a.lastOK > b.promoted {
+		return
+	}
+	w.Fail(c, "%s put the address on (%v) %v after %s's last advert, which it had heard, and %s still answers",
+		b.Name, b.reason, w.now-k.sent, a.Name, a.Name)
+}
+
+// maxRateOf returns the sum of what two clocks may be off.
+func maxRateOf(a, b *Host) int64 {
+	return max(a.clock.rate, -a.clock.rate) + max(b.clock.rate, -b.clock.rate)
+}
+
+// grace: b said that it preempts a. An advert of a that crosses b's on the wire
+// looks like the farewell; nothing tells them apart.
+func (c *Promise) grace(w *World, a, b *Host) {
+	grace := b.Config.PreemptGrace
+	if grace == 0 || b.opts.Mutant == NoGrace {
+		grace = carp.DefaultGrace
+	}
+	waited := w.now - b.promoted
+	heard := a.seg.path(a, b).heard
+	crossed := heard >= b.promoted-a.seg.delay() && (a.state == carp.Master || heard < a.left)
+	if !crossed && waited < grace-longest(grace, maxRate)/50 && (b.latest.Peer == a.local.IPv4 || b.latest.Peer == a.local.IPv6) && !b.Config.Guarded {
+		w.Fail(c, "%s put the address on %v after it preempted %s, which still answers: it must wait for its farewell or for %v",
+			b.Name, waited, a.Name, grace)
+	}
+}
