@@ -177,24 +177,28 @@ func TestSwitchFaultsShowOnRealFrames(t *testing.T) {
 	})
 	t.Run("latency", func(t *testing.T) {
 		k := start(t).Delay(30*time.Millisecond, 10*time.Millisecond)
-		for range 5 {
-			began := time.Now()
-			a.send(a.frame(1, 60))
-			if b.read(time.Second) == nil {
-				t.Fatal("nothing came")
+		// The fastest of five: the machine may be busy.
+		fastest := func(from, to *station) time.Duration {
+			best := time.Hour
+			for range 5 {
+				began := time.Now()
+				from.send(from.frame(1, 60))
+				if to.read(time.Second) == nil {
+					t.Fatal("nothing came")
+				}
+				best = min(best, time.Since(began))
 			}
-			if took := time.Since(began); took < 30*time.Millisecond || took > 140*time.Millisecond {
-				t.Errorf("took %v, want 30 to 40 ms", took)
-			}
+			return best
+		}
+		if d := fastest(a, b); d < 30*time.Millisecond || d > 60*time.Millisecond {
+			t.Errorf("took %v, want 30 to 40 ms", d)
+		}
+		if d := fastest(b, a); d > 25*time.Millisecond {
+			t.Errorf("the way back took %v: it has no delay", d)
 		}
 		a.burst(n)
 		if got := b.heard(k, n+5); !slices.Equal(got, count(n)) {
 			t.Errorf("jitter changed the order: %v", got)
-		}
-		began := time.Now()
-		b.send(b.frame(1, 60))
-		if a.read(time.Second) == nil || time.Since(began) > 25*time.Millisecond {
-			t.Errorf("the way back took %v: it has no delay", time.Since(began))
 		}
 	})
 	t.Run("duplication", func(t *testing.T) {
@@ -279,6 +283,7 @@ func TestSwitchFaultsShowOnRealFrames(t *testing.T) {
 				return here && there && err1 == nil && err2 == nil
 			})
 			a.send(a.frame(2, 60))
+			Eventually(t, time.Second, "the frame to be carried", func() bool { return k.Stats().Delivered == i+1 })
 		}
 		if got := b.heard(k, 6); !slices.Equal(got, []uint32{2, 2, 2}) || k.Stats().Refused != 3 {
 			t.Errorf("heard %v, %+v; want each second of 6", got, k.Stats())
@@ -375,15 +380,11 @@ func TestSwitchKeepsVLANTags(t *testing.T) {
 	if _, ok := c.WaitFor(time.Second, func(f Frame) bool { return bytes.Equal(f.Data, want) }); !ok {
 		t.Errorf("captured %v", c.Packets())
 	}
-	var got Frame
 	buf, oob := make([]byte, 2048), make([]byte, 256)
-	Eventually(t, time.Second, "the frame", func() bool {
-		got, err = far.read(buf, oob)
-		return err == nil
+	Eventually(t, time.Second, "the frame with its tag at the far end", func() bool {
+		got, err := far.read(buf, oob)
+		return err == nil && bytes.Equal(got.Data, want)
 	})
-	if !bytes.Equal(got.Data, want) {
-		t.Errorf("b got\n%x, want\n%x", got.Data, want)
-	}
 }
 
 func TestSwitchesDoNotMeet(t *testing.T) {
