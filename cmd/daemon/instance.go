@@ -32,6 +32,7 @@ type instance struct {
 	restored   atomic.Uint64 // addresses that were lost and put back
 	restoredAt atomic.Int64  // when last, as a carp.Instant
 	unfinished atomic.Bool   // the last reload did not work in all
+	saving     chan struct{} // capacity 1: held while an epoch is written
 
 	stop context.CancelFunc
 	done sync.WaitGroup
@@ -45,7 +46,7 @@ type instance struct {
 // newInstance makes an instance ready to run: its link is open and claimed, and
 // nothing has been sent.
 func (d *Daemon) newInstance(p plan) (*instance, error) {
-	i := &instance{d: d, name: p.Name, owing: true}
+	i := &instance{d: d, name: p.Name, owing: true, saving: make(chan struct{}, 1)}
 	i.plan.Store(&p)
 	if err := i.setHooks(p.steps); err != nil {
 		return nil, err
@@ -123,7 +124,7 @@ func (i *instance) up(ctx context.Context, t carp.Transition) error {
 	i.holding, i.owing = true, true
 	p := i.plan.Load()
 	if p.gated() {
-		if err := i.d.writeEpoch(i.name, t.Epoch); err != nil {
+		if err := i.saveEpoch(ctx, t.Epoch); err != nil {
 			return i.undo(ctx, t, fmt.Errorf("save the epoch, without which no gate may run: %w", err))
 		}
 	}
@@ -138,7 +139,7 @@ func (i *instance) up(ctx context.Context, t carp.Transition) error {
 	}
 	i.d.book.clear(i.name, "not-served")
 	if !p.gated() {
-		if err := i.d.writeEpoch(i.name, t.Epoch); err != nil {
+		if err := i.saveEpoch(ctx, t.Epoch); err != nil {
 			i.d.log.Warn("the epoch was not saved", "instance", i.name, "error", err)
 		}
 	}

@@ -1,0 +1,75 @@
+package main_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/carpd/carpd/test/lab"
+)
+
+// hangingDisk makes the directory of saved state one in which saving the epoch of
+// vhid 9 never ends: the file that it is written to is a pipe without a reader.
+func (n *node) hangingDisk() {
+	n.t.Helper()
+	dir := filepath.Join(n.dir, "state")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		n.t.Fatal(err)
+	}
+	if err := syscall.Mkfifo(filepath.Join(dir, "epoch-9@eth0.tmp"), 0o600); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+func TestDiskThatHangsKeepsNoDaemonFromStopping(t *testing.T) {
+	gate := []string{"hooks:", "  - {kind: exec, on: before-up, with: {command: [/bin/true]}}"}
+	for name, more := range map[string][]string{"without a gate": nil, "with a gate": gate} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newPair(t)
+			p.a.hangingDisk()
+			p.a.start(settings{more: more})
+			lab.Eventually(t, takeover, "a to be MASTER", func() bool { return p.a.instance().State == "MASTER" })
+			p.a.endedBy(syscall.SIGTERM)
+			if p.a.HasAddr(shared4) {
+				t.Error("the address is still there")
+			}
+		})
+	}
+}
+
+func TestGateWhoseEpochCannotBeSavedGivesTheRoleUp(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	p.a.hangingDisk()
+	p.a.start(settings{more: []string{"hooks:", "  - {kind: exec, on: before-up, with: {command: [/bin/true]}}"}})
+	lab.Eventually(t, takeover, "a to say that it cannot serve", func() bool {
+		return strings.Contains(p.a.alarm("not-served"), "did not answer within")
+	})
+	if i := p.a.instance(); i.State == "MASTER" {
+		t.Error("a is master all the same")
+	}
+	p.a.endedBy(syscall.SIGTERM)
+}
+
+func TestSavedEpochThatCannotBeOneIsIgnored(t *testing.T) {
+	for _, saved := range []string{"18446744073709551615", strings.Repeat("9", 1<<20), "\x00\xff", ""} {
+		t.Run(fmt.Sprintf("%.20q", saved), func(t *testing.T) {
+			t.Parallel()
+			p := newPair(t)
+			dir := filepath.Join(p.a.dir, "state")
+			if err := os.Mkdir(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			p.a.file("state/epoch-9@eth0", saved, 0o644)
+			p.a.start(settings{})
+			p.a.promote()
+			if n := len(p.a.proc.Output()); n > 64<<10 {
+				t.Errorf("%d bytes were logged", n)
+			}
+		})
+	}
+}
