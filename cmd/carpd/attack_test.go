@@ -73,3 +73,17 @@ func TestSavedEpochThatCannotBeOneIsIgnored(t *testing.T) {
 		})
 	}
 }
+
+func TestFileInThePlaceOfTheControlSocketIsNotRemoved(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	p.a.configure(settings{})
+	p.a.file("sock", "precious", 0o600)
+	out, code := p.a.run("run", "--config", p.a.config())
+	if code != 1 || !strings.Contains(out, "not a socket") {
+		t.Errorf("code %d: %s", code, out)
+	}
+	if b, err := os.ReadFile(p.a.socket()); err != nil || string(b) != "precious" {
+		t.Errorf("the file: %q %v", b, err)
+	}
+}

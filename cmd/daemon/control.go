@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -25,7 +26,7 @@ const (
 )
 
 // listen opens the control socket; serve answers on it. A socket file that nobody listens on is
-// replaced; one that a daemon serves is an error.
+// replaced; one that a daemon serves is an error, and so is any other file.
 func listen(path string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("open the control socket: %w", err)
@@ -33,6 +34,9 @@ func listen(path string) (net.Listener, error) {
 	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
 		c.Close()
 		return nil, fmt.Errorf("open the control socket %s: another carpd is running with it: stop that one, or give this one its own `control`", path)
+	}
+	if info, err := os.Lstat(path); err == nil && info.Mode().Type() != fs.ModeSocket {
+		return nil, fmt.Errorf("open the control socket %s: what is there is not a socket: move it away, or name another `control`", path)
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("open the control socket: %w", err)
