@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
+	"time"
 )
 
 // Options is what reading a file needs from outside. The zero value asks the
@@ -50,9 +52,13 @@ func (o Options) Load(path string) (*File, error) {
 	return Parse(path, data, o)
 }
 
-// readFile reads at most one byte more than the limit, which Parse then refuses.
+// readTime bounds the wait for a configuration that comes through a pipe.
+const readTime = 5 * time.Second
+
+// readFile reads at most one byte more than the limit, which Parse then refuses. It
+// does not wait for the other end of a pipe to be opened, nor for ever for its data.
 func readFile(path string) ([]byte, fs.FileMode, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -64,6 +70,7 @@ func readFile(path string) ([]byte, fs.FileMode, error) {
 	if info.IsDir() {
 		return nil, 0, errors.New("it is a directory")
 	}
+	_ = f.SetReadDeadline(time.Now().Add(readTime)) // a plain file has none, and needs none
 	data, err := io.ReadAll(io.LimitReader(f, MaxFile+1))
 	return data, info.Mode(), err
 }
