@@ -119,3 +119,16 @@ func TestConfigurationThatIsAPipeHoldsNothingUp(t *testing.T) {
 	p.a.proc.Signal(syscall.SIGHUP)
 	p.a.endedBy(syscall.SIGTERM)
 }
+
+func TestAddressThatIsThereBeforeTheStartIsAnAlarm(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	p.b.start(settings{})
+	p.b.promote()
+	p.a.Run("ip", "addr", "add", "192.0.2.50/24", "dev", "eth0")
+	p.a.start(settings{advskew: 100})
+	p.a.await("BACKUP")
+	lab.Eventually(t, soon, "an alarm", func() bool { return strings.Contains(p.a.alarm("foreign"), "192.0.2.50") })
+	p.a.Run("ip", "addr", "del", "192.0.2.50/24", "dev", "eth0")
+	lab.Eventually(t, soon, "the end of the alarm", func() bool { return p.a.alarm("foreign") == "" })
+}

@@ -32,6 +32,7 @@ type instance struct {
 	restored   atomic.Uint64 // addresses that were lost and put back
 	restoredAt atomic.Int64  // when last, as a carp.Instant
 	unfinished atomic.Bool   // the last reload did not work in all
+	foreign    atomic.Bool   // an address was there before this node put it there
 	saving     chan struct{} // capacity 1: held while an epoch is written
 
 	stop context.CancelFunc
@@ -80,6 +81,7 @@ func (i *instance) setHooks(steps []hooks.Step) error {
 
 // start runs the instance until halt.
 func (i *instance) start() {
+	i.lookForForeign(carp.Init)
 	ctx, stop := context.WithCancel(context.Background())
 	i.stop = stop
 	working, stopWork := context.WithCancel(context.Background())

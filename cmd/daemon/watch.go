@@ -4,9 +4,12 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/carpd/carpd/carp"
+	"github.com/carpd/carpd/vip"
 )
 
 const (
@@ -55,6 +58,26 @@ func (d *Daemon) watch(ctx context.Context) {
 	}
 }
 
+// lookForForeign raises an alarm if shared addresses are on the interface though
+// this node has not put them there, and ends it when they are gone or it is master.
+func (i *instance) lookForForeign(state carp.State) {
+	p := i.plan.Load()
+	var found []string
+	if l, err := i.d.kernel.Link(p.Interface); err == nil && state != carp.Master && state != carp.Releasing {
+		have, _ := i.d.kernel.Addrs(l.Index) // what cannot be listed is not there, or seen the next time
+		for _, h := range have {
+			if h.Mark != vip.Mark && slices.Contains(p.carp.Addresses, h.Prefix.Addr()) {
+				found = append(found, h.Prefix.String())
+			}
+		}
+	}
+	i.foreign.Store(len(found) > 0)
+	i.d.book.set(len(found) > 0, i.name, "foreign", fmt.Sprintf(
+		"%s: %s is on %s, put there by somebody else: this node answers for it whoever is master, and loses it when it has been master. "+
+			"Take it out of the network configuration; if it is the node's own, out of `addresses`.",
+		i.name, strings.Join(found, ", "), p.Interface))
+}
+
 func (d *Daemon) linkChanged(ifname string, amount int) {
 	owner := "interface " + ifname + " down"
 	if err := d.demote(globalTarget, owner, amount); err != nil {
@@ -89,6 +112,9 @@ func (i *instance) alarms(st carp.Status, now carp.Instant) {
 		i.name, wall(st.RollingUntil, now).Format("15:04:05")))
 	b.set(st.Demotions[carp.OwnerSendErrors] != 0, i.name, "send-errors", fmt.Sprintf(
 		"%s: adverts cannot be sent on %s (%d errors): the node is demoted until they can.", i.name, p.Interface, st.Counters.SendErrors))
+	if i.foreign.Load() {
+		i.lookForForeign(st.State)
+	}
 	b.set(st.State == carp.Init && !st.LinkUp, i.name, "link-down", fmt.Sprintf(
 		"%s: the interface %s is down or missing.", i.name, p.Interface))
 	b.set(st.State == carp.Master && now < st.ContestedUntil, i.name, "contested",
