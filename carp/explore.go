@@ -1,0 +1,77 @@
+package carp
+
+import (
+	"encoding/binary"
+	"maps"
+	"net/netip"
+	"slices"
+)
+
+// Clone returns a copy of the engine in its present state, for tools that explore
+// what may happen next. Both share the prepared digests and Config.Rand, so they
+// must not be used at the same time. The effects of the last input stay with the
+// original.
+func (e *Engine) Clone() *Engine {
+	c := *e
+	c.demotions, c.rolling = maps.Clone(e.demotions), slices.Clone(e.rolling)
+	c.out, c.frames, c.wire = Effects{}, nil, nil
+	return &c
+}
+
+// AppendState appends to dst all that the next decisions depend on, but for the
+// configuration: two engines of one configuration with equal bytes decide alike
+// from now on. Instants are relative to now; what only counts or names (counters,
+// epochs, the group clock) is left out.
+func (e *Engine) AppendState(dst []byte, now Instant) []byte {
+	number := func(n int64) { dst = binary.BigEndian.AppendUint64(dst, uint64(n)) }
+	flag := func(b bool) {
+		if b {
+			dst = append(dst, 1)
+		} else {
+			dst = append(dst, 0)
+		}
+	}
+	ahead := func(at Instant) { number(max(int64(at.Sub(now)), 0)) } // what is over is all the same
+
+	dst = append(dst, byte(e.state), byte(e.target), e.held.base, e.held.skew)
+	for _, b := range []bool{e.known, e.up, e.stopped, e.permitted, e.asking, e.farewell, e.handing} {
+		flag(b)
+	}
+	for _, at := range e.timers {
+		flag(at != 0)
+		ahead(at)
+	}
+	ahead(e.upAt.Add(e.cfg.PreemptDelay))
+	ahead(e.startAt)
+	ahead(e.contested)
+	if e.lastReply == 0 {
+		number(0)
+	} else {
+		ahead(e.lastReply.Add(e.interval() / 4))
+	}
+	if e.state == Master || e.state == Releasing {
+		number(int64(now.Sub(e.lastSent)))
+	}
+	for _, n := range []int{
+		e.errors, e.successes, int(e.failures), e.demotion, e.demotions[OwnerSendErrors], e.demotions[OwnerFailure],
+		e.demotions[OwnerHandover], len(e.rolling),
+	} {
+		number(int64(n))
+	}
+	address := func(a netip.Addr) {
+		b := a.As16()
+		dst = append(dst, b[:]...)
+	}
+	for i := range e.heard {
+		if s := &e.heard[i]; e.fresh(now, s) {
+			address(s.src)
+			dst = append(dst, s.timing.base, s.timing.skew)
+			number(int64(now.Sub(s.at)))
+		}
+	}
+	if e.timers[timerGrace] != 0 {
+		address(e.old)
+		flag(e.lastHeard == e.oldCounter)
+	}
+	return dst
+}
