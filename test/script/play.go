@@ -14,12 +14,16 @@ type Result struct {
 	Backend   string // "sim" or "kernel"
 	Err       error  // what kept it from being played to its end, or an expectation that was not met
 	Skipped   string // why it was not played here; "" if it was
+	Denied    bool   // skipped because this system allows no namespaces
 	Faults    []Fault
 	Simulated time.Duration // on the scenario's clock
 	Took      time.Duration
-	Text      string // the file with the output that came out below its commands
-	Repeat    string // the command that plays it again
-	Capture   string // the .pcapng of a failed run, if it was kept
+	Late      time.Duration // on the kernel: how late this machine's timers were at worst
+	Told      []string      // what was told until Err
+	Text      string        // the file with the output that came out below its commands
+	Rewrites  bool          // Text may be written into the file: this backend is the measure
+	Repeat    string        // the command that plays it again
+	Capture   string        // the .pcapng of a failed run, if it was kept
 }
 
 // Fault is a piece of output that is not as written.
@@ -50,7 +54,13 @@ func (r *Result) Report() string {
 		}
 	}
 	if r.Err != nil {
+		for _, line := range r.Told {
+			b.WriteString("   " + line + "\n")
+		}
 		fmt.Fprintf(&b, "%v\n", r.Err)
+	}
+	if r.Late > tooLate {
+		fmt.Fprintf(&b, "this machine was too busy to keep time: it was %v late\n", r.Late.Round(time.Millisecond))
 	}
 	if r.Capture != "" {
 		fmt.Fprintf(&b, "packets: tcpdump -T carp -r %s\n", r.Capture)
@@ -68,7 +78,6 @@ type player struct {
 	calm   bool // nothing was told since the last run began
 	output []string
 	told   []told
-	asked  map[string]time.Duration // a client's outage at the last question
 }
 
 // told is an event and the block in which it was seen.
@@ -79,7 +88,7 @@ type told struct {
 
 // play runs the file's blocks and judges their output.
 func play(f *File, b Backend, real bool) (r Result) {
-	p := &player{f: f, b: b, real: real, calm: true, asked: map[string]time.Duration{}}
+	p := &player{f: f, b: b, real: real, calm: true}
 	r.File = f.Name
 	outputs := make([][]string, len(f.Blocks))
 	for i := range f.Blocks {
@@ -94,6 +103,11 @@ func play(f *File, b Backend, real bool) (r Result) {
 		}
 	}
 	r.Simulated = p.clock
+	if r.Err != nil {
+		for _, t := range p.told {
+			r.Told = append(r.Told, f.line(t.Event))
+		}
+	}
 	if real && r.Err == nil {
 		outputs[len(outputs)-1], r.Err = p.lastEvents()
 	}
@@ -193,9 +207,8 @@ func (p *player) answer(c Command) (string, error) {
 		all, err := p.b.Holders()
 		return names(all), err
 	case "outage":
-		total, err := p.b.Outage(c.Names[0])
-		d := total - p.asked[c.Names[0]]
-		p.asked[c.Names[0]] = total
+		d, err := p.b.Outage(c.Names[0])
+		p.b.Mark(c.Names[0])
 		return seconds(d), err
 	}
 	return p.b.Ask(c)
@@ -263,8 +276,7 @@ func (p *player) expect(c Command) (got string, ok bool, err error) {
 		got, err = p.b.Ask(Command{Line: c.Line, Verb: "answers", Names: c.Names[:1]})
 		return got, got == c.Names[1], err
 	case "outage":
-		total, err := p.b.Outage(c.Names[0])
-		d := total - p.asked[c.Names[0]]
+		d, err := p.b.Outage(c.Names[0])
 		return seconds(d), d < c.For, err
 	case "overlap":
 		d := p.b.Overlap()

@@ -1,6 +1,7 @@
 package script
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -25,9 +26,9 @@ func Test(t *testing.T, glob string, o TestOptions) {
 	for _, path := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(path), ".txt"), func(t *testing.T) {
 			t.Parallel()
-			r := Play(path, o.Kernel)
-			r.Repeat = fmt.Sprintf("go test ./%s -run '^%s$'", "test/scenarios", t.Name())
-			if o.Rewrite && r.Err == nil && r.Skipped == "" && len(r.Faults) > 0 {
+			r := Play(t.Context(), path, o.Kernel)
+			r.Repeat = fmt.Sprintf("go test -run '^%s$'", t.Name())
+			if o.Rewrite && r.Rewrites && r.Err == nil && len(r.Faults) > 0 {
 				if err := os.WriteFile(path, []byte(r.Text), 0o644); err != nil {
 					t.Fatal(err)
 				}
@@ -44,18 +45,33 @@ func Test(t *testing.T, glob string, o TestOptions) {
 	}
 }
 
-// Play reads a file and plays it: in the simulator, or with options on the kernel.
-func Play(path string, kernel *KernelOptions) Result {
+// Read reads and parses a file.
+func Read(path string) (*File, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return Result{File: path, Err: fmt.Errorf("script: read scenario: %w", err)}
+		return nil, fmt.Errorf("script: read scenario: %w", err)
 	}
-	f, err := Parse(path, string(text))
+	return Parse(path, string(text))
+}
+
+// Play reads a file and plays it as PlayFile does.
+func Play(ctx context.Context, path string, kernel *KernelOptions) Result {
+	f, err := Read(path)
 	if err != nil {
-		return Result{File: path, Err: err}
+		return Result{File: path, Err: err, Repeat: "carplab run " + path}
 	}
-	if kernel != nil {
-		return OnKernel(f, *kernel)
+	return PlayFile(ctx, f, kernel)
+}
+
+// PlayFile plays a scenario: in the simulator, or with options on the kernel until
+// ctx ends.
+func PlayFile(ctx context.Context, f *File, kernel *KernelOptions) (r Result) {
+	if kernel == nil {
+		r = Simulate(f)
+		r.Repeat = "carplab run " + f.Name
+		return r
 	}
-	return Simulate(f)
+	r = OnKernel(ctx, f, *kernel)
+	r.Repeat = "carplab run --kernel " + f.Name
+	return r
 }
