@@ -20,16 +20,63 @@ import (
 // daemonEnv tells the test binary to be a daemon that runs the named program.
 const daemonEnv = "CARPD_TEST_EXEC_DAEMON"
 
+// starveEnv tells that daemon to run out of files, and then to cancel.
+const starveEnv = "CARPD_TEST_EXEC_STARVE"
+
 func TestMain(m *testing.M) {
 	if path := os.Getenv(daemonEnv); path != "" {
+		ctx := context.Background()
+		if os.Getenv(starveEnv) != "" {
+			ctx = starve(filepath.Join(filepath.Dir(path), "self"))
+		}
 		h, err := New(Config{Command: []string{path}})
 		if err == nil {
-			err = h.Run(context.Background(), hookstest.SampleEvent(hooks.AfterUp))
+			err = h.Run(ctx, hookstest.SampleEvent(hooks.AfterUp))
 		}
 		os.Stderr.WriteString(err.Error())
 		os.Exit(1)
 	}
 	os.Exit(m.Run())
+}
+
+// starve returns a context that ends when the file is there. By then this process
+// can open no file any more.
+func starve(file string) context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		for tick := time.NewTicker(5 * time.Millisecond); ; <-tick.C {
+			if _, err := os.Stat(file); err == nil {
+				_ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{})
+				cancel()
+				return
+			}
+		}
+	}()
+	return ctx
+}
+
+func TestProgramIsKilledAlsoWhereProcCannotBeRead(t *testing.T) {
+	path := script(t, `trap "" TERM; echo $$ >self.tmp; mv self.tmp self; while :; do sleep 1; done`)
+	var said strings.Builder
+	daemon := osexec.Command("/proc/self/exe")
+	daemon.Env = append(os.Environ(), daemonEnv+"="+path, starveEnv+"=1")
+	daemon.Stderr = &said
+	if err := daemon.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { defer close(ended); daemon.Wait() }()
+	select {
+	case <-ended:
+	case <-time.After(20 * time.Second):
+		daemon.Process.Kill()
+		<-ended
+		t.Fatal("the run did not end")
+	}
+	if !strings.Contains(said.String(), "too many open files") {
+		t.Errorf("the error does not say why the end was not seen: %s", said.String())
+	}
+	within(t, "the program to die", func() bool { return !alive(t, path, "self") })
 }
 
 func TestProgramDiesWithTheDaemon(t *testing.T) {

@@ -34,11 +34,16 @@
 //
 // A run is over when all of it is over. When the program has exited, when its
 // timeout is reached, or when a newer transition cancels it, whatever is left
-// of its process group gets SIGTERM, two seconds later SIGKILL, and Run returns
-// when the group is gone. So two roles never have programs running at the same
-// time. What is meant to stay is started as a service (systemctl start), or in
-// a session of its own (setsid) with its output redirected: such a process is
-// out of reach here. If the daemon dies, the kernel kills the program.
+// of its session, in whatever process group, gets SIGTERM, two seconds later
+// SIGKILL, and Run returns when nothing of it lives. So two roles never have
+// programs running at the same time. What is meant to stay is started as a
+// service (systemctl start), or in a session of its own (setsid) with its output
+// redirected: such a process is out of reach here.
+//
+// If the daemon is killed, the kernel kills the program, but only the program
+// itself: what it has started, such as the command that a script waits for, runs
+// on. A script whose command must not outlive the daemon ends in "exec COMMAND",
+// or is run by systemd, which ends all of a service.
 //
 // # What is run
 //

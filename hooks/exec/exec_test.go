@@ -117,7 +117,7 @@ func alive(t *testing.T, script, file string) bool {
 	if err != nil {
 		return false
 	}
-	state, _, _ := parseStat(stat)
+	state, _, _, _ := parseStat(stat)
 	return state != 'Z' && state != 'X'
 }
 
@@ -272,6 +272,34 @@ wait; wait`)
 	read(t, path, "told") // SIGTERM came first
 	if alive(t, path, "self") || alive(t, path, "child") {
 		t.Error("a process outlived the cancellation")
+	}
+}
+
+// timeout(1), setpgid and shells with job control make groups of their own.
+func TestCancelEndsEveryGroupOfTheSession(t *testing.T) {
+	path := script(t, `
+set -m
+sh -c 'trap "" TERM; echo $$ >deaf; while :; do sleep 1; done' &
+timeout 100 sh -c 'echo $$ >child.tmp; mv child.tmp child; sleep 100'
+wait`)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		_, err := run(t, ctx, open(t, Config{Command: []string{path}}), time.Minute)
+		done <- err
+	}()
+	for _, name := range []string{"child", "deaf"} {
+		within(t, name+" to run", func() bool {
+			b, _ := os.ReadFile(filepath.Join(filepath.Dir(path), name))
+			return strings.HasSuffix(string(b), "\n")
+		})
+	}
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if alive(t, path, "child") || alive(t, path, "deaf") {
+		t.Error("a process in a group of its own outlived the cancellation")
 	}
 }
 

@@ -200,12 +200,12 @@ func TestKindIsRegistered(t *testing.T) {
 }
 
 func TestParseStatSurvivesNamesWithParentheses(t *testing.T) {
-	state, pgrp, ok := parseStat([]byte("12 (a) b (c) S 1 77 77 0 -1"))
-	if !ok || state != 'S' || pgrp != 77 {
-		t.Error(state, pgrp, ok)
+	state, group, session, ok := parseStat([]byte("12 (a) b (c) S 1 77 78 0 -1"))
+	if !ok || state != 'S' || group != 77 || session != 78 {
+		t.Error(state, group, session, ok)
 	}
-	for _, bad := range []string{"", "12 (x", "12 (x) S", "12 (x) S 1 y"} {
-		if _, _, ok := parseStat([]byte(bad)); ok {
+	for _, bad := range []string{"", "12 (x", "12 (x) S", "12 (x) S 1 y", "12 (x) S 1 2", "12 (x) S 1 2 y"} {
+		if _, _, _, ok := parseStat([]byte(bad)); ok {
 			t.Errorf("parsed %q", bad)
 		}
 	}

@@ -20,12 +20,15 @@ import (
 )
 
 const (
-	// grace is how long a process group has between SIGTERM and SIGKILL.
+	// grace is how long a session has between SIGTERM and SIGKILL.
 	grace = 2 * time.Second
-	// drain is how long output is read after the program's group has gone: only
-	// a process that left the group can still hold the pipe.
+	// blind is how long after SIGKILL it is tried to see what lives, where /proc
+	// cannot be read.
+	blind = time.Second
+	// drain is how long output is read after the program's session has gone: only
+	// a process that left the session can still hold the pipe.
 	drain = 500 * time.Millisecond
-	// poll is how often a group that is told to end is looked at.
+	// poll is how often a session that is told to end is looked at.
 	poll = 20 * time.Millisecond
 )
 
@@ -40,7 +43,7 @@ type exitError struct {
 func (e *exitError) Error() string { return fmt.Sprintf("exec: run %s: %s: %s", e.path, e.how, e.tail) }
 
 // attempt runs the program once. It returns when the program, and all of its
-// process group, is gone.
+// session, is gone.
 //
 // It does so on a thread of its own that lives exactly as long: PDEATHSIG is
 // sent when the thread that forked ends, not the process, and the umask is set
@@ -108,8 +111,8 @@ func (h *hook) command(ev hooks.Event, input []byte) *osexec.Cmd {
 }
 
 // supervise starts the program and sees it to its end. The program is reaped
-// last: until then its process id, which is the id of the group, cannot come to
-// mean somebody else.
+// last: until then its process id, which is the id of its group and session,
+// cannot come to mean somebody else.
 func (h *hook) supervise(ctx context.Context, cmd *osexec.Cmd, out *output) error {
 	stdout, stderr := out.stream("stdout"), out.stream("stderr")
 	cmd.Stdout, cmd.Stderr = stdout, stderr
@@ -125,18 +128,18 @@ func (h *hook) supervise(ctx context.Context, cmd *osexec.Cmd, out *output) erro
 	var err error
 	select {
 	case err = <-exited:
-		if left, _ := members(cmd.Process.Pid); len(left) > 0 {
+		if left, _ := survivors(cmd.Process.Pid, 0, nil); len(left) > 0 {
 			log.Warn("hook left processes behind: they are ended; start what is to stay with systemctl or setsid", "pids", left)
 		}
 	case <-ctx.Done():
 		log.Warn("hook is being stopped", "because", ctx.Err())
 	}
-	err = errors.Join(err, endGroup(cmd.Process.Pid))
+	err = errors.Join(err, endSession(cmd.Process.Pid))
 	waited := cmd.Wait()
 	stdout.flush()
 	stderr.flush()
 	if err != nil {
-		return fmt.Errorf("exec: run %s: end its process group: %w", cmd.Path, err)
+		return fmt.Errorf("exec: run %s: end all of its session: %w", cmd.Path, err)
 	}
 	return verdict(ctx, cmd, waited, out)
 }
@@ -182,51 +185,54 @@ func awaitExit(pid int) error {
 	}
 }
 
-// endGroup ends what is left of a process group and returns when it is gone. A
+// endSession ends what is left of a session and returns when it is gone. A
 // process that cannot die (stuck in the kernel) makes it wait: the runner
 // leaves such a step behind and does not start it again.
-func endGroup(group int) error {
-	for _, step := range []struct {
-		signal syscall.Signal
-		wait   time.Duration
-	}{{syscall.SIGTERM, grace}, {syscall.SIGKILL, 0}} {
-		if err := syscall.Kill(-group, step.signal); err != nil && !errors.Is(err, syscall.ESRCH) && !errors.Is(err, syscall.EPERM) {
-			return os.NewSyscallError("kill", err)
-		}
-		if gone, err := awaitGroup(group, step.wait); gone || err != nil {
-			return err
-		}
+func endSession(session int) error {
+	if gone, _ := pursue(session, syscall.SIGTERM, grace); gone {
+		return nil
 	}
-	return nil
+	_, err := pursue(session, syscall.SIGKILL, blind)
+	return err
 }
 
-// awaitGroup polls until nothing of the group lives, for at most the given
-// time; 0 means until it is gone.
-func awaitGroup(group int, most time.Duration) (gone bool, err error) {
+// pursue signals all of a session and polls until nothing of it lives: SIGKILL
+// again with each look, another signal once to each group. It gives up when the
+// time is over, but with SIGKILL only if it still cannot see what lives.
+//
+// The program's own group is signalled without a look at /proc, so it ends even
+// if files or memory have run out. A process that forked and ended within one
+// look may hide its child from it, so two looks in a row must find nothing.
+func pursue(session int, signal syscall.Signal, most time.Duration) (gone bool, err error) {
 	tick := time.NewTicker(poll)
 	defer tick.Stop()
-	var late <-chan time.Time
-	if most > 0 {
-		t := time.NewTimer(most)
-		defer t.Stop()
-		late = t.C
-	}
-	for {
-		left, err := members(group)
-		if err != nil || len(left) == 0 {
-			return err == nil, err
+	late := time.Now().Add(most)
+	var told map[int]bool
+	for empty := 0; ; {
+		if told == nil || signal == syscall.SIGKILL {
+			told = map[int]bool{session: true}
+			_ = syscall.Kill(-session, signal) // ESRCH: gone; EPERM: seen below
 		}
-		select {
-		case <-tick.C:
-		case <-late:
-			return false, nil
+		var left []int
+		if left, err = survivors(session, signal, told); err == nil && len(left) == 0 {
+			if empty++; empty == 2 {
+				return true, nil
+			}
+			continue
 		}
+		empty = 0
+		if time.Now().After(late) && (err != nil || signal != syscall.SIGKILL) {
+			return false, err
+		}
+		<-tick.C
 	}
 }
 
-// members returns the living processes of a group, without zombies: where
-// process 1 does not reap, those stay for ever.
-func members(group int) ([]int, error) {
+// survivors returns the living processes of a session, without zombies: where
+// process 1 does not reap, those stay for ever. The group of each that is not
+// told yet gets the signal on the spot, 0 for none: a group's id cannot come to
+// mean somebody else within that moment, and a group lies in one session.
+func survivors(session int, signal syscall.Signal, told map[int]bool) ([]int, error) {
 	proc, err := os.Open("/proc")
 	if err != nil {
 		return nil, err
@@ -243,29 +249,43 @@ func members(group int) ([]int, error) {
 			continue
 		}
 		stat, err := os.ReadFile("/proc/" + name + "/stat")
-		if err != nil {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
 			continue // it ended in this moment
 		}
-		if state, pgrp, ok := parseStat(stat); ok && pgrp == group && state != 'Z' && state != 'X' {
-			pids = append(pids, pid)
+		if err != nil {
+			return nil, err
+		}
+		state, group, of, ok := parseStat(stat)
+		if !ok || of != session || state == 'Z' || state == 'X' {
+			continue
+		}
+		pids = append(pids, pid)
+		if signal != 0 && !told[group] {
+			told[group] = true
+			_ = syscall.Kill(-group, signal)
 		}
 	}
 	return pids, nil
 }
 
-// parseStat reads state and process group of /proc/PID/stat: "pid (name) state
-// ppid pgrp ...". The name may hold spaces and parentheses, so the last one counts.
-func parseStat(stat []byte) (state byte, pgrp int, ok bool) {
+// parseStat reads state, process group and session of /proc/PID/stat: "pid
+// (name) state ppid pgrp session ...". The name may hold spaces and parentheses,
+// so the last one counts.
+func parseStat(stat []byte) (state byte, group, session int, ok bool) {
 	i := bytes.LastIndexByte(stat, ')')
 	if i < 0 {
-		return 0, 0, false
+		return 0, 0, 0, false
 	}
 	f := bytes.Fields(stat[i+1:])
-	if len(f) < 3 || len(f[0]) != 1 {
-		return 0, 0, false
+	if len(f) < 4 || len(f[0]) != 1 {
+		return 0, 0, 0, false
 	}
-	pgrp, err := strconv.Atoi(string(f[2]))
-	return f[0][0], pgrp, err == nil
+	group, err := strconv.Atoi(string(f[2]))
+	if err != nil {
+		return 0, 0, 0, false
+	}
+	session, err = strconv.Atoi(string(f[3]))
+	return f[0][0], group, session, err == nil
 }
 
 // closeOnExec marks all open files of this process: Go opens its own so, but
