@@ -75,14 +75,20 @@ func (e *Engine) groupClock(now Instant) uint64 {
 
 // nextCounter is 40 bits of group clock, 8 of node id, advbase and advskew: the
 // eight bytes that every other implementation carries unread, and that the HMAC
-// covers while it leaves the timing fields open. With CompatBSD it is random until
-// an advert was heard, then that counter plus one (carp_prepare_ad).
+// covers while it leaves the timing fields open. A node without an id draws one for
+// each advert: two equal masters that send in the same millisecond would take each
+// other's adverts for their own. With CompatBSD it is random until an advert was
+// heard, then that counter plus one (carp_prepare_ad).
 func (e *Engine) nextCounter(now Instant, t timing) uint64 {
 	var counter uint64
 	switch {
 	case e.cfg.Compat != CompatBSD:
 		e.clock = max(e.groupClock(now), e.clock+1)
-		counter = e.clock<<24 | uint64(e.cfg.NodeID)<<16 | uint64(t.base)<<8 | uint64(t.skew)
+		id := e.cfg.NodeID
+		if id == 0 {
+			id = uint8(e.cfg.random())
+		}
+		counter = e.clock<<24 | uint64(id)<<16 | uint64(t.base)<<8 | uint64(t.skew)
 	case e.heardBy:
 		e.clock++
 		counter = e.clock
