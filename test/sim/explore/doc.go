@@ -1,0 +1,46 @@
+// Package explore visits every state that a small group of real carp.Engines can
+// reach: two or three nodes, every order of delivering, losing, duplicating and
+// delaying adverts, of timers, of what the workers do, and of crashes, freezes and
+// resumptions, up to a stated depth and with stated budgets of faults.
+//
+//	r := explore.Run(explore.World{Nodes: configs, Depth: 12, Losses: 1, Crashes: 1})
+//	if r.Err != nil {
+//		fmt.Println(r) // what is wrong, and the shortest way there
+//	}
+//
+// The search is breadth-first, so the trace of a fault is a shortest one. States
+// are compared by carp.Engine.AppendState and by what surrounds the engines; what
+// only names things (counters, epochs, absolute time) does not count.
+//
+// # The moves
+//
+//	deliver A>B   any packet under way from A to B arrives
+//	lose A>B      it never does (Losses)
+//	double A>B    it arrives, and will again (Duplicates)
+//	work A        A's worker carries out the newest transition: with a live permit
+//	              it puts the address on; or takes it off and reports that
+//	timer A       the clock goes on to A's timer, if no other is earlier; if it does go
+//	              on, each packet under way and each worker with work counts as
+//	              delayed (Delays)
+//	crash A       the daemon is gone; the address stays until its permit ends (Crashes)
+//	freeze A      packets and timers wait (Freezes)
+//	resume A      those that wait are handled, packets first
+//	handover A    the master is asked to hand over (Handovers)
+//
+// The lease is exact here: a node answers if its worker has put the address on and
+// its last permit has not ended. All clocks are one.
+//
+// # The invariants
+//
+//   - Two running nodes answer together only while an advert between them is under
+//     way, waits or is lost, or while a worker has work to do.
+//   - A crashed or frozen node answers no more when another, which had heard its last
+//     advert when it was promoted by a time-out or a bow-out, begins to. A bow-out that
+//     arrives after a newer advert of the same node (delayed, or a second copy) is
+//     excepted: without replay protection the engine believes it.
+//   - No permit lasts longer than the fastest backup's master-down time after the
+//     last advert.
+//   - A timer that fired is not due any more.
+//   - From every state, when nothing is lost any more and frozen nodes go on, there
+//     is exactly one master, which answers, within twelve seconds, and stays so.
+package explore
