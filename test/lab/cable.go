@@ -3,7 +3,9 @@ package lab
 import (
 	"encoding/binary"
 	"fmt"
+	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,10 +14,21 @@ import (
 // Reading and writing never block.
 type cable struct {
 	fd      int
+	ring    []byte // shared with the kernel; nil for a tap
+	next    int    // slot of the ring
 	tap     bool
 	dead    bool // is no longer read: the interface is gone
 	dropped uint64
 }
+
+// The ring bounds the frames that wait to be read. A socket's own buffer would,
+// in a user namespace, hold fewer than 200, which is less than hosts send in a
+// burst. A slot has room for a header and a frame of 1500 bytes of payload.
+const (
+	slotBytes = 2048
+	slots     = 2048
+	ringBlock = 64 << 10
+)
 
 // openVeth opens the switch's end of a veth. It is called in its namespace.
 func openVeth(index int) (*cable, error) {
@@ -23,11 +36,20 @@ func openVeth(index int) (*cable, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1); err != nil {
-		_ = unix.Close(fd)
-		return nil, fmt.Errorf("lab: ask for VLAN tags: %w", err)
+	c := &cable{fd: fd}
+	req := unix.TpacketReq{Block_size: ringBlock, Block_nr: slotBytes * slots / ringBlock, Frame_size: slotBytes, Frame_nr: slots}
+	err = unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VERSION, unix.TPACKET_V2)
+	if err == nil {
+		err = unix.SetsockoptTpacketReq(fd, unix.SOL_PACKET, unix.PACKET_RX_RING, &req)
 	}
-	return &cable{fd: fd}, nil
+	if err == nil {
+		c.ring, err = unix.Mmap(fd, 0, slotBytes*slots, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return nil, fmt.Errorf("lab: set up the ring of a packet socket: %w", err)
+	}
+	return c, nil
 }
 
 // openTun makes a tap interface and opens it. It is called in the namespace that
@@ -71,51 +93,43 @@ func (c *cable) send(data []byte) error {
 	return err
 }
 
-// read reads one frame into buf. A VLAN tag, which the kernel keeps beside the
-// frame, is put back.
-func (c *cable) read(buf, oob []byte) (Frame, error) {
+// read reads one frame into buf; EAGAIN says that none waits. A VLAN tag, which the
+// kernel keeps beside the frame, is put back.
+func (c *cable) read(buf []byte) (Frame, error) {
 	if c.tap {
 		n, err := unix.Read(c.fd, buf)
 		return Frame{Time: time.Now().Round(0), Data: buf[:max(n, 0)]}, err
 	}
-	const tag = 4 // room for it, in front
-	n, noob, _, _, err := unix.Recvmsg(c.fd, buf[tag:], oob, 0)
-	if err != nil {
-		return Frame{}, err
+	for {
+		slot := c.ring[c.next*slotBytes:][:slotBytes]
+		h := (*unix.Tpacket2Hdr)(unsafe.Pointer(&slot[0]))
+		status := atomic.LoadUint32(&h.Status)
+		if status&unix.TP_STATUS_USER == 0 {
+			return Frame{}, unix.EAGAIN
+		}
+		n := copy(buf, slot[h.Mac:][:h.Snaplen])
+		whole := h.Snaplen == h.Len
+		at := time.Unix(int64(h.Sec), int64(h.Nsec))
+		tci, tpid := h.Vlan_tci, h.Vlan_tpid
+		atomic.StoreUint32(&h.Status, unix.TP_STATUS_KERNEL) // the slot is the kernel's again
+		c.next = (c.next + 1) % slots
+		if !whole {
+			c.dropped++ // longer than a slot
+			continue
+		}
+		if status&unix.TP_STATUS_VLAN_VALID != 0 && n >= 12 {
+			copy(buf[16:], buf[12:n])
+			binary.BigEndian.PutUint16(buf[12:], tpid)
+			binary.BigEndian.PutUint16(buf[14:], tci)
+			n += 4
+		}
+		return Frame{Time: at, Data: buf[:n]}, nil
 	}
-	at, vlan, tagged := control(oob[:noob])
-	if !tagged || n < 12 {
-		return Frame{Time: at, Data: buf[tag : tag+n]}, nil
-	}
-	copy(buf, buf[tag:tag+12])
-	copy(buf[12:], vlan[:])
-	return Frame{Time: at, Data: buf[:tag+n]}, nil
 }
 
-// control reads time stamp and VLAN tag of a message.
-func control(oob []byte) (at time.Time, vlan [4]byte, tagged bool) {
-	for len(oob) > 0 {
-		h, data, rest, err := unix.ParseOneSocketControlMessage(oob)
-		if err != nil {
-			break
-		}
-		oob = rest
-		switch {
-		case h.Level == unix.SOL_SOCKET && h.Type == unix.SO_TIMESTAMPNS && len(data) >= 16:
-			at = time.Unix(int64(binary.NativeEndian.Uint64(data)), int64(binary.NativeEndian.Uint64(data[8:])))
-		case h.Level == unix.SOL_PACKET && h.Type == unix.PACKET_AUXDATA && len(data) >= 20:
-			// struct tpacket_auxdata: status at 0, vlan_tci at 16, vlan_tpid at 18.
-			if tagged = binary.NativeEndian.Uint32(data)&unix.TP_STATUS_VLAN_VALID != 0; tagged {
-				binary.BigEndian.PutUint16(vlan[:], binary.NativeEndian.Uint16(data[18:]))
-				binary.BigEndian.PutUint16(vlan[2:], binary.NativeEndian.Uint16(data[16:]))
-			}
-		}
-	}
-	if at.IsZero() {
-		at = time.Now().Round(0)
-	}
-	return at, vlan, tagged
-}
+// clear takes off the error that a socket keeps from when its interface went down,
+// which would wake the switch for ever.
+func (c *cable) clear() { _, _ = unix.GetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_ERROR) }
 
 // overruns counts what the kernel dropped since the cable was made; asking resets
 // the kernel's own counter.
@@ -129,4 +143,10 @@ func (c *cable) overruns() uint64 {
 	return c.dropped
 }
 
-func (c *cable) close() { _ = unix.Close(c.fd) }
+func (c *cable) close() {
+	if c.ring != nil {
+		_ = unix.Munmap(c.ring)
+		c.ring = nil
+	}
+	_ = unix.Close(c.fd)
+}

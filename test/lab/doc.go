@@ -52,9 +52,8 @@
 //     leaves them out otherwise).
 //   - The switch forwards multicast everywhere, and at once when a port appears.
 //     A Switched one learns addresses per port, so that each side of a partition
-//     follows what it hears;
-//     its queues are bounded (Link.Limit) and count what they drop (Link.Stats,
-//     LAN.Overruns).
+//     follows what it hears; its queues are bounded (Link.Limit) and count what
+//     they drop (Link.Stats, LAN.Overruns).
 //   - On failure, the output of every process and, with CARPD_PCAP=DIR, every
 //     capture is kept, with what the switch dropped.
 //

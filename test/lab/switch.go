@@ -125,7 +125,7 @@ func (s *softSwitch) thread() {
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0) // 50 us is the default
 	var fds []unix.PollFd
 	var ports []*port
-	buf, oob := make([]byte, 1<<16), make([]byte, 256)
+	buf := make([]byte, 1<<16)
 	for {
 		s.mu.Lock()
 		if s.changed {
@@ -152,8 +152,8 @@ func (s *softSwitch) thread() {
 			_, _ = unix.Read(s.wake, buf[:8])
 		}
 		for i, p := range ports {
-			if fds[i+1].Revents != 0 {
-				s.drain(p, buf, oob)
+			if got := fds[i+1].Revents; got != 0 {
+				s.drain(p, buf, got&unix.POLLERR != 0)
 			}
 		}
 		s.mu.Unlock()
@@ -180,18 +180,21 @@ func (s *softSwitch) renew() (fds []unix.PollFd, ports []*port) {
 }
 
 // drain forwards what waits at a port.
-func (s *softSwitch) drain(p *port, buf, oob []byte) {
+func (s *softSwitch) drain(p *port, buf []byte, failed bool) {
 	c := s.wires[p]
 	if c == nil {
 		return // unplugged meanwhile
 	}
+	if failed && !c.tap {
+		c.clear()
+	}
 	for range maxBatch {
-		f, err := c.read(buf, oob)
+		f, err := c.read(buf)
 		switch {
 		case errors.Is(err, unix.EAGAIN):
 			return
-		case errors.Is(err, unix.ENETDOWN), errors.Is(err, unix.EINTR):
-			continue // down, not gone
+		case errors.Is(err, unix.EINTR):
+			continue
 		case err != nil:
 			c.dead, s.changed = true, true
 			return

@@ -26,26 +26,27 @@ func isProbe(f Frame) bool {
 
 // station sends and receives numbered frames on a host's eth0.
 type station struct {
-	t  testing.TB
-	fd int
-	h  *Host
+	t testing.TB
+	*cable
+	h   *Host
+	buf []byte
 }
 
 func newStation(t testing.TB, h *Host) *station {
 	t.Helper()
-	s := &station{t: t, h: h}
+	s := &station{t: t, h: h, buf: make([]byte, 1<<16)}
 	err := h.DoErr(func() error {
 		link, err := h.ns.nl.LinkByName(linkName)
 		if err != nil {
 			return err
 		}
-		s.fd, err = openPacket(link.Attrs().Index)
+		s.cable, err = openVeth(link.Attrs().Index)
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = unix.Close(s.fd) })
+	t.Cleanup(s.close)
 	return s
 }
 
@@ -60,14 +61,12 @@ func (s *station) frame(number uint32, size int) []byte {
 }
 
 func (s *station) send(frame []byte) {
-	for {
-		_, err := unix.Write(s.fd, frame)
-		if err == nil {
-			return
-		}
-		if err != unix.ENOBUFS && err != unix.EINTR {
-			s.t.Fatalf("host %s: send: %v", s.h.Name, err)
-		}
+	err := unix.ENOBUFS
+	for err == unix.ENOBUFS || err == unix.EAGAIN {
+		err, _ = s.cable.send(frame).(unix.Errno)
+	}
+	if err != 0 {
+		s.t.Fatalf("host %s: send: %v", s.h.Name, err)
 	}
 }
 
@@ -78,18 +77,22 @@ func (s *station) burst(count int) {
 	}
 }
 
-// read returns the next frame that comes within limit.
-func (s *station) read(limit time.Duration) []byte {
-	buf := make([]byte, 2048)
+// await returns the next probe that comes within limit, valid until the next call.
+func (s *station) await(limit time.Duration) []byte {
 	for deadline := time.Now().Add(limit); ; {
-		left := unix.NsecToTimespec(max(0, time.Until(deadline).Nanoseconds()))
-		n, err := unix.Ppoll([]unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLIN}}, &left, nil)
-		if n == 0 && err == nil {
+		f, err := s.read(s.buf)
+		switch {
+		case err == nil && isProbe(f):
+			return f.Data
+		case err == nil:
+			continue
+		}
+		left := time.Until(deadline)
+		if left <= 0 {
 			return nil
 		}
-		if n, err := unix.Read(s.fd, buf); err == nil && isProbe(Frame{Data: buf[:n]}) {
-			return buf[:n]
-		}
+		timeout := unix.NsecToTimespec(left.Nanoseconds())
+		_, _ = unix.Ppoll([]unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLIN}}, &timeout, nil)
 	}
 }
 
@@ -101,7 +104,7 @@ func (s *station) heard(k *Link, offered uint64) (numbers []uint32) {
 		st := k.Stats()
 		return st.Offered >= offered && st.Offered+st.Duplicated == st.Delivered+st.Cut+st.Lost+st.Overflow+st.Refused
 	})
-	for f := s.read(10 * time.Millisecond); f != nil; f = s.read(10 * time.Millisecond) {
+	for f := s.await(10 * time.Millisecond); f != nil; f = s.await(10 * time.Millisecond) {
 		numbers = append(numbers, binary.BigEndian.Uint32(f[14:]))
 	}
 	return numbers
@@ -183,7 +186,7 @@ func TestSwitchFaultsShowOnRealFrames(t *testing.T) {
 			for range 5 {
 				began := time.Now()
 				from.send(from.frame(1, 60))
-				if to.read(time.Second) == nil {
+				if to.await(time.Second) == nil {
 					t.Fatal("nothing came")
 				}
 				best = min(best, time.Since(began))
@@ -220,7 +223,7 @@ func TestSwitchFaultsShowOnRealFrames(t *testing.T) {
 		k := start(t).Corrupt(1)
 		want := a.frame(7, 60)
 		a.send(want)
-		got := b.read(time.Second)
+		got := b.await(time.Second)
 		differ := 0
 		for i := range got {
 			if got[i] != want[i] {
@@ -251,7 +254,7 @@ func TestSwitchFaultsShowOnRealFrames(t *testing.T) {
 		k := start(t).Clog().Limit(150)
 		a.burst(n)
 		Eventually(t, time.Second, "the overflow", func() bool { return k.Stats().Overflow == n-150 })
-		if f := b.read(20 * time.Millisecond); f != nil {
+		if f := b.await(20 * time.Millisecond); f != nil {
 			t.Errorf("%x passed", f)
 		}
 		k.Unclog()
@@ -263,7 +266,7 @@ func TestSwitchFaultsShowOnRealFrames(t *testing.T) {
 		start(t)
 		lan.Link(a.h, a.h).Echo(1)
 		a.send(a.frame(7, 60))
-		if a.read(time.Second) == nil {
+		if a.await(time.Second) == nil {
 			t.Error("a does not hear itself")
 		}
 	})
@@ -362,27 +365,14 @@ func TestSwitchSplitsInTwo(t *testing.T) {
 // The kernel takes tags off what it receives, and the switch puts them back.
 func TestSwitchKeepsVLANTags(t *testing.T) {
 	lan, s := quiet(t, 1, "a", "b")
-	var far *cable
-	err := s[1].h.DoErr(func() (err error) {
-		link, err := s[1].h.ns.nl.LinkByName(linkName)
-		if err == nil {
-			far, err = openVeth(link.Attrs().Index)
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer far.close()
 	c := lan.Capture()
 	want := slices.Insert(s[0].frame(7, 60), 12, 0x81, 0, 0x60, 10)
 	s[0].send(want)
 	if _, ok := c.WaitFor(time.Second, func(f Frame) bool { return bytes.Equal(f.Data, want) }); !ok {
 		t.Errorf("captured %v", c.Packets())
 	}
-	buf, oob := make([]byte, 2048), make([]byte, 256)
 	Eventually(t, time.Second, "the frame with its tag at the far end", func() bool {
-		got, err := far.read(buf, oob)
+		got, err := s[1].read(s[1].buf)
 		return err == nil && bytes.Equal(got.Data, want)
 	})
 }
