@@ -12,10 +12,12 @@ import (
 
 // Up waits for a live permit of this epoch, puts all addresses on in one batch
 // and sends the first round of announcements. On an error nothing is left
-// behind, except that a call which is cancelled, or superseded by Down, a
-// withdrawn permit or another Up, leaves a set that was up before to them. To
-// call Up while the set is up is harmless: the addresses stay and are announced
-// again.
+// behind, with two exceptions. A call that is superseded by Down, a withdrawn
+// permit or another Up leaves a set that was up before to them. And the end of
+// ctx under a live permit, as when a mastership is contested, leaves on what is
+// on: the caller goes on with another Up or with Down, and the end of the permit
+// takes the addresses off as ever. To call Up while the set is up is harmless:
+// the addresses stay and are announced again.
 func (s *Set) Up(ctx context.Context, epoch carp.Epoch) error {
 	s.mu.Lock()
 	s.state.turn++
@@ -38,7 +40,8 @@ func (s *Set) Up(ctx context.Context, epoch carp.Epoch) error {
 		raised = err == nil
 	}
 	if err := s.firstRound(ctx, turn); err != nil {
-		if !was && s.take(context.Background()) == nil {
+		if !was && (ctx.Err() == nil || !s.serves(epoch)) {
+			_ = s.take(context.Background())
 			s.drop(turn)
 			s.release()
 		}
@@ -53,6 +56,15 @@ func (s *Set) Up(ctx context.Context, epoch carp.Epoch) error {
 	s.mu.Unlock()
 	s.tell(Event{Kind: EventUp, Epoch: epoch, Addresses: placed, Text: "addresses are on and announced"})
 	return nil
+}
+
+// serves reports whether the addresses are on under a live permit of epoch or a
+// later one, which carries it on.
+func (s *Set) serves(epoch carp.Epoch) bool {
+	now := s.clock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state.serving && s.state.permit.Epoch >= epoch && s.state.permit.Live(now)
 }
 
 func (s *Set) upError(err error) error {

@@ -274,18 +274,51 @@ func TestUpOnNoInterfaceSaysSo(t *testing.T) {
 	})
 }
 
-func TestCancelledUpLeavesNothing(t *testing.T) {
-	inWorld(t, nil, func(w *world) {
-		ctx, cancel := context.WithCancel(w.Context())
-		w.k.SetHooks(viptest.Hooks{BeforeSend: func([][]byte) error { cancel(); return nil }})
-		w.permit(1)
-		if err := w.set.Up(ctx, 1); err != nil && !errors.Is(err, context.Canceled) {
-			t.Errorf("Up: %v", err)
-		} else if err == nil {
-			t.Error("Up: no error")
-		}
-		w.wantOn(false, "after Up")
-	})
+func TestCancelledUpLeavesItsAddressesToWhatFollows(t *testing.T) {
+	for name, tc := range map[string]struct {
+		permit carp.Permit // when the call is cancelled
+		stay   bool
+	}{
+		"same epoch":        {carp.Permit{Epoch: 1, Until: carp.Instant(time.Hour)}, true},
+		"contested":         {carp.Permit{Epoch: 2, Until: carp.Instant(time.Hour)}, true},
+		"permit withdrawn":  {carp.Permit{}, false},
+		"permit that ended": {carp.Permit{Epoch: 1, Until: 1}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, nil, func(w *world) {
+				ctx, cancel := context.WithCancel(w.Context())
+				w.k.SetHooks(viptest.Hooks{BeforeSend: func([][]byte) error {
+					w.k.SetHooks(viptest.Hooks{})
+					w.set.Permit(tc.permit)
+					cancel()
+					return ctx.Err()
+				}})
+				w.permit(1)
+				if err := w.set.Up(ctx, 1); !errors.Is(err, context.Canceled) {
+					t.Errorf("Up: %v, want that it was cancelled", err)
+				}
+				w.wantOn(tc.stay, "after Up")
+				if !tc.stay {
+					return
+				}
+				w.wantEvents()
+				w.k.Batches()
+				w.permit(2)
+				if err := w.set.Up(w.Context(), 2); err != nil {
+					t.Errorf("Up that follows: %v", err)
+				}
+				for _, b := range w.k.Batches() {
+					if slices.ContainsFunc(b, func(c vip.Change) bool { return c.Op == vip.Remove }) {
+						t.Errorf("an address was removed: %v", b)
+					}
+				}
+				if err := w.set.Down(w.Context()); err != nil {
+					t.Errorf("Down: %v", err)
+				}
+				w.wantOn(false, "after Down")
+			})
+		})
+	}
 }
 
 func TestDownTriesAgainAndTheWorkerAfterIt(t *testing.T) {
