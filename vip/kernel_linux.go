@@ -145,7 +145,12 @@ func (k *kernel) Link(name string) (Link, error) {
 	if err != nil {
 		return Link{}, &OpError{Op: "look up interface", Link: name, Err: err}
 	}
-	return k.parseLink(msgs[0]), nil
+	l := k.parseLink(msgs[0])
+	if l.Name != name { // the kernel looks among the alternative names as well
+		return Link{}, &OpError{Op: "look up interface", Link: name, Err: ErrNoLink,
+			Hint: fmt.Sprintf("%s is an alternative name of %s: use that", name, l.Name)}
+	}
+	return l, nil
 }
 
 func (k *kernel) Links() ([]Link, error) {

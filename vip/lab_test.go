@@ -3,6 +3,7 @@ package vip_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -138,6 +139,20 @@ func TestLabPromoteSecondariesIsReadOfTheInterfaceAndOfAll(t *testing.T) {
 		if err != nil || l.PromoteSecondaries != tc.want {
 			t.Errorf("all %s, eth0 %s: %v, %v; want %v", tc.all, tc.eth0, l.PromoteSecondaries, err, tc.want)
 		}
+	}
+}
+
+// Notices carry the real name only, so a set on another would never hear them.
+func TestLabAlternativeNameIsNoInterface(t *testing.T) {
+	h := lab.New(t).Host("a", "192.0.2.1/24")
+	k := openOn(t, h)
+	h.Run("ip", "link", "property", "add", "dev", "eth0", "altname", "uplink")
+	_, err := k.Link("uplink")
+	if !errors.Is(err, vip.ErrNoLink) || !strings.Contains(err.Error(), "eth0") {
+		t.Errorf("Link: %v, want ErrNoLink and the real name", err)
+	}
+	if _, err := k.Link("eth0"); err != nil {
+		t.Errorf("Link of the real name: %v", err)
 	}
 }
 
