@@ -3,6 +3,7 @@ package vip_test
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -164,5 +165,30 @@ func TestRequestsForAPermitAreBounded(t *testing.T) {
 			t.Errorf("asked %d times in a second, want 20 at most", n)
 		}
 		w.permit(1)
+	})
+}
+
+// A loop that hangs answers no request for a permit. The worker must not hang with
+// it: nobody else is left to notice that the permit ends.
+func TestRequestThatHangsDoesNotHideTheLapse(t *testing.T) {
+	var asked atomic.Int32
+	hang := make(chan struct{})
+	inWorld(t, func(c *vip.Config) {
+		hang = make(chan struct{}) // of the bubble
+		c.NeedPermit = func() { asked.Add(1); <-hang }
+	}, func(w *world) {
+		w.up(1)
+		up := time.Now()
+		<-time.After(950 * ms)
+		w.events()
+		w.k.DelAddr(viptest.LinkName, vip9+"/32")
+		w.await(3*time.Second, "the end of the permit", func() bool { return slices.Contains(w.events(), vip.EventLapsed) })
+		if d := time.Since(up); d > 3*time.Second+10*ms {
+			t.Errorf("the lapse was noticed %v after the permit was given for 3 s", d)
+		}
+		if asked.Load() != 1 {
+			t.Errorf("asked %d times at once, want once", asked.Load())
+		}
+		close(hang)
 	})
 }

@@ -20,9 +20,10 @@ type Config struct {
 	// Observe hears what happens, from the goroutine in which it happens; it must
 	// not block nor call the Set. nil = nobody.
 	Observe func(Event)
-	// NeedPermit is called by the worker when a lost address cannot be put back under
-	// the permit it has, at most twenty times a second: an advert before it is due
-	// brings a fresher one (carp.Speaker.Renew). Nil: the next advert is waited for.
+	// NeedPermit is called when a lost address cannot be put back under the permit
+	// there is, at most twenty times a second: an advert before it is due brings a
+	// fresher one (carp.Speaker.Renew). It has a goroutine of its own, one at a time,
+	// may block and then outlives Run. Nil: the next advert is waited for.
 	NeedPermit func()
 }
 
@@ -109,6 +110,7 @@ type state struct {
 	renewed carp.Instant // last renewal or add
 	lookAt  carp.Instant // compare with the kernel then; 0 = no reason to
 	askAt   carp.Instant // no request for a fresher permit before
+	asking  bool         // a request is under way
 	clearAt carp.Instant // next attempt to take the rest off
 	tokens  tokens       // restorations that may still be made
 	failing bool         // the last renewal or look failed: told once

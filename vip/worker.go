@@ -172,14 +172,25 @@ func (s *Set) perform(ctx context.Context, do task) {
 	}
 }
 
-// ask asks for a permit under which there is room to put back what was lost.
+// ask asks for a permit under which there is room for a lease. The answer is not
+// waited for: if the loop that gives it hangs, the worker is the one to notice
+// that the permit ends.
 func (s *Set) ask() {
+	now := s.clock()
 	s.mu.Lock()
-	s.state.askAt = s.clock().Add(askEvery)
+	s.state.askAt = now.Add(askEvery)
+	begin := s.needPermit != nil && !s.state.asking
+	s.state.asking = s.state.asking || begin
 	s.mu.Unlock()
-	if s.needPermit != nil {
-		s.needPermit()
+	if !begin {
+		return
 	}
+	go func() {
+		s.needPermit()
+		s.mu.Lock()
+		s.state.asking = false
+		s.mu.Unlock()
+	}()
 }
 
 // renew gives all addresses their whole lifetime again. The caller has the token.
