@@ -34,7 +34,7 @@ const (
 	// announced without a pause, which is 0.7 ms of a gigabit wire. What a switch's
 	// processor loses of that is repeated.
 	FrameBurst = 1024
-	// chunk is how many frames are sent between two looks at the permit.
+	// chunk is how many frames are handed to the kernel in one call of Send.
 	chunk = 64
 )
 

@@ -39,8 +39,9 @@ type Kernel interface {
 	// stop has returned f is not called any more. stop must not be called by f.
 	Watch(f func(Notice)) (stop func())
 	// Send sends whole Ethernet frames on the interface with this index, in order
-	// and paced. It returns early, with an error, when ctx ends.
-	Send(ctx context.Context, index int, frames [][]byte) error
+	// and paced. Last thing before each frame it asks live, if not nil; it returns
+	// early with ErrLapsed when that says no, and with ctx's error when ctx ends.
+	Send(ctx context.Context, index int, frames [][]byte, live func() bool) error
 	// Close releases the kernel's resources; calling it twice is harmless.
 	Close() error
 }
@@ -112,7 +113,7 @@ type Notice struct {
 var (
 	// ErrNoLink: there is no interface with that name at present.
 	ErrNoLink = errors.New("no such interface")
-	// ErrLapsed: the permit ended while addresses were being taken on.
+	// ErrLapsed: the permit ended while addresses were being taken on or announced.
 	ErrLapsed = errors.New("the permit to act as master lapsed")
 	// ErrSuperseded: Down, a withdrawn permit or another Up ended this call.
 	ErrSuperseded = errors.New("superseded by a newer wish")

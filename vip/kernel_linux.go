@@ -450,8 +450,8 @@ func (k *kernel) promotesAll() bool {
 	return n == 1 && (err == nil || errors.Is(err, io.EOF)) && b[0] != '0'
 }
 
-func (k *kernel) Send(ctx context.Context, index int, frames [][]byte) error {
-	return k.out.send(ctx, index, frames)
+func (k *kernel) Send(ctx context.Context, index int, frames [][]byte, live func() bool) error {
+	return k.out.send(ctx, index, frames, live)
 }
 
 // openWatch subscribes to address and link messages. RTM_NEWADDR is thrown away

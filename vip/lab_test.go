@@ -340,6 +340,36 @@ func TestLabAnnouncementsOnTheWire(t *testing.T) {
 	}
 }
 
+func TestLabFramesThatAreNotAllowedAreNotOnTheWire(t *testing.T) {
+	lan := lab.New(t)
+	h := lan.Host("a", "192.0.2.1/24")
+	k, c := openOn(t, h), lan.Capture()
+	l, err := k.Link("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	frame := func(n byte) []byte {
+		return append(unhexed("ffffffffffff 020000000001 88b5"), append(make([]byte, 45), n)...)
+	}
+	asked := 0
+	if err := k.Send(t.Context(), l.Index, [][]byte{frame(1), frame(2), frame(3)}, func() bool { asked++; return asked < 2 }); !errors.Is(err, vip.ErrLapsed) {
+		t.Errorf("Send: %v, want ErrLapsed", err)
+	}
+	if err := k.Send(t.Context(), l.Index, [][]byte{frame(4)}, nil); err != nil {
+		t.Errorf("Send: %v", err)
+	}
+	var got []byte
+	c.WaitFor(2*time.Second, func(f lab.Frame) bool {
+		if bytes.HasPrefix(f.Data, frame(0)[:14]) {
+			got = append(got, f.Data[59])
+		}
+		return bytes.Equal(f.Data, frame(4))
+	})
+	if !bytes.Equal(got, []byte{1, 4}) {
+		t.Errorf("frames %v on the wire, want 1 and 4", got)
+	}
+}
+
 func unhexed(s string) []byte {
 	var b []byte
 	for i := 0; i < len(s); i++ {

@@ -39,8 +39,9 @@ func (p *packetSocket) close() {
 }
 
 // send sends frames as fast as the interface's bucket allows, a chunk at a time.
-// A frame for which there is no room in the queue is waited for once.
-func (p *packetSocket) send(ctx context.Context, index int, frames [][]byte) error {
+// A frame for which there is no room in the queue is waited for once. Both waits
+// may be longer than what allows the frames, so each frame asks live.
+func (p *packetSocket) send(ctx context.Context, index int, frames [][]byte, live func() bool) error {
 	var first error
 	for len(frames) > 0 {
 		if err := ctx.Err(); err != nil {
@@ -50,7 +51,11 @@ func (p *packetSocket) send(ctx context.Context, index int, frames [][]byte) err
 		if wait := p.reserve(index, n); wait > 0 && !pause(ctx, wait) {
 			return ctx.Err()
 		}
-		if err := p.sendAll(ctx, index, frames[:n]); err != nil && first == nil {
+		err := p.sendAll(ctx, index, frames[:n], live)
+		if errors.Is(err, ErrLapsed) {
+			return err
+		}
+		if err != nil && first == nil {
 			first = err
 		}
 		frames = frames[n:]
@@ -78,15 +83,18 @@ func (p *packetSocket) reserve(index, n int) time.Duration {
 	return b.reserve(time.Now(), n)
 }
 
-func (p *packetSocket) sendAll(ctx context.Context, index int, frames [][]byte) error {
+func (p *packetSocket) sendAll(ctx context.Context, index int, frames [][]byte, live func() bool) error {
 	var first error
 	for _, f := range frames {
-		err := p.sendOne(index, f)
+		err := p.sendOne(index, f, live)
 		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.ENOBUFS) {
 			if !pause(ctx, time.Millisecond) {
 				return ctx.Err()
 			}
-			err = p.sendOne(index, f)
+			err = p.sendOne(index, f, live)
+		}
+		if errors.Is(err, ErrLapsed) {
+			return err
 		}
 		if err != nil && first == nil {
 			first = err
@@ -95,9 +103,12 @@ func (p *packetSocket) sendAll(ctx context.Context, index int, frames [][]byte) 
 	return first
 }
 
-func (p *packetSocket) sendOne(index int, frame []byte) error {
+func (p *packetSocket) sendOne(index int, frame []byte, live func() bool) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if live != nil && !live() {
+		return ErrLapsed
+	}
 	if p.fd < 0 {
 		return os.ErrClosed
 	}

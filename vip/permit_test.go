@@ -313,6 +313,38 @@ func TestRoundOfAnnouncementsStopsWhenThePermitEnds(t *testing.T) {
 	})
 }
 
+// The pacer may let frames wait that were allowed when they were handed over.
+func TestNothingIsAnnouncedAfterTheEndThoughTheFramesWaited(t *testing.T) {
+	for name, end := range map[string]func(*world){
+		"withdrawn": func(w *world) { w.set.Permit(carp.Permit{}) },
+		"down": func(w *world) {
+			if err := w.set.Down(w.Context()); err != nil {
+				w.Errorf("Down: %v", err)
+			}
+		},
+		"lapsed": func(w *world) { time.Sleep(3 * time.Second) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, nil, func(w *world) {
+				w.up(1)
+				w.master(1, 7) // the first burst is over
+				w.permit(1)
+				w.k.Sent()
+				waits := make(chan struct{})
+				w.k.SetHooks(viptest.Hooks{BeforeSend: func([][]byte) error { <-waits; return nil }})
+				w.set.Announce()
+				synctest.Wait()
+				end(w)
+				close(waits)
+				synctest.Wait()
+				if n := len(w.k.Sent()); n != 0 {
+					t.Errorf("%d frames after the end", n)
+				}
+			})
+		})
+	}
+}
+
 func TestZeroPermitTakesAddressesOffAtOnce(t *testing.T) {
 	inWorld(t, nil, func(w *world) {
 		w.up(1)

@@ -417,13 +417,13 @@ func (s *Set) sendSome(ctx context.Context, from int) (int, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
-	now := s.clock()
 	s.mu.Lock()
 	st := &s.state
-	live, link, epoch := st.serving && st.permit.Live(now), st.on, st.epoch
+	link, epoch := st.on, st.epoch
 	some := st.placed[min(from, len(st.placed)):min(from+chunk, len(st.placed))]
 	s.mu.Unlock()
-	if !live {
+	live := func() bool { return s.announces(epoch) }
+	if !live() {
 		return 0, ErrLapsed
 	}
 	if len(some) == 0 || link.MAC == (carp.MAC{}) {
@@ -433,9 +433,12 @@ func (s *Set) sendSome(ctx context.Context, from int) (int, error) {
 	for i, p := range some {
 		frames[i] = announcement(link.MAC, p.Addr())
 	}
-	err := s.k.Send(ctx, link.Index, frames)
+	err := s.k.Send(ctx, link.Index, frames, live)
 	if err != nil && ctx.Err() != nil {
 		return 0, ctx.Err()
+	}
+	if errors.Is(err, ErrLapsed) {
+		return 0, err
 	}
 	s.mu.Lock()
 	tell := err != nil && !st.mute && !errors.Is(err, ErrNoLink) // the look says that better
@@ -445,4 +448,12 @@ func (s *Set) sendSome(ctx context.Context, from int) (int, error) {
 		s.tell(Event{Kind: EventFailed, Epoch: epoch, Err: err, Text: "addresses could not be announced; the announcement is repeated"})
 	}
 	return len(some), nil
+}
+
+// announces reports whether the addresses of this epoch may be announced now.
+func (s *Set) announces(epoch carp.Epoch) bool {
+	now := s.clock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state.serving && s.state.epoch == epoch && s.state.permit.Live(now)
 }

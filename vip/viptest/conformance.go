@@ -47,6 +47,7 @@ func Conformance(t *testing.T, open func(t *testing.T) vip.Kernel) {
 		{"IPv6IsKeyedByAddressAlone", testKeys},
 		{"ThousandsInOneBatch", testThousands},
 		{"SendEndsWithItsContext", testSend},
+		{"SendAsksBeforeEachFrame", testSendAsks},
 		{"CloseTwice", testClose},
 	}
 	for _, tc := range tests {
@@ -306,16 +307,29 @@ func testSend(s suite) {
 	copy(frame, []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
 	copy(frame[6:], s.link.MAC[:])
 	frame[12], frame[13] = 0x88, 0xb5 // for local experiments
-	if err := s.k.Send(context.Background(), s.link.Index, [][]byte{frame, frame}); err != nil {
+	if err := s.k.Send(context.Background(), s.link.Index, [][]byte{frame, frame}, nil); err != nil {
 		s.Errorf("Send: %v", err)
 	}
-	if err := s.k.Send(context.Background(), 987654, [][]byte{frame}); err == nil {
+	if err := s.k.Send(context.Background(), 987654, [][]byte{frame}, nil); err == nil {
 		s.Error("Send on no interface: no error")
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := s.k.Send(ctx, s.link.Index, [][]byte{frame}); !errors.Is(err, context.Canceled) {
+	if err := s.k.Send(ctx, s.link.Index, [][]byte{frame}, nil); !errors.Is(err, context.Canceled) {
 		s.Errorf("Send after the end of its context: %v, want %v", err, context.Canceled)
+	}
+}
+
+func testSendAsks(s suite) {
+	frame := make([]byte, 60)
+	copy(frame[6:], s.link.MAC[:])
+	frame[12], frame[13] = 0x88, 0xb5 // for local experiments
+	for _, allowed := range []int{0, 3, 10} {
+		asked := 0
+		err := s.k.Send(context.Background(), s.link.Index, slices.Repeat([][]byte{frame}, 10), func() bool { asked++; return asked <= allowed })
+		if allowed < 10 && (!errors.Is(err, vip.ErrLapsed) || asked != allowed+1) || allowed == 10 && (err != nil || asked != 10) {
+			s.Errorf("Send of 10 frames of which %d are allowed: %v, asked %d times", allowed, err, asked)
+		}
 	}
 }
 

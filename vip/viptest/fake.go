@@ -366,7 +366,7 @@ func (k *FakeKernel) tell(notices []vip.Notice) {
 }
 
 // Send implements vip.Kernel. It does not pace.
-func (k *FakeKernel) Send(ctx context.Context, index int, frames [][]byte) error {
+func (k *FakeKernel) Send(ctx context.Context, index int, frames [][]byte, live func() bool) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -378,15 +378,25 @@ func (k *FakeKernel) Send(ctx context.Context, index int, frames [][]byte) error
 			return err
 		}
 	}
+	for _, f := range frames {
+		if live != nil && !live() {
+			return vip.ErrLapsed
+		}
+		if err := k.sendOne(index, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (k *FakeKernel) sendOne(index int, frame []byte) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	l := k.byIndex(index)
 	if l == nil {
 		return &vip.OpError{Op: "announce", Err: vip.ErrNoLink}
 	}
-	for _, f := range frames {
-		k.sent = append(k.sent, Frame{At: time.Now(), Link: l.Name, Data: slices.Clone(f)})
-	}
+	k.sent = append(k.sent, Frame{At: time.Now(), Link: l.Name, Data: slices.Clone(frame)})
 	return nil
 }
 
