@@ -202,6 +202,51 @@ func TestPassphraseFileOfOthersIsRefused(t *testing.T) {
 	}
 }
 
+func TestAMistypedKeyShowsNoPassphrase(t *testing.T) {
+	for _, line := range []string{
+		"passphrse: hunter2", "pasphrase: hunter2", "passphrases: hunter2", "pssaphrase: hunter2", "password2: hunter2",
+		"psk: hunter2", "auth_key: hunter2", "pw: hunter2", "kennwort: hunter2", "Passphrase: hunter2", `"passphrse": hunter2`,
+		`"pw\u0078": hunter2`, "passphrase hunter2", "pasphrase hunter2", "passphrase= hunter2", "passphrase=hunter2",
+		"passphrase:hunter2", "passphrase; hunter2", "passphrase hunter2:", "passphrase: !hunter2", "passphrase: &hunter2 x",
+		"passphrase:\n    hunter2", "passphrse:\n      hunter2", "kennwort:\n      [hunter2]", "passphrase: [hunter2]", "passphrase: {hunter2: a}",
+		"passphrase: hunter2: a", "passphrase: 'hunter2", "passphrase: [hunter2", "passphrase: a\n      hunter2: b", "pass word: hunter2",
+		"# passphrase: hunter2\n    vhid: 10", "hooks: [{kind: exec, on: after-up, with: {auth: hunter2}}]",
+		"hooks: [{kind: exec, on: after-up, with: {passphrase hunter2, passphrase hunter2}}]",
+	} {
+		for _, file := range []string{
+			"instances:\n  - vhid: 9\n    " + line + "\n    addresses: 192.0.2.1\n    advskew: 999\n",
+			"instances:\n  - vhid: 9\n    addresses: 192.0.2.1\n    advskew: 999\n    " + line + "\n",
+			"instances:\n  - " + line + "\n    addresses: 192.0.2.1\n    advskew: 999\n",
+			"instances: [{advskew: 999, " + strings.ReplaceAll(line, "\n", "\n  ") + ", lease: 1m1}]\n",
+		} {
+			_, err := Parse("carpd.yaml", []byte(file), lan())
+			if err == nil || strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("%s\ngives %v", file, err)
+			}
+		}
+	}
+}
+
+func TestMaskLeavesWhatIsNoSecret(t *testing.T) {
+	for line, want := range map[string]string{
+		"    interface: eth0":                      "    interface: eth0",
+		"    passphrase_file: web.pass":            "    passphrase_file: web.pass",
+		"  - {vhid: 9, pasphrase: a b, name: x}":   "  - {vhid: 9, pasphrase: *************",
+		"    if_it_fails: retreat # like a secret": "    if_it_fails: retreat # like a secret",
+		"    passphrase hunter2":                   "    passphrase *******",
+		"    with: {command: [/bin/passwd, -S]}":   "    with: {command: [/bin/passwd, -S]}",
+	} {
+		if got := mask([]string{line})[0]; got != want {
+			t.Errorf("%s: got %s", line, got)
+		}
+	}
+	for _, key := range Keys() {
+		if secretWord(key, Keys()) != (key == "passphrase") {
+			t.Errorf("%s is taken for the opposite", key)
+		}
+	}
+}
+
 func TestPassphraseFileIsRelativeToTheConfiguration(t *testing.T) {
 	pass := secretFile(t, "secret\n", 0o600)
 	yaml := "instances:\n  - {vhid: 9, interface: eth0, addresses: 192.0.2.1/24, passphrase_file: " + filepath.Base(pass) + "}\n"

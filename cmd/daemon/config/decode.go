@@ -21,6 +21,8 @@ import (
 // "-" leaves a field out. Fields may be texts, truth values, numbers,
 // durations (Go's syntax or plain seconds), whatever has UnmarshalText, structs
 // and pointers to these, slices of these, and maps from texts to them.
+//
+// The hooks of a file are decoded one at a time.
 func (h Hook) Decode(into any) error {
 	target := reflect.ValueOf(into)
 	if target.Kind() != reflect.Pointer || target.IsNil() || target.Elem().Kind() != reflect.Struct {
@@ -111,7 +113,8 @@ func (d decoder) fill(n *node, v reflect.Value) {
 			d.value(e.value, v.Field(i))
 			continue
 		}
-		d.fault(e.at, didYouMean(key, names), "%q is not a key of a hook of kind %s", key, d.kind)
+		d.hide(e)
+		d.fault(e.at, didYouMean(key, names), "%q is not a key of a hook of kind %s", shown(key), d.kind)
 	}
 }
 
@@ -121,7 +124,7 @@ func (d decoder) keys(n *node) func(yield func(string, entry) bool) {
 		seen := make(map[string]pos)
 		for _, e := range n.entries {
 			if first, twice := seen[e.key]; twice {
-				d.fault(e.at, "keep one of them", "%s is given twice, first in line %d", e.key, first.line)
+				d.fault(e.at, "keep one of them", "%s is given twice, first in line %d", shown(e.key), first.line)
 				continue
 			}
 			seen[e.key] = e.at
@@ -225,7 +228,7 @@ func (n *node) name() string {
 	if n.key == "" {
 		return "the value"
 	}
-	return n.key
+	return shown(n.key)
 }
 
 // sameValue reports whether two nodes say the same, whatever their style and

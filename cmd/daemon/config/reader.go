@@ -50,6 +50,10 @@ func (r *reader) fields(n *node, set keySet, do setters) map[string]pos {
 
 // unknown notes a key that does not belong into the mapping.
 func (r *reader) unknown(e entry, set keySet) {
+	home := homeOf(e.key, set.what)
+	if _, planned := set.planned[e.key]; !planned && home == "" {
+		r.hide(e)
+	}
 	if r.full() {
 		r.faults++ // the guess is dear, and nobody would see it
 		return
@@ -61,10 +65,10 @@ func (r *reader) unknown(e entry, set keySet) {
 	hint := ""
 	if g := set.guess(e.key); g != "" {
 		hint = fmt.Sprintf("did you mean %q?", g)
-	} else if home := homeOf(e.key, set.what); home != "" {
+	} else if home != "" {
 		hint = "it belongs in " + home
 	}
-	r.fault(e.at, hint, "%q is not a key of %s", e.key, set.what)
+	r.fault(e.at, hint, "%q is not a key of %s", shown(e.key), set.what)
 }
 
 // homeOf returns which other mapping knows the key.

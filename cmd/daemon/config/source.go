@@ -3,7 +3,6 @@ package config
 import (
 	"cmp"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode"
@@ -59,6 +58,11 @@ func (s *source) full() bool { return s.faults >= MaxProblems }
 // all returns the problems in the order of the file, faults before warnings at
 // the same place.
 func (s *source) all() Problems {
+	for i := range s.problems {
+		if p := &s.problems[i]; p.File == s.name {
+			p.Excerpt = s.excerpt(p.Line) // more may have been hidden since
+		}
+	}
 	slices.SortStableFunc(s.problems, func(a, b Problem) int {
 		return cmp.Or(a.Line-b.Line, a.Column-b.Column, int(a.Severity)-int(b.Severity))
 	})
@@ -69,46 +73,17 @@ func (s *source) all() Problems {
 	return s.problems
 }
 
+func (s *source) excerpt(line int) string {
+	if line < 1 || line > len(s.lines) {
+		return ""
+	}
+	return strings.TrimRight(s.lines[line-1], "\r")
+}
+
 func (s *source) problem(sev Severity, at pos, hint, message string) Problem {
 	p := Problem{Severity: sev, File: s.name, Line: at.line, Column: at.column, Message: message, Hint: hint}
-	if i := at.line - 1; i >= 0 && i < len(s.lines) {
-		p.Excerpt = strings.TrimRight(s.lines[i], "\r")
-	}
+	p.Excerpt = s.excerpt(at.line)
 	return p
-}
-
-// secretKey finds a key whose value must not be shown. A file name is no secret.
-var secretKey = regexp.MustCompile(`(?i)(?:^|[\s,{"'-])[\w-]*(?:pass|passphrase|password|passwd|secret|token)["']?\s*:`)
-
-// mask replaces the values of secret keys by stars, so that no excerpt gives
-// them away. It works on lines and not on the parsed file, because a file that
-// does not parse has to be shown too; in doubt it masks too much.
-func mask(lines []string) []string {
-	inside := -1 // the indent of the secret key whose value goes on below
-	for i, line := range lines {
-		indent := len(line) - len(strings.TrimLeft(line, " "))
-		if inside >= 0 {
-			if strings.TrimSpace(line) == "" || indent > inside {
-				lines[i] = stars(line, 0)
-				continue
-			}
-			inside = -1
-		}
-		if m := secretKey.FindStringIndex(line); m != nil {
-			lines[i] = stars(line, m[1])
-			inside = len(line) - len(strings.TrimLeft(line, " -"))
-		}
-	}
-	return lines
-}
-
-// stars replaces each character from the byte offset on, but keeps spaces at
-// its beginning: columns stay true.
-func stars(line string, from int) string {
-	rest := line[from:]
-	value := strings.TrimLeft(rest, " \t")
-	lead := rest[:len(rest)-len(value)]
-	return line[:from] + lead + strings.Repeat("*", len([]rune(strings.TrimRight(value, " \r"))))
 }
 
 func printable(r rune) bool { return unicode.IsPrint(r) }

@@ -145,7 +145,7 @@ func (s *source) acceptable(tokens token.Tokens) bool {
 			block, keys = block.add(tokens[max(i-1, 0)].Position.Column)
 		case token.AnchorType, token.AliasType, token.TagType, token.DirectiveType, token.MergeKeyType, token.MappingKeyType:
 			s.fault(at, "write it out; put a value that begins with this character into quotes",
-				"%q: anchors, aliases, tags and merge keys are not used here", t.Value)
+				"%.1q: anchors, aliases, tags and merge keys are not used here", t.Value) // the rest may be a secret
 			return false
 		}
 		switch {
