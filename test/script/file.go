@@ -39,7 +39,7 @@ func Parse(name, text string) (*File, error) {
 	if len(f.lines) > maxLines {
 		return nil, fmt.Errorf("%s: %d lines: a scenario has %d at most", name, len(f.lines), maxLines)
 	}
-	p := &parser{file: f}
+	p := &parser{file: f, latest: map[string]Node{}}
 	for i := 0; i < len(f.lines); {
 		i = p.block(i)
 	}
@@ -52,6 +52,7 @@ type parser struct {
 	file    *File
 	line    int
 	started bool
+	latest  map[string]Node // as reloaded
 	faults  []error
 }
 

@@ -81,16 +81,15 @@ func parseReload(p *parser, c *Command, args []string) error {
 		return fmt.Errorf("%q: no such node", args[0])
 	}
 	c.Names = args[:1]
-	n := p.file.Nodes[i]
-	for _, b := range p.file.Blocks { // earlier reloads count
-		for _, old := range b.Commands {
-			if old.Verb == "reload" && old.Names[0] == n.Name {
-				n = *old.Node
-			}
-		}
+	n, reloaded := p.latest[args[0]]
+	if !reloaded {
+		n = p.file.Nodes[i]
 	}
-	c.Node = &n
-	return n.options(args[1:])
+	if err := n.options(args[1:]); err != nil {
+		return err
+	}
+	p.latest[args[0]], c.Node = n, &n
+	return nil
 }
 
 // optionValue finds what follows an option: nothing, for some.

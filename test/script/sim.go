@@ -93,7 +93,7 @@ func (s *simulator) address(p Peer) netip.Addr {
 // config is the node's configuration; peers are left out if address is nil.
 func (n *Node) config(index int, address func(Peer) netip.Addr) carp.Config {
 	c := carp.Config{
-		VHID: vhid, AdvBase: n.Base, AdvSkew: n.Skew, Passphrase: []byte(n.Pass), Addresses: n.Addresses, NodeID: uint8(index + 1),
+		VHID: vhid, AdvBase: n.Base, AdvSkew: n.Skew, Passphrase: []byte(n.Pass), Addresses: n.Addresses,
 		Preempt: n.Preempt, PreemptDelay: n.PreemptDelay, StartupDelay: n.Startup, Roll: n.Roll,
 	}
 	if n.BSD {
