@@ -147,3 +147,230 @@ func TestPermitCountsFromBeforeTheFirstFrameAndEndsWithTheRole(t *testing.T) {
 		t.Errorf("permit %+v in INIT", holder.last)
 	}
 }
+
+func TestIntervals(t *testing.T) {
+	for _, test := range []struct {
+		own                    timing
+		interval, down, permit time.Duration
+	}{
+		{timing{0, 0}, unit, 3 * unit, 3 * unit * 9 / 10},
+		{timing{0, 1}, unit, 3 * unit, 3 * unit * 9 / 10},
+		{timing{0, 64}, 250 * time.Millisecond, 750 * time.Millisecond, 675 * time.Millisecond},
+		{timing{1, 0}, time.Second, 3 * time.Second, 2900 * time.Millisecond},
+		{timing{1, 128}, 1500 * time.Millisecond, 3 * time.Second, 2900 * time.Millisecond},
+		{timing{2, 0}, 2 * time.Second, 6 * time.Second, 5900 * time.Millisecond},
+	} {
+		// Tenths of 1/256 s are not whole nanoseconds.
+		near := func(a, b time.Duration) bool { return a-b < 2 && b-a < 2 }
+		if got := test.own.interval(); got != test.interval {
+			t.Errorf("%v: interval %v, want %v", test.own, got, test.interval)
+		}
+		if got := FastestDown(test.own.base, test.own.skew); got != test.down {
+			t.Errorf("%v: fastest master-down time %v, want %v", test.own, got, test.down)
+		}
+		if got := permitTime(test.own); !near(got, test.permit) {
+			t.Errorf("%v: permit for %v, want %v", test.own, got, test.permit)
+		}
+	}
+}
+
+func TestLowerLooksAtEveryOctet(t *testing.T) {
+	for _, test := range []struct{ a, b string }{
+		{"10.0.1.5", "10.0.2.5"}, {"10.1.0.5", "10.2.0.5"}, {"10.0.0.5", "11.0.0.5"}, {"fc80::1", "fe80::1"},
+	} {
+		a, b := netip.MustParseAddr(test.a), netip.MustParseAddr(test.b)
+		if is, ok := lower(a, b); !is || !ok {
+			t.Errorf("lower(%v, %v) = %v, %v", a, b, is, ok)
+		}
+		if is, ok := lower(b, a); is || !ok {
+			t.Errorf("lower(%v, %v) = %v, %v", b, a, is, ok)
+		}
+	}
+	four := netip.MustParseAddr("10.0.0.1")
+	if is, ok := lower(four, netip.AddrFrom16(four.As16())); is || ok {
+		t.Error("an address is lower than its mapped form")
+	}
+}
+
+func TestMACsOfGroupsTellNobodyApart(t *testing.T) {
+	for _, test := range []struct {
+		mac  MAC
+		want bool
+	}{
+		{MAC{0, 0, 0x5e, 0, 1, 9}, true},
+		{MAC{0, 0, 0x5e, 0, 0, 9}, true},
+		{MAC{0, 0, 0x5e, 0, 2, 9}, false}, // VRRP over IPv6
+		{MAC{0, 0, 0x5e, 1, 1, 9}, false},
+		{MAC{0, 0, 0x5f, 0, 1, 9}, false},
+		{MAC{0, 1, 0x5e, 0, 1, 9}, false},
+		{MAC{2, 0, 0x5e, 0, 1, 9}, false},
+	} {
+		if got := virtual(test.mac); got != test.want {
+			t.Errorf("virtual(%v) = %v", test.mac, got)
+		}
+	}
+}
+
+func TestTieIsDecidedWithinAFamilyThenByMACOrNotAtAll(t *testing.T) {
+	local := Local{
+		IPv4: netip.MustParseAddr("192.0.2.9"), IPv6: netip.MustParseAddr("fe80::5%eth0"), MAC: MAC{2, 0, 0, 0, 0, 5},
+	}
+	for _, test := range []struct {
+		src      string
+		mac      MAC
+		wins, ok bool
+	}{
+		{"192.0.2.10", MAC{}, true, true},
+		{"192.0.2.8", MAC{}, false, true},
+		{"fe80::6", MAC{}, true, true},
+		{"fe80::4", MAC{}, false, true},
+		{"0.0.0.0", MAC{2, 0, 0, 0, 0, 6}, true, true},
+		{"0.0.0.0", MAC{2, 0, 0, 0, 0, 4}, false, true},
+		{"0.0.0.0", MAC{2, 0, 0, 0, 0, 5}, false, false},
+		{"0.0.0.0", MAC{}, false, false},
+		{"0.0.0.0", VirtualMAC(9), false, false},
+	} {
+		wins, ok := winsTie(local, &Packet{Src: netip.MustParseAddr(test.src), SrcMAC: test.mac})
+		if wins != test.wins || ok != test.ok {
+			t.Errorf("against %s %v: %v, %v", test.src, test.mac, wins, ok)
+		}
+	}
+}
+
+func TestScopeOfLinkLocalAddressesIsNotHashed(t *testing.T) {
+	digest := func(addr string, opt DigestOptions) [20]byte {
+		return NewDigest(9, []byte("secret"), []netip.Addr{netip.MustParseAddr(addr), rigAddr6}, opt).Sum(7)
+	}
+	plain := digest("fe80::1", DigestOptions{})
+	if digest("fe80:5:6::1", DigestOptions{}) == plain {
+		t.Error("other parts than the scope are left out")
+	}
+	if digest("fe80:5::1", DigestOptions{}) != plain || digest("fe80:500::1", DigestOptions{}) != plain {
+		t.Error("the scope that a BSD kernel keeps in the address is hashed")
+	}
+	if digest("fe80::1", DigestOptions{SkipLinkLocal: true}) == plain {
+		t.Error("link-local addresses are hashed though they are to be left out")
+	}
+}
+
+func TestOpenBSDsFormWithoutLinkLocalAddressesIsAccepted(t *testing.T) {
+	addrs := func(c *Config) { c.Addresses = []netip.Addr{rigAddr6, netip.MustParseAddr("fe80::50")} }
+	for _, test := range []struct {
+		compat Compat
+		want   string
+	}{{CompatNone, ""}, {CompatBSD, "drop hash"}} {
+		r := newRig(t, addrs, func(c *Config) { c.Compat = test.compat })
+		r.take()
+		p := r.advert(netip.MustParseAddr("fe80::1"), 1, 0)
+		var a Advert
+		if d := a.Decode(p.Payload, p.Src, p.Dst); d != Accepted {
+			t.Fatal(d)
+		}
+		if want := binary.BigEndian.Uint16(p.Payload[6:]); a.Checksum != want {
+			t.Errorf("checksum %#x, want %#x", a.Checksum, want)
+		}
+		a.Digest = NewDigest(9, []byte("secret"), r.e.cfg.Addresses, DigestOptions{SkipLinkLocal: true}).Sum(a.Counter)
+		p.Payload = a.Append(nil)
+		r.do(r.e.Receive(r.now, p))
+		r.want(test.want)
+	}
+}
+
+func TestLinkUpAgainKeepsWhatCountsFromTheFirst(t *testing.T) {
+	r := newRig(t, preempting, func(c *Config) { c.PreemptDelay = 10 * time.Second })
+	for range 10 {
+		r.run(time.Second)
+		r.hear(peerLow, 1, 200)
+		r.do(r.e.LinkUp(r.now, rigLocal)) // an address came or went
+	}
+	r.run(time.Second)
+	r.hear(peerLow, 1, 200)
+	r.state(Master)
+}
+
+func TestSendErrorsAreForgivenAfterThreeSuccessesInARow(t *testing.T) {
+	r := newRig(t).master()
+	n := 0
+	send := func(fails bool) {
+		n++
+		r.sendErr = fails
+		r.do(r.e.Demote(r.now, "x", n))
+	}
+	sent := r.e.counters.Sent
+	for _, fails := range []bool{true, true, true, false, false, true, false, false} {
+		send(fails)
+	}
+	if r.e.demotions[OwnerSendErrors] != sendErrorDemote {
+		t.Error("forgiven after two successes")
+	}
+	if got := r.e.counters.Sent - sent; got != 4 {
+		t.Errorf("%d rounds counted, 4 sent", got)
+	}
+	send(false)
+	if r.e.demotions[OwnerSendErrors] != 0 {
+		t.Error("not forgiven after three")
+	}
+}
+
+func TestWithoutAdvbaseNoMasterIsTooSlow(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.AdvBase, c.AdvSkew = 0, 10 })
+	r.take()
+	r.hear(peerLow, 1, 0)
+	r.want("")
+}
+
+func TestPacketsOfAContestDoNotSetThePace(t *testing.T) {
+	r := newRig(t).master()
+	r.hear(peerLow, 1, 200)
+	r.take()
+	for range 100 { // within a quarter of the interval
+		r.run(3 * time.Millisecond)
+		r.hear(peerLow, 1, 200)
+	}
+	r.want("")
+	r.run(100 * time.Millisecond)
+	r.hear(peerLow, 1, 200)
+	r.want("announce, send 1/100, permit")
+}
+
+func TestBackupKeepsAClockForAFamilyThatIsAdded(t *testing.T) {
+	each := func(c *Config) { c.Families = FamiliesEach }
+	six := func(c *Config) { c.Addresses = []netip.Addr{rigAddr6} }
+	for name, test := range map[string]struct{ from, to []func(*Config) }{
+		"each instead of shared": {[]func(*Config){dual}, []func(*Config){dual, each}},
+		"one more":               {[]func(*Config){each}, []func(*Config){dual, each}},
+		"the other one":          {[]func(*Config){each}, []func(*Config){six, each}},
+		"one less":               {[]func(*Config){dual, each}, []func(*Config){six, each}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, test.from...)
+			e, err := r.e.Reconfigure(r.now, rigConfig(test.to...))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.do(e)
+			if four := r.e.timers[timerDown] != 0; four != r.e.cfg.has(IPv4) {
+				t.Errorf("clock of IPv4: %v", four)
+			}
+			if r.e.timers[timerDown6] == 0 {
+				t.Error("no clock of IPv6")
+			}
+		})
+	}
+}
+
+func TestWithoutGraceAPreemptingNodeServesAtOnce(t *testing.T) {
+	r := newRig(t, preempting, func(c *Config) { c.PreemptGrace = -1 })
+	r.take()
+	r.hear(peerLow, 1, 200)
+	r.want("BACKUP->MASTER preempting, send 1/100, permit")
+}
+
+func TestStopDuringAHandoverEndsInINIT(t *testing.T) {
+	r := newRig(t).releasing()
+	r.do(r.e.Resign(r.now, Init, ReasonStopping))
+	r.do(r.e.Released(r.now, nil))
+	r.want("RELEASING->INIT released, send 255/255")
+	r.run(time.Minute)
+	r.want("")
+}
