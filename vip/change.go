@@ -126,7 +126,7 @@ func (s *Set) raise(epoch carp.Epoch, turn uint64) error {
 	case !allowed:
 		return errNoRoom
 	}
-	if err := s.commit(v.changes); err != nil {
+	if err := s.commit(v.changes, nil); err != nil {
 		s.drop(turn)
 		return err
 	}
@@ -188,9 +188,9 @@ func (s *Set) warnSecondaries(v survey) {
 // commit is the one function that changes the kernel's addresses for a
 // mastership. Afterwards it looks at the permit again: if that has ended
 // meanwhile, because the process was frozen between the check and the call, the
-// addresses are taken off at once. The caller has the token and has asked for
-// the permit last thing before.
-func (s *Set) commit(changes []Change) error {
+// addresses are taken off at once. Missing is what is placed but left out of the
+// changes. The caller has the token and has asked for the permit last thing before.
+func (s *Set) commit(changes []Change, missing []netip.Prefix) error {
 	err := s.k.Apply(changes)
 	now := s.clock()
 	s.mu.Lock()
@@ -204,7 +204,7 @@ func (s *Set) commit(changes []Change) error {
 		s.end(EventLapsed)
 		over = ErrLapsed
 	case err == nil:
-		st.settle(now)
+		st.settle(now, missing)
 	}
 	s.mu.Unlock()
 	if over != nil {

@@ -93,7 +93,7 @@ func (s *Set) reshapeOn(old []netip.Prefix) error {
 	case !room:
 		return errNoRoom
 	}
-	if err := s.commit(v.changes); err != nil {
+	if err := s.commit(v.changes, nil); err != nil {
 		// Off with what is new; the addresses that were there before stay.
 		return errors.Join(err, s.k.Apply(removes(v.link, without(v.placed, old))))
 	}
@@ -102,7 +102,7 @@ func (s *Set) reshapeOn(old []netip.Prefix) error {
 	if s.state.serving {
 		now := s.clock()
 		s.state.placed = v.placed
-		s.state.settle(now)
+		s.state.settle(now, nil)
 		s.state.burst(now, s.announce, 0)
 		s.stir()
 	}

@@ -92,6 +92,43 @@ func TestRestorationsAreBounded(t *testing.T) {
 	})
 }
 
+// A renewal comes four times a second; it must not put back what the bucket of
+// restorations does not allow, nor what nobody is told of.
+func TestRenewalDoesNotPutBackWhatIsLost(t *testing.T) {
+	inWorld(t, nil, func(w *world) {
+		w.up(1)
+		w.events()
+		w.k.Batches()
+		w.k.SetHooks(viptest.Hooks{BeforeApply: func(c []vip.Change) {
+			go func() { // removes what was put back 1 ms later
+				time.Sleep(ms)
+				w.k.DelAddr(viptest.LinkName, vip9+"/32")
+			}()
+		}})
+		w.master(1, 20)
+		w.k.SetHooks(viptest.Hooks{})
+		puts, told := 0, 0
+		for _, b := range w.k.Batches() {
+			for _, c := range b {
+				if c.Op == vip.Put && c.Prefix.Addr().String() == vip9 {
+					puts++
+				}
+			}
+		}
+		for _, e := range w.events() {
+			if e == vip.EventRestored {
+				told++
+			}
+		}
+		if puts > 10+21 || puts > told+1 { // one renewal came before the first loss
+			t.Errorf("put back %d times in 20 s and told %d times, want 10 at once, then once a second, and all of them told", puts, told)
+		}
+		if !w.k.Has(vip96) {
+			t.Error("the address that was not lost was not renewed")
+		}
+	})
+}
+
 func TestInterfaceDeletedAndMadeAgainGetsItsAddresses(t *testing.T) {
 	inWorld(t, nil, func(w *world) {
 		w.up(1)

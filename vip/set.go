@@ -238,9 +238,10 @@ func (st *state) burst(now carp.Instant, a Announce, skip int) {
 	st.round, st.rounds = 0, rounds[skip:]
 }
 
-// settle records that all that is placed is there, since now.
-func (st *state) settle(now carp.Instant) {
-	st.present = presence(st.placed, nil)
+// settle records that all that is placed is there, except missing, since now. What
+// was lost while the batch ran is noticed by the look that its notice has planned.
+func (st *state) settle(now carp.Instant, missing []netip.Prefix) {
+	st.present = presence(st.placed, missing)
 	st.renewed, st.renewAt = now, now.Add(st.lease.Renew)
 }
 

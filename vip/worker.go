@@ -193,7 +193,9 @@ func (s *Set) ask() {
 	}()
 }
 
-// renew gives all addresses their whole lifetime again. The caller has the token.
+// renew gives the addresses their whole lifetime again, except those known to be
+// lost: to put them back is the look's, which bounds, tells and announces it. The
+// caller has the token.
 func (s *Set) renew() {
 	start := s.clock()
 	s.mu.Lock()
@@ -203,11 +205,11 @@ func (s *Set) renew() {
 		return
 	}
 	st.renewAt = start.Add(st.lease.Renew) // also if it fails
-	changes := puts(st.on, st.placed, st.lease)
 	missing := absent(st.placed, st.present)
+	changes := puts(st.on, without(st.placed, missing), st.lease)
 	s.mu.Unlock()
 
-	if err := s.commit(changes); err != nil {
+	if err := s.commit(changes, missing); err != nil {
 		s.renewFailed(err)
 		return
 	}
@@ -217,15 +219,7 @@ func (s *Set) renew() {
 	slow := now.Sub(start) > st.lease.Renew/2 && !st.slow
 	st.slow = st.slow || slow
 	renew, epoch := st.lease.Renew, st.epoch
-	// A renewal that came before the look has put back what was lost.
-	restored := len(missing) > 0 && st.tokens.next() <= now
-	if restored {
-		st.tokens = st.tokens.spend(now)
-	}
 	s.mu.Unlock()
-	if restored {
-		s.restored(missing, epoch)
-	}
 	if slow {
 		s.tell(Event{Kind: EventSlow, Epoch: epoch, Text: fmt.Sprintf(
 			"renewing %d addresses took %v, and is due each %v: the node is overloaded, or the group has too many IPv6 addresses",
@@ -279,7 +273,7 @@ func (s *Set) look() {
 	if !s.mayRestore(v, before, missing) {
 		return
 	}
-	if err := s.commit(v.changes); err != nil {
+	if err := s.commit(v.changes, nil); err != nil {
 		if !errors.Is(err, ErrLapsed) && !errors.Is(err, ErrSuperseded) {
 			s.lookFailed(err, epoch)
 		}
