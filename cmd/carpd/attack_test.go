@@ -2,6 +2,8 @@ package main_test
 
 import (
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -131,4 +133,51 @@ func TestAddressThatIsThereBeforeTheStartIsAnAlarm(t *testing.T) {
 	lab.Eventually(t, soon, "an alarm", func() bool { return strings.Contains(p.a.alarm("foreign"), "192.0.2.50") })
 	p.a.Run("ip", "addr", "del", "192.0.2.50/24", "dev", "eth0")
 	lab.Eventually(t, soon, "the end of the alarm", func() bool { return p.a.alarm("foreign") == "" })
+}
+
+// clients opens connections to the control socket that send some text and then
+// neither read nor write.
+func (n *node) clients(count int, text string) []net.Conn {
+	n.t.Helper()
+	all := make([]net.Conn, count)
+	for i := range all {
+		c, err := net.Dial("unix", n.socket())
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		n.t.Cleanup(func() { c.Close() })
+		if _, err := io.WriteString(c, text); err != nil {
+			n.t.Fatal(err)
+		}
+		all[i] = c
+	}
+	return all
+}
+
+func TestClientsThatHangLeaveTheControlSocketUsable(t *testing.T) {
+	const post = "POST /v1/demote HTTP/1.1\r\nHost: x\r\nContent-Length: 50000\r\n\r\n{"
+	for name, text := range map[string]string{
+		"before the request": "", "in the header": "GET /v1/status HTTP/1.1\r\nHost:", "in the body": post,
+		"in a body that nobody reads": strings.Replace(post, "POST /v1/demote", "GET /v1/status", 1),
+		"as followers":                "GET /v1/events?follow=1 HTTP/1.1\r\nHost: x\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newPair(t)
+			p.a.start(settings{})
+			p.a.clients(300, text)
+			began := time.Now()
+			if out, code := p.a.ctl("status"); code != 0 {
+				t.Errorf("status: code %d: %s", code, out)
+			}
+			if took := time.Since(began); took > takeover {
+				t.Errorf("the status took %v", took)
+			}
+			lab.Eventually(t, takeover, "the files of hanging clients to be closed", func() bool {
+				open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.a.proc.Pid))
+				return err == nil && len(open) < 128
+			})
+			p.a.endedBy(syscall.SIGTERM)
+		})
+	}
 }

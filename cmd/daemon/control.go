@@ -22,6 +22,9 @@ import (
 const (
 	maxRequest  = 64 << 10 // bytes of a request's body
 	maxHeader   = 16 << 10
+	maxClients  = 256             // connections at once; more wait until one ends
+	maxFollow   = 64              // of them, who follow the events
+	clientTime  = 5 * time.Second // for a client to send a request, to take an answer, and between two
 	commandTime = 5 * time.Second // for a handover, above its release budget and two intervals
 )
 
@@ -54,13 +57,52 @@ func listen(path string) (net.Listener, error) {
 // serve answers until the server is closed, which closes the socket too.
 func (d *Daemon) serve(l net.Listener) *http.Server {
 	srv := &http.Server{
-		Handler: d.handler(), MaxHeaderBytes: maxHeader, ReadHeaderTimeout: 5 * time.Second,
+		Handler: patient(d.handler()), MaxHeaderBytes: maxHeader, ReadHeaderTimeout: clientTime, IdleTimeout: clientTime,
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, peerKey{}, peerOf(c))
 		},
 	}
-	go srv.Serve(l)
+	room := make(chan struct{}, maxClients)
+	srv.ConnState = func(_ net.Conn, s http.ConnState) {
+		if s == http.StateClosed {
+			<-room
+		}
+	}
+	go srv.Serve(door{l, room})
 	return srv
+}
+
+// door lets in as many connections as there is room for; the others wait in the
+// kernel's queue. The server tells when one is over.
+type door struct {
+	net.Listener
+	room chan struct{}
+}
+
+func (d door) Accept() (net.Conn, error) {
+	d.room <- struct{}{}
+	c, err := d.Listener.Accept()
+	if err != nil {
+		<-d.room
+	}
+	return c, err
+}
+
+// patient bounds the wait for a request's body, also for the rest of one that
+// nobody reads: hasten begins the time, and unhurried ends it.
+func patient(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		hasten(w)
+		h.ServeHTTP(w, r)
+	})
+}
+
+func hasten(w http.ResponseWriter) {
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(clientTime)) // a socket has deadlines
+}
+
+func unhurried(w http.ResponseWriter) {
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 }
 
 type peerKey struct{}
@@ -138,7 +180,9 @@ func command[R any](mux *http.ServeMux, path string, run func(context.Context, R
 			fail(w, http.StatusBadRequest, api.Error{Error: "bad request: " + err.Error(), Hint: "see the documentation of the control socket"})
 			return
 		}
+		unhurried(w) // or the end of that time would cancel the command
 		out, err := run(r.Context(), req)
+		hasten(w)
 		if err != nil {
 			refuse(w, err)
 			return
@@ -206,11 +250,21 @@ func (d *Daemon) serveEvents(w http.ResponseWriter, r *http.Request) {
 		seq = n
 	}
 	follow := q.Get("follow") != "" && q.Get("follow") != "0"
+	if follow {
+		unhurried(w)
+		defer d.followers.Add(-1)
+		if d.followers.Add(1) > maxFollow {
+			fail(w, http.StatusServiceUnavailable, api.Error{
+				Error: fmt.Sprintf("%d clients follow the events already", maxFollow), Hint: "end some of them, or ask without follow"})
+			return
+		}
+	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	out := http.NewResponseController(w)
 	enc := json.NewEncoder(w)
 	for {
 		events, news := d.book.since(seq)
+		_ = out.SetWriteDeadline(time.Now().Add(clientTime)) // who does not read is left
 		for _, e := range events {
 			if enc.Encode(e) != nil {
 				return

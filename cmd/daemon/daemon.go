@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/carpd/carpd/carp"
@@ -28,6 +29,7 @@ type Daemon struct {
 	kernel    vip.Kernel
 	stopping  context.Context // ends when the daemon stops
 	nudge     chan struct{}   // wakes watch
+	followers atomic.Int32    // clients that follow the events
 
 	reloading sync.Mutex // held across a whole reload, and by the stop
 
