@@ -155,7 +155,8 @@ func (s *Set) survey() (survey, error) {
 		return survey{}, err
 	}
 	s.mu.Lock()
-	want, old, on, lease := s.state.want, s.state.placed, s.state.on, s.state.lease
+	want, on, lease := s.state.want, s.state.on, s.state.lease
+	old := union(s.state.placed, s.state.strays)
 	s.mu.Unlock()
 	// The form is kept also on an interface that was made anew: its own addresses
 	// may come back after ours.

@@ -42,7 +42,8 @@ const (
 // to it) is to be let go here, before the first batch.
 func (s *Set) clear(ctx context.Context) error {
 	s.mu.Lock()
-	on, want, placed, why, epoch := s.state.on, s.state.want, s.state.placed, s.state.ended, s.state.epoch
+	on, want, why, epoch := s.state.on, s.state.want, s.state.ended, s.state.epoch
+	placed := union(s.state.placed, s.state.strays)
 	s.mu.Unlock()
 
 	changes := removes(on, placed)
@@ -109,7 +110,7 @@ func (s *Set) cleared(err error) {
 		s.state.clearAt = now.Add(clearAgain)
 		return
 	}
-	s.state.placed, s.state.present = nil, nil
+	s.state.placed, s.state.strays, s.state.present = nil, nil, nil
 }
 
 // remaining lists what is still to be removed, on the interface where the

@@ -95,7 +95,13 @@ func (s *Set) reshapeOn(old []netip.Prefix) error {
 	}
 	if err := s.commit(v.changes, nil); err != nil {
 		// Off with what is new; the addresses that were there before stay.
-		return errors.Join(err, s.k.Apply(removes(v.link, without(v.placed, old))))
+		s.mu.Lock()
+		st.strays = union(st.strays, without(v.placed, old))
+		if st.serving {
+			st.placed = old
+		}
+		s.mu.Unlock()
+		return errors.Join(err, s.sweep(v.link))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -106,6 +112,24 @@ func (s *Set) reshapeOn(old []netip.Prefix) error {
 		s.state.burst(now, s.announce, 0)
 		s.stir()
 	}
+	return nil
+}
+
+// sweep takes off what a Reconfigure that failed may have left. Until that works
+// it is remembered: neither the old configuration nor the next one names it. The
+// caller has the token.
+func (s *Set) sweep(on Link) error {
+	s.mu.Lock()
+	strays := without(s.state.strays, s.state.placed)
+	s.mu.Unlock()
+	if len(strays) > 0 {
+		if err := s.k.Apply(removes(on, strays)); err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	s.state.strays = nil
+	s.mu.Unlock()
 	return nil
 }
 

@@ -67,6 +67,73 @@ func TestReconfigureThatFailsChangesNothing(t *testing.T) {
 	})
 }
 
+// The undo of a Reconfigure may fail as the Reconfigure did. What it left on is in
+// neither list of addresses, but it must not stay behind.
+func TestReconfigureThatCannotBeUndoneIsNotForgotten(t *testing.T) {
+	for name, after := range map[string]func(*world){
+		"down": func(w *world) {
+			if err := w.set.Down(w.Context()); err != nil {
+				w.Errorf("Down: %v", err)
+			}
+		},
+		"worker": func(w *world) {
+			w.master(1, 2)
+			w.wantOn(true, "afterwards")
+		},
+		"another Up": func(w *world) {
+			w.up(1)
+			w.master(1, 1)
+			w.wantOn(true, "afterwards")
+		},
+		"the next Reconfigure": func(w *world) {
+			w.permit(1)
+			if err := w.set.Reconfigure(w.Context(), prefixesOf("192.0.2.12/24"), vip.Lease{}); err != nil {
+				w.Errorf("Reconfigure: %v", err)
+			}
+			w.master(1, 1)
+			if !w.k.Has("192.0.2.12") {
+				w.Errorf("the new address is not on:\n%v", w.k)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(c *vip.Config) { c.Lease = vip.Lease{} }, func(w *world) {
+				w.up(1)
+				no := errors.New("no")
+				w.k.SetHooks(viptest.Hooks{Fail: func(c vip.Change) error {
+					if a := c.Prefix.Addr().String(); a == "192.0.2.11" || c.Op == vip.Remove && a == "192.0.2.10" {
+						return no
+					}
+					return nil
+				}})
+				if err := w.set.Reconfigure(w.Context(), prefixesOf("192.0.2.10/24", "192.0.2.11/24"), vip.Lease{}); !errors.Is(err, no) {
+					t.Errorf("Reconfigure: %v, want its cause", err)
+				}
+				w.events()
+				w.master(1, 5)
+				w.wantOn(true, "after the failure")
+				if !w.k.Has("192.0.2.10") {
+					t.Fatal("the kernel gave up the address by itself")
+				}
+				failed := 0
+				for _, e := range w.events() {
+					if e == vip.EventFailed {
+						failed++
+					}
+				}
+				if failed != 1 {
+					t.Errorf("told %d times, want once", failed)
+				}
+				w.k.SetHooks(viptest.Hooks{})
+				after(w)
+				if w.k.Has("192.0.2.10") {
+					t.Errorf("half of the failed configuration is on:\n%v", w.k)
+				}
+			})
+		})
+	}
+}
+
 func TestReconfigureWhileDownWaitsForUp(t *testing.T) {
 	inWorld(t, nil, func(w *world) {
 		if err := w.set.Reconfigure(w.Context(), prefixesOf("192.0.2.10/24"), vip.Lease{}); err != nil {

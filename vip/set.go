@@ -105,6 +105,7 @@ type state struct {
 	on      Link                // where the addresses were put
 	placed  []netip.Prefix      // their forms, in the order of want; none left = nothing of ours is on
 	present map[netip.Addr]bool // of placed: there as far as known
+	strays  []netip.Prefix      // of a Reconfigure that failed, and neither placed nor seen to be off
 
 	renewAt carp.Instant // next renewal; 0 = at once
 	renewed carp.Instant // last renewal or add
@@ -243,6 +244,9 @@ func (st *state) burst(now carp.Instant, a Announce, skip int) {
 func (st *state) settle(now carp.Instant, missing []netip.Prefix) {
 	st.present = presence(st.placed, missing)
 	st.renewed, st.renewAt = now, now.Add(st.lease.Renew)
+	if len(st.strays) > 0 && st.lookAt == 0 {
+		st.lookAt = now
+	}
 }
 
 func (s *Set) tell(e Event) {

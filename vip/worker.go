@@ -56,7 +56,7 @@ const (
 func (st *state) next(now carp.Instant) (task, carp.Instant) {
 	if !st.serving {
 		switch {
-		case len(st.placed) == 0:
+		case len(st.placed) == 0 && len(st.strays) == 0:
 			return taskWait, 0
 		case now < st.clearAt:
 			return taskWait, st.clearAt
@@ -121,7 +121,7 @@ func (s *Set) Run(ctx context.Context) error {
 		}
 	}
 	s.mu.Lock()
-	left := len(s.state.placed) > 0
+	left := len(s.state.placed) > 0 || len(s.state.strays) > 0
 	s.mu.Unlock()
 	if !left {
 		return nil
@@ -269,6 +269,9 @@ func (s *Set) look() {
 		s.lookFailed(err, epoch)
 		return
 	}
+	if err := s.sweep(v.link); err != nil {
+		s.lookFailed(err, epoch) // and put back what is missing all the same
+	}
 	missing := lost(v.have, v.placed)
 	if !s.mayRestore(v, before, missing) {
 		return
@@ -292,7 +295,7 @@ func (s *Set) mayRestore(v survey, before Link, missing []netip.Prefix) bool {
 	if !st.serving {
 		return false
 	}
-	st.failing, st.gone = false, false
+	st.failing, st.gone = len(st.strays) > 0, false
 	if len(missing) == 0 {
 		st.on, st.placed, st.present = v.link, v.placed, presence(v.placed, nil)
 		if v.link.MAC != before.MAC {
