@@ -18,7 +18,7 @@ var rewrite = flag.Bool("rewrite", false, "write what came out into the files th
 
 // maxParallel is how many scenarios are played at once. On the kernel they wait
 // for protocol timers nearly all the time.
-const maxParallel = "10"
+const maxParallel = "12"
 
 func TestMain(m *testing.M) {
 	flag.Parse()

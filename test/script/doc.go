@@ -96,5 +96,7 @@
 // There, a command takes time and so does a daemon. Transitions are compared in
 // their order, for each node, with their reasons; their times may differ by the
 // tolerance. The end of an address whose lifetime is over may come another 1.1 s
-// later. A question is repeated for as long until its answer is as written.
+// later. An overlap of less than 20 ms cannot be seen. A question is repeated for
+// as long as the tolerance until its answer is as written. A scenario that fails
+// while the machine is too busy to keep time is played again, three times in all.
 package script
