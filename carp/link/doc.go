@@ -35,5 +35,7 @@
 // 255 ports an interface, 64 events a port, 2048 bytes a frame. Sending never
 // blocks: a full socket is an error. Two ports of the same vhid on the same
 // interface, in one process or in two of the same network namespace, exclude
-// each other (BusyError).
+// each other (BusyError). What excludes them is an abstract socket name, which any
+// local user can bind first: that keeps a vhid from being attached, and the
+// BusyError names who does it.
 package link

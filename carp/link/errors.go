@@ -37,13 +37,20 @@ func (e *OpError) Unwrap() error { return e.Err }
 type BusyError struct {
 	Interface string
 	VHID      uint8
-	PID       int // of the holder, which may be this process; 0 if it cannot be seen from here
+	PID       int    // of the holder, which may be this process; 0 if it cannot be seen from here
+	UID       uint32 // the holder's user, as far as it is known
+	// Foreign says that the holder is not root's nor our user's and cannot move
+	// addresses, so is no daemon: every user can keep the name that stands for the
+	// vhid.
+	Foreign bool
 }
 
 func (e *BusyError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "link: attach %s: already in use by ", object(e.VHID, e.Interface))
-	if e.PID == 0 {
+	if e.Foreign {
+		fmt.Fprintf(&b, "process %d of user id %d, which is no carpd of ours and only keeps its name (look at it: ps -fp %d, and end it)", e.PID, e.UID, e.PID)
+	} else if e.PID == 0 {
 		b.WriteString("a process that cannot be seen from here (look in the other containers that share this network)")
 	} else {
 		fmt.Fprintf(&b, "process %d (stop it, or use another vhid; see: ps -fp %d)", e.PID, e.PID)

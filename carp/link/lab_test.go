@@ -3,12 +3,16 @@ package link_test
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/carpd/carpd/carp"
 	"github.com/carpd/carpd/carp/carptest"
@@ -43,6 +47,11 @@ func TestMain(m *testing.M) {
 
 // hold is the other process of the tests of exclusion.
 func hold() {
+	if os.Getenv(helperEnv) == "squat" {
+		_, err := net.Listen("unix", "@carpd/eth0/9")
+		fmt.Println("squats:", err)
+		select {}
+	}
 	i, err := link.Open("eth0", link.Options{})
 	if err == nil {
 		_, err = i.Attach(both)
@@ -336,6 +345,60 @@ func TestLabVHIDIsExclusive(t *testing.T) {
 	p := a.Start(cmd)
 	lab.Eventually(t, wait, "the other process to hold the vhid", func() bool { return strings.Contains(p.Output(), "held: <nil>") })
 	busy("other process", cmd.Process.Pid)
+	if got := held(a); fmt.Sprint(got) != "[eth0/9 eth0/10]" {
+		t.Errorf("held are %v", got)
+	}
 	p.Kill()
+	if got := held(a); fmt.Sprint(got) != "[eth0/10]" {
+		t.Errorf("held are %v after the other process died", got)
+	}
 	attach(t, a, i, both)
+}
+
+func held(h *lab.Host) (claims []link.Claim) {
+	_ = h.DoErr(func() error { claims = link.Held(); return nil })
+	return claims
+}
+
+// Every user can bind the name. Who cannot move addresses is no daemon.
+func TestLabAnotherUserKeepsNoCleanupFromRunningAndIsNamed(t *testing.T) {
+	if m, err := os.ReadFile("/proc/self/uid_map"); err != nil || len(strings.Fields(string(m))) != 3 || strings.Fields(string(m))[2] == "1" {
+		t.Skip("there are no other users in this user namespace")
+	}
+	for name, c := range map[string]struct {
+		attr   syscall.SysProcAttr
+		daemon bool
+	}{
+		"no privileges": {attr: syscall.SysProcAttr{}},
+		"privileges of its own making": {attr: syscall.SysProcAttr{
+			Cloneflags:  syscall.CLONE_NEWUSER,
+			Credential:  &syscall.Credential{}, // root there
+			UidMappings: []syscall.SysProcIDMap{{HostID: 65534, Size: 1}}, GidMappings: []syscall.SysProcIDMap{{HostID: 65534, Size: 1}},
+		}},
+		"the privileges of a daemon": {attr: syscall.SysProcAttr{AmbientCaps: []uintptr{unix.CAP_NET_ADMIN}}, daemon: true},
+		"a privilege that is no use": {attr: syscall.SysProcAttr{AmbientCaps: []uintptr{unix.CAP_NET_RAW}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, a, _ := hosts(t)
+			cmd := exec.Command("/proc/self/exe")
+			cmd.Env = append(os.Environ(), helperEnv+"=squat")
+			cmd.SysProcAttr = &c.attr
+			if c.attr.Credential == nil {
+				c.attr.Credential = &syscall.Credential{Uid: 65534, Gid: 65534}
+			}
+			p := a.Start(cmd)
+			lab.Eventually(t, wait, "the other user to bind the name", func() bool { return strings.Contains(p.Output(), "squats: <nil>") })
+			if got, want := fmt.Sprint(held(a)), map[bool]string{false: "[]", true: "[eth0/9]"}[c.daemon]; got != want {
+				t.Errorf("held are %s, want %s", got, want)
+			}
+			err := a.DoErr(func() error { _, err := open(t, a).Attach(both); return err })
+			var e *link.BusyError
+			if !errors.As(err, &e) || e.Foreign == c.daemon || e.PID != cmd.Process.Pid || e.UID != 65534 {
+				t.Fatalf("got %v, want the other user named", err)
+			}
+			if want := fmt.Sprintf("process %d of user id 65534", e.PID); strings.Contains(e.Error(), want) == c.daemon {
+				t.Errorf("message %q", e)
+			}
+		})
+	}
 }

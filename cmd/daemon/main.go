@@ -235,7 +235,7 @@ func cleanupCommand(stdout io.Writer) *cobra.Command {
 			}
 			defer kernel.Close()
 			if held := link.Held(); len(held) > 0 {
-				return fmt.Errorf("a daemon is running here (%s): stop it first; it removes its own addresses", strings.Join(held, ", "))
+				return fmt.Errorf("a daemon is running here (%s): stop it first; it removes its own addresses", strings.Trim(fmt.Sprint(held), "[]"))
 			}
 			removed, err := vip.Cleanup(kernel, nil, nil)
 			for _, a := range removed {
