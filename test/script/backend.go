@@ -19,10 +19,11 @@ type Backend interface {
 	Holders() ([]string, error)
 	// State returns a node's state as status tells it.
 	State(node string) (string, error)
-	// Outage is how long a client got no answer since Mark, and Overlap the longest
-	// time with two holders so far.
+	// Outage is how long a client got no answer since Mark.
 	Outage(client string) (time.Duration, error)
+	// Mark begins Outage anew.
 	Mark(client string)
+	// Overlap is the longest time with two holders so far.
 	Overlap() time.Duration
 	// Events returns what happened since the last call, oldest first.
 	Events() ([]Event, error)
