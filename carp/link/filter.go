@@ -46,7 +46,7 @@ var carpFilter = []bpf.Instruction{
 	bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.IPPROTO_DSTOPTS, SkipTrue: 2},
 	bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.IPPROTO_ROUTING, SkipTrue: 1},
 	bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.IPPROTO_HOPOPTS, SkipTrue: 1}, // drop
-	bpf.RetConstant{Val: maxFrame},
+	bpf.RetConstant{Val: maxFrame + 1},                                         // so that a longer frame shows
 	bpf.RetConstant{Val: 0},
 }
 

@@ -73,8 +73,8 @@ func (g *groups) set(family carp.Family, index int, again bool) error {
 		return nil
 	}
 	if member == nil {
-		if index == 0 {
-			return nil
+		if index == 0 || errors.Is(g.missed[family], unix.EAFNOSUPPORT) {
+			return nil // in a kernel without the family (ipv6.disable=1) there is nothing to join
 		}
 		return g.missed[family]
 	}

@@ -234,7 +234,7 @@ func (i *Interface) deliver(index int, frame []byte, stamp int64) {
 		return
 	}
 	var p carp.Packet
-	if carp.DecodeFrame(frame, &p) != carp.Accepted {
+	if len(frame) > maxFrame || carp.DecodeFrame(frame, &p) != carp.Accepted {
 		i.counts.badFrames.Add(1)
 		return
 	}

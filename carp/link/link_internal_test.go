@@ -2,7 +2,9 @@ package link
 
 import (
 	"encoding/binary"
+	"errors"
 	"net/netip"
+	"os"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -329,6 +331,62 @@ func FuzzNotes(f *testing.F) {
 		concerns(m, "x", known)
 		deletes(m, known)
 	})
+}
+
+func TestFrameThatIsTooLongShowsAndIsRefused(t *testing.T) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fds[0])
+	defer unix.Close(fds[1])
+	if err := attachFilter(fds[1], carpFilter); err != nil {
+		t.Fatal(err)
+	}
+	i := &Interface{}
+	i.state.Store(&state{index: 1, up: true})
+	// An advert in the beginning of a frame: the rest would pass for padding.
+	advert := carp.AppendFrame(nil, carp.VirtualMAC(9), carp.Local{}, carp.Frame{
+		Dst: netip.AddrFrom4([4]byte{224, 0, 0, 18}), Payload: append([]byte{0x21, 9}, make([]byte, 34)...)}, 0, 0)
+	for _, tt := range []struct {
+		length, shown int
+		bad           uint64
+	}{{maxFrame, maxFrame, 0}, {maxFrame + 1, maxFrame + 1, 1}, {2 * maxFrame, maxFrame + 1, 2}} {
+		if _, err := unix.Write(fds[0], append(advert, make([]byte, tt.length-len(advert))...)); err != nil {
+			t.Fatal(err)
+		}
+		buf := make([]byte, 4*maxFrame)
+		n, _, err := unix.Recvfrom(fds[1], buf, unix.MSG_DONTWAIT)
+		if err != nil || n != tt.shown {
+			t.Fatalf("of %d bytes %d were read, %v, want %d", tt.length, n, err, tt.shown)
+		}
+		if i.deliver(1, buf[:n], 1); i.counts.badFrames.Load() != tt.bad {
+			t.Errorf("%d bytes: %d bad frames, want %d", tt.length, i.counts.badFrames.Load(), tt.bad)
+		}
+	}
+}
+
+func TestADumpThatFailsHalfWayIsAnError(t *testing.T) {
+	for code, want := range map[int32]error{0: nil, -int32(unix.ENOBUFS): unix.ENOBUFS} {
+		b := binary.NativeEndian.AppendUint32(nil, 20)
+		b = binary.NativeEndian.AppendUint16(b, unix.NLMSG_DONE)
+		b = binary.NativeEndian.AppendUint16(b, unix.NLM_F_MULTI)
+		b = binary.NativeEndian.AppendUint32(b, 7)
+		b = binary.NativeEndian.AppendUint32(b, 0)
+		b = binary.NativeEndian.AppendUint32(b, uint32(code))
+		if done, err := (&reader{seq: 7}).answer(b, true, nil); !done || err != want {
+			t.Errorf("code %d: %v, %v, want %v", code, done, err, want)
+		}
+	}
+}
+
+func TestAFamilyThatTheKernelLacksIsNoTrouble(t *testing.T) {
+	for missed, want := range map[error]error{unix.EAFNOSUPPORT: nil, unix.EMFILE: unix.EMFILE} {
+		g := &groups{missed: [2]error{carp.IPv6: os.NewSyscallError("socket", missed)}}
+		if err := g.set(carp.IPv6, 1, false); !errors.Is(err, want) {
+			t.Errorf("%v gives %v, want %v", missed, err, want)
+		}
+	}
 }
 
 func BenchmarkDeliver(b *testing.B) {

@@ -145,16 +145,16 @@ func (r *reader) answer(b []byte, dump bool, handle func(syscall.NetlinkMessage)
 			return true, errOvertaken
 		}
 		switch m.Header.Type {
-		case unix.NLMSG_DONE:
-			return true, nil
+		case unix.NLMSG_DONE: // with the errno of a dump that failed half-way
+			if len(m.Data) < 4 {
+				return true, nil
+			}
+			return true, errnoOf(m.Data)
 		case unix.NLMSG_ERROR:
 			if len(m.Data) < 4 {
 				return true, unix.EPROTO
 			}
-			if code := int32(binary.NativeEndian.Uint32(m.Data)); code != 0 {
-				return true, unix.Errno(-code)
-			}
-			return true, nil
+			return true, errnoOf(m.Data)
 		}
 		handle(m)
 		if !dump {
@@ -162,6 +162,14 @@ func (r *reader) answer(b []byte, dump bool, handle func(syscall.NetlinkMessage)
 		}
 	}
 	return false, nil
+}
+
+// errnoOf reads the negative errno that a message begins with.
+func errnoOf(data []byte) error {
+	if code := int32(binary.NativeEndian.Uint32(data)); code < 0 {
+		return unix.Errno(-code)
+	}
+	return nil
 }
 
 // linkRequest is the body of RTM_GETLINK for one name: ifinfomsg and IFLA_IFNAME.
