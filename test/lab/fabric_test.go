@@ -157,6 +157,18 @@ func TestFabricDelaysInOrder(t *testing.T) {
 	}
 }
 
+// A thread that comes late finds a frame that is due and one that was just sent.
+func TestFabricKeepsTheOrderWhenItIsLate(t *testing.T) {
+	b := newBench(1)
+	f := &b.path("a", "b").faults
+	f.delay = 5 * time.Millisecond
+	b.send("a", everybody, 1)
+	f.delay = 0
+	b.now = 6 * time.Millisecond
+	b.send("a", everybody, 2)
+	b.want(t, "b", "1@6ms", "2@6ms")
+}
+
 func TestFabricReordersAndDuplicates(t *testing.T) {
 	b := newBench(1)
 	f := &b.path("a", "b").faults

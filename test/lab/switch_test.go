@@ -327,6 +327,24 @@ func TestSwitchLosesPings(t *testing.T) {
 	}
 }
 
+// A socket keeps the error of an interface that was down once; no frame pays for it.
+func TestCableSendsAtOnceWhenItIsBack(t *testing.T) {
+	_, s := quiet(t, 1, "a")
+	for range 3 {
+		s[0].h.SetLink(false)
+		if err := s[0].cable.send(s[0].frame(1, 60)); err == nil {
+			t.Error("sent while down")
+		}
+		s[0].h.SetLink(false)
+		s[0].h.SetLink(true)
+		s[0].h.SetLink(false)
+		s[0].h.SetLink(true)
+		if err := s[0].cable.send(s[0].frame(1, 60)); err != nil {
+			t.Errorf("up again: %v", err)
+		}
+	}
+}
+
 func TestSwitchSplitsInTwo(t *testing.T) {
 	lan := New(t, Switched(1))
 	var hosts []*Host
