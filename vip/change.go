@@ -83,7 +83,7 @@ func (s *Set) awaitPermit(ctx context.Context, epoch carp.Epoch, turn uint64) er
 	for {
 		s.mu.Lock()
 		st, changed := &s.state, s.changed
-		allowed := st.permit.Epoch == epoch && st.lease.Allows(st.permit, s.clock())
+		allowed := st.permit.Epoch == epoch && st.room(st.lease, s.clock())
 		over := st.turn != turn || st.permit.Epoch > epoch
 		s.mu.Unlock()
 		if err := ctx.Err(); err != nil {
@@ -113,7 +113,7 @@ func (s *Set) raise(epoch carp.Epoch, turn uint64) error {
 	s.mu.Lock()
 	st := &s.state
 	mine := st.turn == turn
-	allowed := st.permit.Epoch >= epoch && st.lease.Allows(st.permit, s.clock())
+	allowed := st.permit.Epoch >= epoch && st.room(st.lease, s.clock())
 	if mine && allowed {
 		st.serving, st.epoch = true, epoch
 		st.slow, st.failing, st.gone, st.mute = false, false, false, false
@@ -126,7 +126,9 @@ func (s *Set) raise(epoch carp.Epoch, turn uint64) error {
 	case !allowed:
 		return errNoRoom
 	}
-	if err := s.commit(v.changes, nil); err != nil {
+	if err := s.commit(v.changes, nil); errors.Is(err, errNoRoom) {
+		return err // what is on stays within the permit, the rest comes with the next
+	} else if err != nil {
 		s.drop(turn)
 		return err
 	}
@@ -184,34 +186,6 @@ func (s *Set) warnSecondaries(v survey) {
 			"%v goes up as written and may be the first of its subnet; when it goes the kernel removes the others of the subnet too: sysctl net.ipv4.conf.%s.promote_secondaries=1",
 			wide[0], s.link)})
 	}
-}
-
-// commit is the one function that changes the kernel's addresses for a
-// mastership. Afterwards it looks at the permit again: if that has ended
-// meanwhile, because the process was frozen between the check and the call, the
-// addresses are taken off at once. Missing is what is placed but left out of the
-// changes. The caller has the token and has asked for the permit last thing before.
-func (s *Set) commit(changes []Change, missing []netip.Prefix) error {
-	err := s.k.Apply(changes)
-	now := s.clock()
-	s.mu.Lock()
-	st := &s.state
-	var over error
-	switch {
-	case !st.serving:
-		// Down waits for the token, or the worker does: do not let them wait.
-		over = ErrSuperseded
-	case !st.permit.Live(now):
-		s.end(EventLapsed)
-		over = ErrLapsed
-	case err == nil:
-		st.settle(now, missing)
-	}
-	s.mu.Unlock()
-	if over != nil {
-		return errors.Join(over, err, s.clear(context.Background()))
-	}
-	return err
 }
 
 // drop ends the turn, unless it is over, and takes off what it put on. The caller

@@ -15,24 +15,28 @@
 //	now + Lease.Valid + Lease.Late <= Permit.Until
 //
 // After each batch the permit is looked at again: a process that was frozen
-// between the check and the system call takes the addresses off at once. When
+// between the check and the system call takes the addresses off at once, and so
+// does one whose batch was so slow that the lease outlives the permit, unless a
+// fresher permit comes at once. What the last batch took is counted before. When
 // the permit lapses or is withdrawn, the addresses go, and permits that resume
 // afterwards do not bring them back: only another Up does, because a lapse
 // means that the loop that decides mastership stood still.
 //
 // # In the kernel
 //
-// All changes of a set go in one batch with one lifetime. Ours carry the mark
-// Mark, so that Cleanup finds what a dead daemon left. Where the interface has
-// an address of its own in the subnet, ours go up as /32 or /128: an expiring
-// address that was the first of its subnet takes the others and the default
-// route along. IPv6 addresses are deprecated from the start (preferred lifetime
+// All changes of a set go in one batch with one lifetime, in steps between which
+// the permit is asked. Ours carry the mark Mark, so that Cleanup finds what a dead
+// daemon left. Where the interface has an address of its own in the subnet, ours
+// go up as /32 or /128: an expiring address that was the first of its subnet takes
+// the others and the default route along. IPv6 addresses are deprecated from the start (preferred lifetime
 // 0), so that the node never picks them as a source, and skip duplicate address
 // detection, which would keep them silent for a second.
 //
 // # Bounds
 //
+//	changes between two looks at the permit 250
 //	messages in one netlink send            1000
+//	wait for a permit after a slow batch    0.05 s
 //	restorations of lost addresses          10 at once, then 1 a second (a set)
 //	attempts to take addresses off          5 in 0.3 s, then again each second by the worker
 //	announcement frames                     1024 at once, then 20 000 a second (an interface)

@@ -117,6 +117,9 @@ var (
 	ErrLapsed = errors.New("the permit to act as master lapsed")
 	// ErrSuperseded: Down, a withdrawn permit or another Up ended this call.
 	ErrSuperseded = errors.New("superseded by a newer wish")
+	// ErrLate: the kernel was so slow that the lease of what was put on might have
+	// outlived the permit, so it was taken off again.
+	ErrLate = errors.New("the kernel took longer than the permit had room for")
 	// ErrPresent: an address is still there after all attempts to remove it.
 	ErrPresent = errors.New("the address is still there")
 )

@@ -32,7 +32,7 @@ func (s *Set) Reconfigure(ctx context.Context, addresses []netip.Prefix, lease L
 func (s *Set) awaitRoom(ctx context.Context, lease Lease) error {
 	for {
 		s.mu.Lock()
-		ready := !s.state.serving || lease.Allows(s.state.permit, s.clock())
+		ready := !s.state.serving || s.state.room(lease, s.clock())
 		changed := s.changed
 		s.mu.Unlock()
 		if ready {
@@ -80,7 +80,7 @@ func (s *Set) reshapeOn(old []netip.Prefix) error {
 	}
 	s.mu.Lock()
 	st := &s.state
-	room := st.lease.Allows(st.permit, s.clock())
+	room := st.room(st.lease, s.clock())
 	if st.serving && room {
 		// Both, so that they are taken off together if the permit ends meanwhile.
 		st.on, st.placed = v.link, union(v.placed, old)

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/carpd/carpd/carp"
 )
@@ -21,7 +22,7 @@ type Config struct {
 	// not block nor call the Set. nil = nobody.
 	Observe func(Event)
 	// NeedPermit is called when a lost address cannot be put back under the permit
-	// there is, at most twenty times a second: an advert before it is due brings a
+	// there is, or a batch took too long for it, at most twenty times a second: an advert before it is due brings a
 	// fresher one (carp.Speaker.Renew). It has a goroutine of its own, one at a time,
 	// may block and then outlives Run. Nil: the next advert is waited for.
 	NeedPermit func()
@@ -107,17 +108,18 @@ type state struct {
 	present map[netip.Addr]bool // of placed: there as far as known
 	strays  []netip.Prefix      // of a Reconfigure that failed, and neither placed nor seen to be off
 
-	renewAt carp.Instant // next renewal; 0 = at once
-	renewed carp.Instant // last renewal or add
-	lookAt  carp.Instant // compare with the kernel then; 0 = no reason to
-	askAt   carp.Instant // no request for a fresher permit before
-	asking  bool         // a request is under way
-	clearAt carp.Instant // next attempt to take the rest off
-	tokens  tokens       // restorations that may still be made
-	failing bool         // the last renewal or look failed: told once
-	gone    bool         // the last look found no interface: told once
-	mute    bool         // the last announcement failed: told once
-	slow    bool         // told once an Up
+	took    time.Duration // that the last batch took, halved by each permit
+	renewAt carp.Instant  // next renewal; 0 = at once
+	renewed carp.Instant  // last renewal or add
+	lookAt  carp.Instant  // compare with the kernel then; 0 = no reason to
+	askAt   carp.Instant  // no request for a fresher permit before
+	asking  bool          // a request is under way
+	clearAt carp.Instant  // next attempt to take the rest off
+	tokens  tokens        // restorations that may still be made
+	failing bool          // the last renewal or look failed: told once
+	gone    bool          // the last look found no interface: told once
+	mute    bool          // the last announcement failed: told once
+	slow    bool          // told once an Up
 
 	round  int            // addresses announced in the present round
 	rounds []carp.Instant // the present round and those to come; the first is due first
@@ -175,6 +177,8 @@ func (s *Set) Permit(p carp.Permit) {
 		s.end(EventLapsed)
 	}
 	st.permit = p
+	// A batch that was slow once must not forbid the next for ever.
+	st.took /= 2
 	// Right after the advert, but not at each of adverts that follow fast.
 	if now >= st.renewed.Add(st.lease.Renew/4) {
 		st.renewAt = 0

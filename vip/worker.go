@@ -73,7 +73,7 @@ func (st *state) next(now carp.Instant) (task, carp.Instant) {
 		}
 		return at <= now
 	}
-	room := st.lease.Allows(st.permit, now)
+	room := st.room(st.lease, now)
 	if st.lookAt != 0 && due(st.lookAt) {
 		if room {
 			return taskLook, 0
@@ -129,8 +129,8 @@ func (s *Set) Run(ctx context.Context) error {
 	return s.Down(ctx)
 }
 
-// lookOnce plans a look if the set is up: what was lost before the watch began
-// was not told to anybody.
+// lookOnce plans a look if the set is up. When the watch begins: what was lost
+// before was not told to anybody.
 func (s *Set) lookOnce() {
 	now := s.clock()
 	s.mu.Lock()
@@ -178,9 +178,11 @@ func (s *Set) perform(ctx context.Context, do task) {
 func (s *Set) ask() {
 	now := s.clock()
 	s.mu.Lock()
-	s.state.askAt = now.Add(askEvery)
-	begin := s.needPermit != nil && !s.state.asking
+	begin := s.needPermit != nil && !s.state.asking && s.state.askAt <= now
 	s.state.asking = s.state.asking || begin
+	if s.state.askAt <= now {
+		s.state.askAt = now.Add(askEvery)
+	}
 	s.mu.Unlock()
 	if !begin {
 		return
@@ -200,7 +202,7 @@ func (s *Set) renew() {
 	start := s.clock()
 	s.mu.Lock()
 	st := &s.state
-	if !st.serving || !st.lease.Allows(st.permit, start) {
+	if !st.serving || !st.room(st.lease, start) {
 		s.mu.Unlock()
 		return
 	}
@@ -209,7 +211,10 @@ func (s *Set) renew() {
 	changes := puts(st.on, without(st.placed, missing), st.lease)
 	s.mu.Unlock()
 
-	if err := s.commit(changes, missing); err != nil {
+	switch err := s.commit(changes, missing); {
+	case errors.Is(err, errNoRoom):
+		return // the next permit renews all
+	case err != nil:
 		s.renewFailed(err)
 		return
 	}
@@ -277,6 +282,10 @@ func (s *Set) look() {
 		return
 	}
 	if err := s.commit(v.changes, nil); err != nil {
+		if errors.Is(err, errNoRoom) {
+			s.lookOnce() // when there is room again
+			return
+		}
 		if !errors.Is(err, ErrLapsed) && !errors.Is(err, ErrSuperseded) {
 			s.lookFailed(err, epoch)
 		}
@@ -304,7 +313,7 @@ func (s *Set) mayRestore(v survey, before Link, missing []netip.Prefix) bool {
 		return false
 	}
 	st.present = presence(v.placed, missing)
-	if at := st.tokens.next(); at > now || !st.lease.Allows(st.permit, now) {
+	if at := st.tokens.next(); at > now || !st.room(st.lease, now) {
 		st.lookAt = max(now, at) // not before the next permit, see next
 		return false
 	}

@@ -1,0 +1,151 @@
+package vip
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/carpd/carpd/carp"
+)
+
+// commitStep is how many changes are made between two looks at the permit.
+const commitStep = 250
+
+// room reports whether a batch that is begun at now, and takes as long as the last
+// one, ends when l still allows what it puts on: the lifetime of the last address
+// begins only then.
+func (st *state) room(l Lease, now carp.Instant) bool { return st.roomFor(l, now, st.took) }
+
+func (st *state) roomFor(l Lease, now carp.Instant, took time.Duration) bool {
+	if l.Promised {
+		now = now.Add(took)
+	}
+	return l.Allows(st.permit, now)
+}
+
+// commit is the one function that changes the kernel's addresses for a
+// mastership. Afterwards it looks at the permit again. If that has ended
+// meanwhile, because the process was frozen between the check and the call, the
+// addresses are taken off at once. If it lives, but the batch was so slow that
+// the lease of the last address may outlive it, a fresher permit makes that good;
+// where none comes at once the addresses go, and a look puts them back when there
+// is room. The error is errNoRoom if not all was done, and nothing is wrong: the
+// rest would have ended too late.
+//
+// Missing is what is placed but left out of the changes. The caller has the token
+// and has asked for the permit last thing before.
+func (s *Set) commit(changes []Change, missing []netip.Prefix) error {
+	began := s.clock()
+	done, err := s.apply(changes)
+	ended := s.clock()
+	s.mu.Lock()
+	s.state.took = ended.Sub(began) * time.Duration(len(changes)) / time.Duration(max(done, 1))
+	s.mu.Unlock()
+	over := s.judge(ended)
+	if over == ErrLate && s.fresher(ended) {
+		over = s.judge(ended)
+	}
+	switch {
+	case over == ErrLate:
+		return errors.Join(over, err, s.yank())
+	case over != nil:
+		return errors.Join(over, err, s.clear(context.Background()))
+	case err == nil && done < len(changes):
+		return errNoRoom
+	case err == nil:
+		s.mu.Lock()
+		s.state.settle(ended, missing)
+		s.mu.Unlock()
+	}
+	return err
+}
+
+// apply makes the changes a step at a time, and stops before one that may not be
+// made any more. It returns how many were tried, and the first error.
+func (s *Set) apply(changes []Change) (done int, err error) {
+	for part := range slices.Chunk(changes, commitStep) {
+		began := s.clock()
+		err = merge(err, s.k.Apply(part))
+		now := s.clock()
+		done += len(part)
+		s.mu.Lock()
+		on := s.state.serving && s.state.roomFor(s.state.lease, now, now.Sub(began))
+		s.mu.Unlock()
+		if !on {
+			break
+		}
+	}
+	return done, err
+}
+
+// merge returns the first of two errors of a batch, with the second counted.
+func merge(first, second error) error {
+	a, isOp := errors.AsType[*OpError](first)
+	b, areOps := errors.AsType[*OpError](second)
+	if !isOp || !areOps {
+		return errors.Join(first, second)
+	}
+	both := *a
+	both.More += 1 + b.More
+	return &both
+}
+
+// judge returns what a batch that ended at this instant must be followed by: nil,
+// ErrLate, or why the addresses go.
+func (s *Set) judge(ended carp.Instant) error {
+	now := s.clock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := &s.state
+	switch {
+	case !st.serving:
+		// Down waits for the token, or the worker does: do not let them wait.
+		return ErrSuperseded
+	case !st.permit.Live(now):
+		s.end(EventLapsed)
+		return ErrLapsed
+	case !st.lease.Allows(st.permit, ended):
+		return ErrLate
+	}
+	return nil
+}
+
+// fresher asks for a permit that allows what was put on at this instant, and waits
+// for it a moment. It reports whether the batch is to be judged again.
+func (s *Set) fresher(ended carp.Instant) bool {
+	if s.needPermit == nil {
+		return false
+	}
+	s.ask()
+	late := time.NewTimer(askEvery)
+	defer late.Stop()
+	for {
+		s.mu.Lock()
+		again := !s.state.serving || s.state.lease.Allows(s.state.permit, ended)
+		changed := s.changed
+		s.mu.Unlock()
+		if again {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-late.C:
+			return true // the permit may have ended
+		}
+	}
+}
+
+// yank takes off all that is placed while the set serves, and plans the look that
+// puts it back.
+func (s *Set) yank() error {
+	now := s.clock()
+	s.mu.Lock()
+	st := &s.state
+	on, placed := st.on, st.placed
+	st.present = presence(placed, placed)
+	st.lookAt = now
+	s.mu.Unlock()
+	return s.k.Apply(removes(on, placed))
+}

@@ -1,0 +1,236 @@
+package vip_test
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/carpd/carpd/carp"
+	"github.com/carpd/carpd/vip"
+	"github.com/carpd/carpd/vip/viptest"
+)
+
+// The permits of these tests are for 3 s and the lease needs 2.1 s, so a batch has
+// to end within 0.9 s of a permit.
+
+// slowly makes each call of Apply that puts addresses on take d.
+func (w *world) slowly(d time.Duration) {
+	w.k.SetHooks(viptest.Hooks{BeforeApply: func(c []vip.Change) {
+		if slices.ContainsFunc(c, func(c vip.Change) bool { return c.Op == vip.Put }) {
+			time.Sleep(d)
+		}
+	}})
+}
+
+func thousand() (out []netip.Prefix) {
+	for i := range 1000 {
+		out = append(out, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), 32))
+	}
+	return out
+}
+
+// The lifetime of an address begins when the batch ends, not when the permit was
+// asked.
+func TestSlowBatchLeavesNoLeaseThatOutlivesThePermit(t *testing.T) {
+	t.Run("up", func(t *testing.T) {
+		inWorld(t, nil, func(w *world) {
+			w.slowly(time.Second)
+			w.permit(1)
+			if err := w.set.Up(w.Context(), 1); !errors.Is(err, vip.ErrLate) {
+				t.Errorf("Up: %v, want ErrLate", err)
+			}
+			w.wantOn(false, "after Up")
+		})
+	})
+	t.Run("renewal", func(t *testing.T) {
+		inWorld(t, nil, func(w *world) {
+			w.up(1)
+			time.Sleep(600 * ms)
+			w.events()
+			w.slowly(200 * ms) // the next is due at 0.75 s
+			time.Sleep(360 * ms)
+			w.wantOn(false, "after the slow renewal")
+			w.slowly(0)
+			time.Sleep(40 * ms)
+			w.permit(1)
+			w.await(100*ms, "back with the next permit", w.both)
+			w.wantEvents(vip.EventFailed, vip.EventRestored)
+			w.master(1, 3)
+			w.wantOn(true, "later")
+		})
+	})
+	t.Run("reconfigure", func(t *testing.T) {
+		inWorld(t, nil, func(w *world) {
+			w.up(1)
+			w.slowly(time.Second)
+			if err := w.set.Reconfigure(w.Context(), prefixesOf("192.0.2.10/24"), vip.PlanLease(3*time.Second, time.Second)); !errors.Is(err, vip.ErrLate) {
+				t.Errorf("Reconfigure: %v, want ErrLate", err)
+			}
+			if w.k.Has("192.0.2.10") {
+				t.Errorf("the new address is on:\n%v", w.k)
+			}
+			w.slowly(0)
+			w.master(1, 3)
+			w.wantOn(true, "with the next permits")
+		})
+	})
+}
+
+func TestSlowBatchIsMadeGoodByAFresherPermit(t *testing.T) {
+	var fresh func()
+	inWorld(t, func(c *vip.Config) { c.NeedPermit = func() { fresh() } }, func(w *world) {
+		fresh = func() { time.Sleep(20 * ms); w.permit(1) }
+		w.slowly(time.Second)
+		w.permit(1)
+		if err := w.set.Up(w.Context(), 1); err != nil {
+			t.Errorf("Up: %v", err)
+		}
+		w.slowly(0)
+		w.wantOn(true, "after Up")
+		w.wantEvents(vip.EventUp)
+		for _, b := range w.k.Batches() {
+			if slices.ContainsFunc(b, func(c vip.Change) bool { return c.Op == vip.Remove }) {
+				t.Errorf("an address was removed: %v", b)
+			}
+		}
+	})
+}
+
+func TestFresherPermitIsWaitedForOnlyAMoment(t *testing.T) {
+	hang := make(chan struct{})
+	inWorld(t, func(c *vip.Config) {
+		hang = make(chan struct{}) // of the bubble
+		c.NeedPermit = func() { <-hang }
+	}, func(w *world) {
+		w.slowly(time.Second)
+		w.permit(1)
+		begin := time.Now()
+		if err := w.set.Up(w.Context(), 1); !errors.Is(err, vip.ErrLate) {
+			t.Errorf("Up: %v, want ErrLate", err)
+		}
+		if d := time.Since(begin); d > 1050*ms {
+			t.Errorf("Up took %v, want 50 ms more than the batch at most", d)
+		}
+		close(hang)
+	})
+}
+
+func TestBatchIsNotBegunWhenTheLastOneTookTooLong(t *testing.T) {
+	inWorld(t, nil, func(w *world) {
+		w.up(1)
+		var began []time.Time
+		w.k.SetHooks(viptest.Hooks{BeforeApply: func(c []vip.Change) {
+			began = append(began, time.Now())
+			time.Sleep(200 * ms)
+		}})
+		given := time.Now()
+		time.Sleep(999 * ms)
+		synctest.Wait()
+		if len(began) == 0 {
+			t.Error("no renewal within the second")
+		}
+		for _, b := range began {
+			if d := b.Sub(given); d > 700*ms {
+				t.Errorf("a batch was begun %v after the permit", d)
+			}
+		}
+		w.wantOn(true, "all the time")
+		w.k.SetHooks(viptest.Hooks{})
+		w.wantEvents(vip.EventUp, vip.EventSlow)
+	})
+}
+
+func TestBatchThatWasSlowOnceDoesNotForbidTheNext(t *testing.T) {
+	inWorld(t, nil, func(w *world) {
+		w.slowly(2500 * ms)
+		w.permit(1)
+		if err := w.set.Up(w.Context(), 1); !errors.Is(err, vip.ErrLate) {
+			t.Errorf("Up: %v, want ErrLate", err)
+		}
+		w.slowly(0)
+		done := make(chan error, 1)
+		go func() { done <- w.set.Up(w.Context(), 1) }()
+		w.master(1, 3)
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Errorf("Up: %v", err)
+			}
+		default:
+			t.Error("Up still waits after three permits")
+			w.set.Permit(carp.Permit{})
+		}
+		w.wantOn(true, "with the permits that follow")
+	})
+}
+
+func TestPermitIsAskedBetweenTheStepsOfABatch(t *testing.T) {
+	inWorld(t, func(c *vip.Config) { c.Addresses = thousand() }, func(w *world) {
+		w.permit(1)
+		time.Sleep(750 * ms)
+		w.slowly(50 * ms)
+		done := make(chan error, 1)
+		go func() { done <- w.set.Up(w.Context(), 1) }()
+		time.Sleep(240 * ms)
+		if n := w.puts(); n != 750 {
+			t.Errorf("%d addresses were put on with the first permit, want 750", n)
+		}
+		w.master(1, 1)
+		if err := <-done; err != nil {
+			t.Errorf("Up: %v", err)
+		}
+		for _, p := range thousand() {
+			if !w.k.Has(p.Addr().String()) {
+				t.Fatalf("%v is not on after the second permit", p)
+			}
+		}
+		w.slowly(0)
+		w.master(1, 1)
+		for _, k := range w.events() {
+			if k == vip.EventFailed {
+				t.Errorf("told a failure: %v", w.errs)
+			}
+		}
+	})
+}
+
+func TestDownIsNotKeptWaitingByABatchOfManySteps(t *testing.T) {
+	inWorld(t, func(c *vip.Config) { c.Addresses = thousand() }, func(w *world) {
+		w.slowly(100 * ms)
+		w.permit(1)
+		done := make(chan error, 1)
+		go func() { done <- w.set.Up(w.Context(), 1) }()
+		time.Sleep(150 * ms)
+		if err := w.set.Down(w.Context()); err != nil {
+			t.Errorf("Down: %v", err)
+		}
+		if err := <-done; !errors.Is(err, vip.ErrSuperseded) {
+			t.Errorf("Up: %v, want ErrSuperseded", err)
+		}
+		if n := w.puts(); n != 500 {
+			t.Errorf("%d addresses were put on, want the two steps begun", n)
+		}
+	})
+}
+
+func TestFailuresOfAllStepsAreCounted(t *testing.T) {
+	inWorld(t, func(c *vip.Config) { c.Addresses = thousand() }, func(w *world) {
+		no := errors.New("no")
+		w.k.SetHooks(viptest.Hooks{Fail: func(c vip.Change) error {
+			if c.Op == vip.Put {
+				return no
+			}
+			return nil
+		}})
+		w.permit(1)
+		err := w.set.Up(w.Context(), 1)
+		op, ok := errors.AsType[*vip.OpError](err)
+		if !ok || !errors.Is(err, no) || op.More != 999 || op.Addr != thousand()[0] {
+			t.Errorf("Up: %v, want an OpError of the first and 999 more", err)
+		}
+		synctest.Wait()
+	})
+}
