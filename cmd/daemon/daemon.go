@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -57,10 +58,8 @@ func (d *Daemon) start(plans []plan) error {
 		made = append(made, i)
 	}
 	d.avoid(plans)
-	for _, p := range plans {
-		if err := d.cleanUp(p); err != nil {
-			return err
-		}
+	if err := d.cleanUp(plans); err != nil {
+		return err
 	}
 	for _, i := range made {
 		i.start()
@@ -127,17 +126,56 @@ func (d *Daemon) closeUnused() {
 	}
 }
 
-// cleanUp removes the addresses of a plan that an earlier run left: this node is
-// not master yet.
-func (d *Daemon) cleanUp(p plan) error {
-	removed, err := vip.Cleanup(d.kernel, []string{p.Interface}, p.Addresses)
-	if err != nil {
-		return fmt.Errorf("remove what an earlier run left on %s: %w", p.Interface, err)
-	}
-	for _, a := range removed {
-		d.log.Warn("removed an address that an earlier run left", "instance", p.Name, "interface", a.Interface, "address", a.Prefix.String())
+// cleanUp removes what an earlier run left on the interfaces of plans that are
+// claimed and not started, whatever addresses the file named then. Where somebody
+// else moves addresses, another process or a running instance of this one, only
+// those of the plans are surely stale.
+func (d *Daemon) cleanUp(plans []plan) error {
+	var done []string
+	for _, p := range plans {
+		if slices.Contains(done, p.Interface) {
+			continue
+		}
+		done = append(done, p.Interface)
+		stale, all := d.stale(p.Interface, plans)
+		if !all && len(stale) == 0 {
+			continue // to Cleanup, none named means all
+		}
+		removed, err := vip.Cleanup(d.kernel, []string{p.Interface}, stale)
+		if err != nil {
+			return fmt.Errorf("remove what an earlier run left on %s: %w", p.Interface, err)
+		}
+		for _, a := range removed {
+			d.log.Warn("removed an address that an earlier run left", "interface", a.Interface, "address", a.Prefix.String())
+		}
 	}
 	return nil
+}
+
+// stale returns which addresses on an interface nobody can hold, of plans that
+// are claimed and not started; all says that this goes for whatever is there.
+func (d *Daemon) stale(name string, plans []plan) (addresses []netip.Prefix, all bool) {
+	here := func(p plan) bool { return p.Interface == name }
+	others := slices.DeleteFunc(link.Held(), func(c link.Claim) bool {
+		return c.Interface != name || slices.ContainsFunc(plans, func(p plan) bool { return here(p) && p.VHID == c.VHID })
+	})
+	held := make(map[netip.Addr]bool)
+	for _, i := range d.all() {
+		if p := *i.plan.Load(); here(p) {
+			for _, a := range p.Addresses {
+				held[a.Addr()] = true
+			}
+		}
+	}
+	if len(others) == 0 && len(held) == 0 {
+		return nil, true
+	}
+	for _, p := range plans {
+		if here(p) {
+			addresses = append(addresses, p.Addresses...)
+		}
+	}
+	return slices.DeleteFunc(addresses, func(a netip.Prefix) bool { return held[a.Addr()] }), false
 }
 
 // find returns the instance with this name; an empty name means the only one.

@@ -93,7 +93,7 @@ func (d *Daemon) prepare(file *config.File, plans []plan) (*reloading, error) {
 	for _, p := range fresh {
 		i, err := d.newInstance(p)
 		if err == nil {
-			err = d.cleanUp(p)
+			err = d.cleanUp([]plan{p})
 			r.fresh = append(r.fresh, i)
 		}
 		if err != nil {
