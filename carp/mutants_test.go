@@ -374,3 +374,39 @@ func TestStopDuringAHandoverEndsInINIT(t *testing.T) {
 	r.run(time.Minute)
 	r.want("")
 }
+
+func TestBowOutHeardByAMasterIsNoContest(t *testing.T) {
+	r := newRig(t).master()
+	r.run(500 * time.Millisecond)
+	r.hear(peerLow, 255, 255)
+	r.want("announce")
+	if s := r.e.Status(r.now); s.ContestedUntil != 0 {
+		t.Errorf("contested until %v", s.ContestedUntil)
+	}
+}
+
+func TestChangeOfFamiliesOfAMasterIsSaidAndNoMore(t *testing.T) {
+	r := newRig(t).master()
+	e, err := r.e.Reconfigure(r.now, rigConfig(dual))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.do(e)
+	r.want("send 1/100, send 1/100, send 1/100, send 1/100, permit") // to either group, under either digest
+	if r.e.timers[timerDown] != 0 {
+		t.Error("a master waits for a master")
+	}
+}
+
+func TestChangeOfTimingDoesNotStartABackupsClockAnew(t *testing.T) {
+	r := newRig(t)
+	r.hear(peerLow, 1, 0)
+	before := r.e.timers[timerDown]
+	r.run(time.Second)
+	if _, err := r.e.Reconfigure(r.now, rigConfig(preempting)); err != nil {
+		t.Fatal(err)
+	}
+	if r.e.timers[timerDown] != before {
+		t.Error("a reload makes a backup wait longer")
+	}
+}
