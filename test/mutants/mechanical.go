@@ -81,7 +81,8 @@ func (g *generator) source(n ast.Node) string { return g.text[g.offset(n.Pos()):
 // reader what it is about; of a single word it is the line.
 func (g *generator) add(p token.Pos, n int, new string, around ast.Node) {
 	at, start, end := g.offset(p), g.offset(around.Pos()), g.offset(around.End())
-	if end-start == n && !strings.ContainsAny(g.text[start:end], " (") {
+	switch around.(type) {
+	case *ast.BasicLit, *ast.Ident:
 		start = strings.LastIndexByte(g.text[:at], '\n') + 1
 		end = at + strings.IndexByte(g.text[at:], '\n')
 	}
