@@ -10,8 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
-	"time"
 )
 
 // Options is what reading a file needs from outside. The zero value asks the
@@ -52,13 +50,9 @@ func (o Options) Load(path string) (*File, error) {
 	return Parse(path, data, o)
 }
 
-// readTime bounds the wait for a configuration that comes through a pipe.
-const readTime = 5 * time.Second
-
-// readFile reads at most one byte more than the limit, which Parse then refuses. It
-// does not wait for the other end of a pipe to be opened, nor for ever for its data.
+// readFile reads at most one byte more than the limit, which Parse then refuses.
 func readFile(path string) ([]byte, fs.FileMode, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	f, err := os.Open(path)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -70,7 +64,6 @@ func readFile(path string) ([]byte, fs.FileMode, error) {
 	if info.IsDir() {
 		return nil, 0, errors.New("it is a directory")
 	}
-	_ = f.SetReadDeadline(time.Now().Add(readTime)) // a plain file has none, and needs none
 	data, err := io.ReadAll(io.LimitReader(f, MaxFile+1))
 	return data, info.Mode(), err
 }
