@@ -10,20 +10,33 @@ import (
 )
 
 // TB is what a LAN needs of a test. *testing.T and *testing.B are such; a program
-// that is no test gets one from Run. The methods mean what they mean there.
+// that is no test gets one from Run.
 type TB interface {
+	// Helper marks the caller as one whose line says nothing.
 	Helper()
+	// Name names the test; captures are named after it.
 	Name() string
-	Cleanup(func())
+	// Cleanup calls f when the test is over, the last one first.
+	Cleanup(f func())
+	// TempDir makes a directory that goes with the test.
 	TempDir() string
+	// Failed reports whether Error or Fatal was called.
 	Failed() bool
+	// Log says something, with spaces in between.
 	Log(args ...any)
+	// Logf is Log with a format.
 	Logf(format string, args ...any)
+	// Error is Log, and the test has failed; it goes on.
 	Error(args ...any)
+	// Errorf is Error with a format.
 	Errorf(format string, args ...any)
+	// Fatal is Error, and ends the goroutine, which is to be the test's.
 	Fatal(args ...any)
+	// Fatalf is Fatal with a format.
 	Fatalf(format string, args ...any)
+	// Skip ends the goroutine as Fatal does, and the test has not failed.
 	Skip(args ...any)
+	// Skipf is Skip with a format.
 	Skipf(format string, args ...any)
 }
 
