@@ -2,6 +2,7 @@ package hooks
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -45,12 +46,12 @@ func ParsePhase(s string) (Phase, error) {
 }
 
 // Policy says what a failed step means. The zero value is the default of the
-// step's phase: see Phase.DefaultPolicy.
+// step's phase: the first of Phase.Policies.
 type Policy uint8
 
 // The policies, the graver the greater.
 const (
-	PhaseDefault Policy = iota // what Phase.DefaultPolicy says
+	PhaseDefault Policy = iota // the first of Phase.Policies
 	Continue                   // go on; the failure is logged and stands in the status
 	Alarm                      // go on; Run returns the failure, and the caller raises an alarm
 	Demote                     // go on; Run returns the failure, and the caller demotes this node
@@ -84,29 +85,25 @@ func ParsePolicy(s string) (Policy, error) {
 	return 0, fmt.Errorf("hooks: parse failure policy %q: unknown: use %s", s, strings.Join(names[1:], ", "))
 }
 
-// DefaultPolicy returns what a failure means where nothing is configured:
-// retreat before the addresses are up, continue around them, alarm when they
-// are gone.
-func (p Phase) DefaultPolicy() Policy {
+// Policies returns what a step of this phase may have, its default first:
+// retreat before the addresses are up, continue around them, alarm when they are
+// gone. On the way down there is no role left to retreat from and nothing to
+// demote. It is empty for no phase.
+func (p Phase) Policies() []Policy {
 	switch p {
 	case BeforeUp:
-		return Retreat
+		return []Policy{Retreat, Continue}
+	case AfterUp:
+		return []Policy{Continue, Demote, Retreat}
+	case BeforeDown:
+		return []Policy{Continue}
 	case AfterDown:
-		return Alarm
+		return []Policy{Alarm}
 	}
-	return Continue
+	return nil
 }
 
-// Allows reports whether a step of this phase may have the policy. On the way
-// down there is no role left to retreat from and nothing to demote.
+// Allows reports whether a step of this phase may have the policy.
 func (p Phase) Allows(policy Policy) bool {
-	switch policy {
-	case PhaseDefault, Continue, Alarm:
-		return true
-	case Demote:
-		return p == AfterUp
-	case Retreat:
-		return p == BeforeUp || p == AfterUp
-	}
-	return false
+	return policy == PhaseDefault || slices.Contains(p.Policies(), policy)
 }

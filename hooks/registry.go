@@ -69,7 +69,7 @@ func Kinds() []string {
 // Open makes a hook of the given kind. decode is called once, with a pointer to
 // the kind's configuration, and should refuse unknown keys; its error is
 // returned as it is, so that a position in a file survives. For an unknown kind
-// the error names the nearest one and lists all.
+// the error lists all.
 func Open(kind string, decode func(any) error) (Hook, error) {
 	registry.RLock()
 	open, known := registry.kinds[kind]
@@ -91,42 +91,5 @@ func unknownKind(kind string, known []string) error {
 	if len(known) == 0 {
 		return fmt.Errorf("hooks: open %q: unknown kind: this program was built without any", kind)
 	}
-	hint := ""
-	if near := nearest(kind, known); near != "" {
-		hint = fmt.Sprintf(": did you mean %q?", near)
-	}
-	return fmt.Errorf("hooks: open %q: unknown kind%s (known: %s)", kind, hint, strings.Join(known, ", "))
-}
-
-// nearest returns the word of known that takes the fewest edits, or "" if each
-// takes more than half of the word's letters.
-func nearest(word string, known []string) string {
-	best, least := "", max(len(word)/2, 2)+1
-	for _, k := range known {
-		if d := edits(word, k); d < least {
-			best, least = k, d
-		}
-	}
-	return best
-}
-
-// edits is the Levenshtein distance of a and b, in bytes.
-func edits(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
+	return fmt.Errorf("hooks: open %q: unknown kind: use %s", kind, strings.Join(known, ", "))
 }

@@ -58,14 +58,10 @@ func TestOpenPassesOnTheErrorsOfDecoderAndConstructor(t *testing.T) {
 	}
 }
 
-func TestUnknownKindNamesTheNearest(t *testing.T) {
+func TestUnknownKindNamesThoseThatAre(t *testing.T) {
 	_, err := hooks.Open("registrytest-demp", decodeWord("x"))
-	if err == nil || !strings.Contains(err.Error(), `did you mean "registrytest-demo"?`) {
+	if err == nil || !strings.Contains(err.Error(), `"registrytest-demp"`) || !strings.Contains(err.Error(), "registrytest-demo") {
 		t.Errorf("got %v", err)
-	}
-	_, err = hooks.Open("zzzz", decodeWord("x"))
-	if err == nil || strings.Contains(err.Error(), "did you mean") || !strings.Contains(err.Error(), "registrytest-demo") {
-		t.Errorf("got %v, want the list and no guess", err)
 	}
 }
 
@@ -111,8 +107,8 @@ func TestNamesOfPhasesAndPoliciesParseBack(t *testing.T) {
 		if got, err := hooks.ParsePhase(p.String()); got != p || err != nil {
 			t.Errorf("ParsePhase(%q) = %v, %v", p, got, err)
 		}
-		if !p.Allows(p.DefaultPolicy()) {
-			t.Errorf("%v does not allow its own default", p)
+		if len(p.Policies()) == 0 || !p.Allows(hooks.PhaseDefault) {
+			t.Errorf("%v has no default", p)
 		}
 	}
 	for p := hooks.PhaseDefault; p <= hooks.Retreat; p++ {

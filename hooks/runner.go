@@ -121,7 +121,7 @@ func NewRunner(steps []Step, o Options) (*Runner, error) {
 			s.Timeout = DefaultTimeout
 		}
 		if s.OnFailure == PhaseDefault {
-			s.OnFailure = s.Phase.DefaultPolicy()
+			s.OnFailure = s.Phase.Policies()[0]
 		}
 		r.slots = append(r.slots, slot{Step: s})
 		r.status = append(r.status, StepStatus{Name: s.Name, Kind: s.Kind, Phase: s.Phase, State: Idle})

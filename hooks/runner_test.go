@@ -75,8 +75,8 @@ func TestPolicyDecidesWhetherTheRestRunsAndWhatIsReturned(t *testing.T) {
 		{hooks.BeforeUp, []hooks.Policy{hooks.Continue}, 2, hooks.PhaseDefault},
 		{hooks.AfterUp, []hooks.Policy{hooks.PhaseDefault}, 2, hooks.PhaseDefault},
 		{hooks.AfterUp, []hooks.Policy{hooks.Demote}, 2, hooks.Demote},
-		{hooks.AfterUp, []hooks.Policy{hooks.Demote, hooks.Alarm}, 3, hooks.Demote},
-		{hooks.AfterUp, []hooks.Policy{hooks.Alarm, hooks.Retreat}, 2, hooks.Retreat},
+		{hooks.AfterUp, []hooks.Policy{hooks.Demote, hooks.Continue}, 3, hooks.Demote},
+		{hooks.AfterUp, []hooks.Policy{hooks.Demote, hooks.Retreat}, 2, hooks.Retreat},
 		{hooks.BeforeDown, []hooks.Policy{hooks.PhaseDefault}, 2, hooks.PhaseDefault},
 		{hooks.AfterDown, []hooks.Policy{hooks.PhaseDefault}, 2, hooks.Alarm},
 	} {
@@ -175,7 +175,7 @@ func TestHookThatIgnoresItsContextIsLeftBehindAndNotStartedTwice(t *testing.T) {
 		var calls atomic.Int32
 		release := make(chan struct{})
 		r := newRunner(t, hooks.Step{
-			Name: "deaf", Kind: "test", Phase: hooks.AfterUp, Timeout: time.Second, OnFailure: hooks.Alarm,
+			Name: "deaf", Kind: "test", Phase: hooks.AfterUp, Timeout: time.Second, OnFailure: hooks.Demote,
 			Hook: hookFunc(func(context.Context, hooks.Event) error { calls.Add(1); <-release; return nil }),
 		})
 		start := time.Now()
@@ -244,26 +244,26 @@ func TestObserverSeesEveryRunAndHooksSeeTheirPhase(t *testing.T) {
 	var seen []string
 	note := hookFunc(func(ctx context.Context, ev hooks.Event) error {
 		hooks.Logger(ctx).Info("here")
-		if ev.Phase == hooks.AfterDown {
+		if ev.Phase == hooks.BeforeDown {
 			return errors.New("no")
 		}
 		return nil
 	})
 	r, err := hooks.NewRunner([]hooks.Step{
 		{Name: "u", Phase: hooks.AfterUp, Hook: note},
-		{Name: "d", Phase: hooks.AfterDown, Hook: note, OnFailure: hooks.Continue},
+		{Name: "d", Phase: hooks.BeforeDown, Hook: note},
 	}, hooks.Options{Observe: func(res hooks.Result) {
 		seen = append(seen, fmt.Sprint(res.Step.Name, " ", res.Event.Phase, " ", res.Err))
 	}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, p := range []hooks.Phase{hooks.AfterUp, hooks.AfterDown} {
+	for _, p := range []hooks.Phase{hooks.AfterUp, hooks.BeforeDown} {
 		if err := r.Run(t.Context(), p, hooks.Event{}); err != nil {
 			t.Error(err)
 		}
 	}
-	if want := []string{"u after-up <nil>", "d after-down no"}; !slices.Equal(seen, want) {
+	if want := []string{"u after-up <nil>", "d before-down no"}; !slices.Equal(seen, want) {
 		t.Errorf("observed %q, want %q", seen, want)
 	}
 	if s := r.Status(); s[0].State != hooks.OK || s[1].State != hooks.Failed || s[1].Error != "no" {
@@ -279,12 +279,13 @@ func TestPlanThatCannotWorkIsRefusedWithAllItsFaults(t *testing.T) {
 		{Name: "phase", Hook: ok, Phase: 9},
 		{Name: "long", Hook: ok, Timeout: 2 * time.Hour},
 		{Name: "late", Hook: ok, Phase: hooks.AfterDown, OnFailure: hooks.Retreat},
+		{Name: "gate", Hook: ok, Phase: hooks.BeforeUp, OnFailure: hooks.Alarm},
 		{Name: "fine", Hook: ok},
 	}, hooks.Options{})
 	if err == nil {
 		t.Fatal("accepted")
 	}
-	for _, want := range []string{"name is empty", "no hook", "phase", "timeout 2h", "retreat cannot be carried out"} {
+	for _, want := range []string{"name is empty", "no hook", "phase", "timeout 2h", "retreat cannot be carried out", "alarm cannot be carried out"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is missing in: %v", want, err)
 		}

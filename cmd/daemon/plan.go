@@ -120,18 +120,12 @@ func newStep(h config.Hook) (hooks.Step, error) {
 	if err != nil {
 		return hooks.Step{}, err
 	}
-	step := hooks.Step{Name: h.Name, Kind: h.Kind, Timeout: h.Timeout, Hook: hook}
-	phases := []hooks.Phase{hooks.BeforeUp, hooks.AfterUp, hooks.BeforeDown, hooks.AfterDown}
-	at := slices.IndexFunc(phases, func(p hooks.Phase) bool { return p.String() == h.On })
-	policies := map[string]hooks.Policy{
-		"retreat": hooks.Retreat, "continue": hooks.Continue, "demote": hooks.Demote, "alarm": hooks.Alarm,
+	phase, unknown := hooks.ParsePhase(h.On)
+	policy, err := hooks.ParsePolicy(h.IfItFails)
+	if err = errors.Join(unknown, err); err != nil {
+		return hooks.Step{}, fmt.Errorf("hook %s: %w", h.Name, err)
 	}
-	policy, ok := policies[h.IfItFails]
-	if at < 0 || !ok {
-		return hooks.Step{}, fmt.Errorf("hook %s: phase %q with policy %q is not known", h.Name, h.On, h.IfItFails)
-	}
-	step.Phase, step.OnFailure = phases[at], policy
-	return step, nil
+	return hooks.Step{Name: h.Name, Kind: h.Kind, Phase: phase, Timeout: h.Timeout, OnFailure: policy, Hook: hook}, nil
 }
 
 // gated reports whether a hook stands between the election and the addresses.

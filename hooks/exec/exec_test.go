@@ -71,7 +71,7 @@ func run(t *testing.T, ctx context.Context, h hooks.Hook, timeout time.Duration)
 	t.Helper()
 	var log lockedBuffer
 	r, err := hooks.NewRunner([]hooks.Step{{
-		Name: "step", Kind: "exec", Phase: hooks.AfterUp, OnFailure: hooks.Alarm, Timeout: timeout, Hook: h,
+		Name: "step", Kind: "exec", Phase: hooks.AfterUp, OnFailure: hooks.Demote, Timeout: timeout, Hook: h,
 	}}, hooks.Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
 	if err != nil {
 		t.Fatal(err)

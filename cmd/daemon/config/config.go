@@ -102,19 +102,11 @@ func (l LeaseSetting) String() string {
 	return "on"
 }
 
-// The phases of a hook.
-const (
-	BeforeUp   = "before-up"
-	AfterUp    = "after-up"
-	BeforeDown = "before-down"
-	AfterDown  = "after-down"
-)
-
 // Hook is one entry of hooks.
 type Hook struct {
 	Kind      string
 	Name      string        // unique among the hooks of an instance; KIND-ON unless given
-	On        string        // a phase
+	On        string        // a hooks.Phase
 	Timeout   time.Duration // more than 0
 	IfItFails string        // retreat, continue, demote or alarm: those that the phase allows
 

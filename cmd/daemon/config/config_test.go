@@ -151,7 +151,7 @@ func TestEveryKeyIsRead(t *testing.T) {
 		"compat":       a.Compat == "bsd" && a.Families == "each" && a.Roll == 5*time.Minute,
 		"groups":       slices.Equal(a.Groups, []string{"lan"}) && slices.Equal(b.Groups, []string{"wan", "lan"}),
 		"file's hooks": len(f.Hooks) == 1 && f.Hooks[0].Name == "exec-after-up" && f.Hooks[0].IfItFails == "continue" && f.Hooks[0].Timeout == 20*time.Second,
-		"own hooks":    len(a.Hooks) == 1 && a.Hooks[0].Name == "gate" && a.Hooks[0].On == BeforeUp && a.Hooks[0].Timeout == 5*time.Second,
+		"own hooks":    len(a.Hooks) == 1 && a.Hooks[0].Name == "gate" && a.Hooks[0].On == "before-up" && a.Hooks[0].Timeout == 5*time.Second,
 		"order":        len(f.HooksOf(a)) == 2 && f.HooksOf(a)[1].Name == "gate",
 	} {
 		if !ok {

@@ -5,22 +5,29 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/carpd/carpd/hooks"
 )
 
-// policies says what may happen when a hook of a phase fails; the first is the
-// default.
-func policies(phase string) []string {
-	switch phase {
-	case BeforeUp:
-		return []string{"retreat", "continue"}
-	case AfterUp:
-		return []string{"continue", "demote", "retreat"}
-	case BeforeDown:
-		return []string{"continue"}
-	case AfterDown:
-		return []string{"alarm"}
+// phases lists the words for on.
+func phases() (words []string) {
+	for p := hooks.BeforeUp; p <= hooks.AfterDown; p++ {
+		words = append(words, p.String())
 	}
-	return nil
+	return words
+}
+
+// policies lists the words for if_it_fails after a phase, its default first;
+// none if there is no such phase.
+func policies(phase string) (words []string) {
+	p, err := hooks.ParsePhase(phase)
+	if err != nil {
+		return nil
+	}
+	for _, policy := range p.Policies() {
+		words = append(words, policy.String())
+	}
+	return words
 }
 
 // What a later version will have, and what it is for. Constant.
@@ -45,11 +52,11 @@ func (r *reader) hooks(n *node) []Hook {
 		r.fault(n.at, "begin each hook with \"- \"", "hooks: want a list, %s", n.found())
 		return nil
 	}
-	var hooks []Hook
+	var all []Hook
 	for _, item := range r.list(n, "hooks", MaxHooks) {
-		hooks = append(hooks, r.hook(item))
+		all = append(all, r.hook(item))
 	}
-	return hooks
+	return all
 }
 
 func (r *reader) hook(n *node) Hook {
@@ -59,7 +66,7 @@ func (r *reader) hook(n *node) Hook {
 	at := r.fields(n, hookKeys, setters{
 		"kind":        func(n *node) { r.kind(n, &h.Kind) },
 		"name":        func(n *node) { r.word(n, 64, &h.Name) },
-		"on":          func(n *node) { r.choice(n, &h.On, []string{BeforeUp, AfterUp, BeforeDown, AfterDown}, plannedPhases) },
+		"on":          func(n *node) { r.choice(n, &h.On, phases(), plannedPhases) },
 		"timeout":     func(n *node) { r.duration(n, time.Millisecond, time.Hour, &h.Timeout) },
 		"if_it_fails": func(n *node) { policy = n },
 		"with":        func(n *node) { h.with = r.with(n) },
@@ -111,13 +118,13 @@ func (r *reader) policy(n *node, h *Hook) {
 	if n == nil {
 		return
 	}
-	all := []string{"retreat", "continue", "demote", "alarm"}
-	if n.kind == scalar && slices.Contains(all, n.text) && !slices.Contains(allowed, n.text) {
+	elsewhere := func(phase string) bool { return slices.Contains(policies(phase), n.text) }
+	if n.kind == scalar && slices.ContainsFunc(phases(), elsewhere) && !slices.Contains(allowed, n.text) {
 		r.fault(n.at, "use "+oneOf(allowed), "if_it_fails: %s cannot follow from a hook on %s", n.text, h.On)
 		return
 	}
 	planned := plannedPolicies
-	if h.On != AfterDown {
+	if h.On != hooks.AfterDown.String() {
 		planned = nil
 	}
 	r.choice(n, &h.IfItFails, allowed, planned)
@@ -125,9 +132,9 @@ func (r *reader) policy(n *node, h *Hook) {
 
 // named gives the hooks without a name one that is not in taken, and returns
 // the names of all. A name that is given twice is a fault.
-func (r *reader) named(hooks []Hook, taken []string) []string {
+func (r *reader) named(all []Hook, taken []string) []string {
 	names := slices.Clone(taken)
-	for _, h := range hooks {
+	for _, h := range all {
 		if h.Name == "" {
 			continue
 		}
@@ -136,8 +143,8 @@ func (r *reader) named(hooks []Hook, taken []string) []string {
 		}
 		names = append(names, h.Name)
 	}
-	for i := range hooks {
-		h := &hooks[i]
+	for i := range all {
+		h := &all[i]
 		if h.Name != "" {
 			continue
 		}
