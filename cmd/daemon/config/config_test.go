@@ -335,6 +335,33 @@ func TestAPassphraseIsTakenAsItIsWritten(t *testing.T) {
 	}
 }
 
+func TestDurationsAreWhatTheyLookLike(t *testing.T) {
+	for text, want := range map[string]time.Duration{
+		"0": 0, "3": 3 * time.Second, "1.5": 1500 * time.Millisecond, "500ms": 500 * time.Millisecond, "1h30m": 90 * time.Minute,
+		"5u": -1, "5n": -1, "5m3": -1, "2m30": -1, "1m1": -1, "": -1, ".": -1, "s": -1, "1.2.3": -1, "3 s": -1, "+": -1, "1e3": -1,
+	} {
+		got, err := parseDuration(text)
+		if (want < 0) != (err != nil) || err == nil && got != want {
+			t.Errorf("%q: %v, %v", text, got, err)
+		}
+	}
+}
+
+func TestNamesThatMeanSomethingElseAreRefused(t *testing.T) {
+	for _, line := range []string{`name: "."`, "name: ..", `name: ":"`, `name: "@"`, "name: _", "name: -x", `groups: [".."]`, "interface: lo"} {
+		text := "instances:\n  - vhid: 9\n    interface: eth0\n    passphrase: x\n    addresses: 192.0.2.1\n    " + line + "\n"
+		if strings.HasPrefix(line, "interface") {
+			text = strings.Replace(text, "    interface: eth0\n", "", 1)
+		}
+		if _, err := Parse("x", []byte(text), lan()); err == nil || !strings.Contains(err.Error(), "is not a name") && !strings.Contains(err.Error(), "no other node") {
+			t.Errorf("%s: %v", line, err)
+		}
+	}
+	for _, name := range []string{"9@eth0", "web", "a.b_c-d:e", "0"} {
+		mustParse(t, "groups: [a]\ninstances:\n  - vhid: 9\n    interface: lo0\n    passphrase: x\n    addresses: 192.0.2.1\n    name: "+name+"\n")
+	}
+}
+
 func TestTheExamplesOfTheManualLoad(t *testing.T) {
 	page, err := os.ReadFile("../../carpd/carpd.yaml.5")
 	if err != nil {

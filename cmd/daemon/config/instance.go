@@ -108,6 +108,8 @@ func (r *reader) link(n *node, into *string) {
 		r.fault(n.at, "", "interface: %q is longer than %d bytes, which no interface's name is", text, linkNameMax)
 	case text == "." || text == ".." || strings.ContainsFunc(text, bad):
 		r.fault(n.at, "see ip link for the names", "interface: %q is not the name of an interface", text)
+	case text == "lo":
+		r.fault(n.at, "name the interface that the other nodes are reached by", "interface: adverts on lo reach no other node")
 	default:
 		*into = text
 	}

@@ -194,11 +194,10 @@ func (r *reader) duration(n *node, low, high time.Duration, into *time.Duration)
 }
 
 func parseDuration(text string) (time.Duration, error) {
-	d, err := time.ParseDuration(text)
-	if err == nil {
-		return d, nil
+	if strings.Trim(strings.TrimPrefix(text, "-"), "0123456789.") == "" {
+		text += "s" // "5u" and "2m30" are slips, not seconds
 	}
-	return time.ParseDuration(text + "s")
+	return time.ParseDuration(text)
 }
 
 // brief writes a duration without the zero units that Go appends.
@@ -236,8 +235,8 @@ func (r *reader) word(n *node, limit int, into *string) {
 	switch bad := strings.IndexFunc(text, func(c rune) bool { return !wordRune(c) }); {
 	case bad >= 0:
 		r.fault(n.at, "use letters, digits and . _ - @ : only", "%s: %q is not a name", n.key, text)
-	case text[0] == '-':
-		r.fault(n.at, "begin it with a letter or digit", "%s: %q looks like an option", n.key, text)
+	case strings.ContainsRune(wordSigns, rune(text[0])):
+		r.fault(n.at, "begin it with a letter or digit", "%s: %q is not a name", n.key, text)
 	case len(text) > limit:
 		r.fault(n.at, "", "%s: longer than %d characters", n.key, limit)
 	default:
@@ -245,6 +244,10 @@ func (r *reader) word(n *node, limit int, into *string) {
 	}
 }
 
+// wordSigns are what a word has besides letters and digits, but not as its first
+// character: "-x" is an option, ".." a directory.
+const wordSigns = "._-@:"
+
 func wordRune(c rune) bool {
-	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("._-@:", c)
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune(wordSigns, c)
 }
