@@ -35,7 +35,7 @@
 // # Bounds
 //
 //	changes between two looks at the permit 250
-//	messages in one netlink send            1000
+//	messages in one netlink send            1000, fewer if their answers would not fit
 //	wait for a permit after a slow batch    0.05 s
 //	restorations of lost addresses          10 at once, then 1 a second (a set)
 //	attempts to take addresses off          5 in 0.3 s, then again each second by the worker

@@ -20,8 +20,6 @@ import (
 )
 
 const (
-	batchSize   = 1000    // messages in one send
-	batchBuffer = 4 << 20 // bytes; a thousand errors fit
 	watchBuffer = 8 << 20 // bytes of notices that may wait
 	dumpTries   = 10      // a dump that was interrupted by changes is made again
 
@@ -42,6 +40,7 @@ type kernel struct {
 	batch sync.Mutex // guards fd's conversation and seq
 	fd    int
 	seq   uint32
+	most  int // messages in one send, whose answers fit in the receive buffer
 
 	watch    *nl.NetlinkSocket
 	watching sync.WaitGroup
@@ -84,18 +83,11 @@ func (k *kernel) open() (err error) {
 	_ = list.SetReceiveTimeout(&unix.Timeval{Sec: 5})
 	// Lets the kernel filter a dump by interface; before Linux 4.20 we do that alone.
 	_ = unix.SetsockoptInt(list.GetFd(), unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
-	if k.fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE); err != nil {
+	if k.fd, k.most, err = openBatch(); err != nil {
 		return fmt.Errorf("netlink socket: %w", err)
 	}
-	if err := unix.Bind(k.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return fmt.Errorf("netlink socket: %w", err)
-	}
-	// Errors without a copy of the message; larger buffers where allowed.
-	_ = unix.SetsockoptInt(k.fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
-	_ = unix.SetsockoptInt(k.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, batchBuffer)
-	_ = unix.SetsockoptInt(k.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, batchBuffer)
 	// The kernel checks the capability before it looks for interface 0.
-	if errs := k.converse([][]byte{changeMessage(Change{Op: Remove, Prefix: netip.MustParsePrefix("192.0.2.1/32")})}); errors.Is(errs[0], unix.EPERM) {
+	if errs, _ := k.converse([][]byte{changeMessage(Change{Op: Remove, Prefix: netip.MustParsePrefix("192.0.2.1/32")})}); errors.Is(errs[0], unix.EPERM) {
 		return fmt.Errorf("changing addresses needs CAP_NET_ADMIN: %w", errs[0])
 	}
 	if k.watch, err = openWatch(); err != nil {
@@ -204,117 +196,6 @@ func (k *kernel) dump(kind int, answer uint16, header func() nl.NetlinkRequestDa
 		}
 	}
 	return nil, err
-}
-
-func (k *kernel) Apply(changes []Change) error {
-	var first *OpError
-	for part := range slices.Chunk(changes, batchSize) {
-		msgs := make([][]byte, len(part))
-		for i, c := range part {
-			msgs[i] = changeMessage(c)
-		}
-		k.batch.Lock()
-		errs := k.converse(msgs)
-		k.batch.Unlock()
-		for i, err := range errs {
-			if err == nil || part[i].Op == Remove && isGone(err) {
-				continue
-			}
-			if first == nil {
-				first = changeError(part[i], err)
-			} else {
-				first.More++
-			}
-		}
-	}
-	if first == nil {
-		return nil
-	}
-	return first
-}
-
-func isGone(err error) bool { return errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.ENODEV) }
-
-func changeError(c Change, err error) *OpError {
-	e := &OpError{Op: "add", Addr: c.Prefix, Link: c.Link, Err: err}
-	if c.Op == Remove {
-		e.Op = "remove"
-	}
-	switch {
-	case errors.Is(err, unix.EPERM):
-		e.Hint = capabilityHint
-	case errors.Is(err, unix.ENODEV):
-		e.Err = ErrNoLink
-	case errors.Is(err, unix.EACCES) && c.Prefix.Addr().Is6():
-		e.Hint = fmt.Sprintf("IPv6 is off there: sysctl net.ipv6.conf.%s.disable_ipv6=0", c.Link)
-	}
-	return e
-}
-
-// converse sends messages in one call, acknowledged by the last only, and
-// returns an error for each. The kernel has dealt with all of them when the send
-// returns, so nothing is waited for. k.batch is held (or nobody knows k yet).
-func (k *kernel) converse(msgs [][]byte) []error {
-	errs := make([]error, len(msgs))
-	all := func(err error) []error {
-		for i := range errs {
-			errs[i] = err
-		}
-		return errs
-	}
-	if k.fd < 0 {
-		return all(os.ErrClosed)
-	}
-	base := k.seq + 1
-	k.seq += uint32(len(msgs))
-	size := 0
-	for _, m := range msgs {
-		size += len(m)
-	}
-	buf := make([]byte, 0, size)
-	for i, m := range msgs {
-		binary.NativeEndian.PutUint32(m[8:], base+uint32(i))
-		if i == len(msgs)-1 {
-			flags := binary.NativeEndian.Uint16(m[6:]) | unix.NLM_F_ACK
-			binary.NativeEndian.PutUint16(m[6:], flags)
-		}
-		buf = append(buf, m...)
-	}
-	if err := retryEINTR(func() error { return unix.Sendto(k.fd, buf, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}) }); err != nil {
-		return all(err)
-	}
-	in := make([]byte, 64<<10)
-	for {
-		var n int
-		err := retryEINTR(func() (err error) { n, _, err = unix.Recvfrom(k.fd, in, unix.MSG_DONTWAIT); return err })
-		if err != nil {
-			return all(fmt.Errorf("answer of the kernel: %w", err))
-		}
-		answers, err := syscall.ParseNetlinkMessage(in[:n])
-		if err != nil {
-			return all(fmt.Errorf("answer of the kernel: %w", err))
-		}
-		for _, a := range answers {
-			i := int(a.Header.Seq - base)
-			if a.Header.Type != unix.NLMSG_ERROR || i < 0 || i >= len(msgs) || len(a.Data) < 4 {
-				continue // of an earlier conversation that failed
-			}
-			if errno := -int32(binary.NativeEndian.Uint32(a.Data)); errno != 0 {
-				errs[i] = unix.Errno(errno)
-			}
-			if i == len(msgs)-1 {
-				return errs
-			}
-		}
-	}
-}
-
-func retryEINTR(f func() error) error {
-	for {
-		if err := f(); !errors.Is(err, unix.EINTR) {
-			return err
-		}
-	}
 }
 
 // changeMessage builds RTM_NEWADDR or RTM_DELADDR.
