@@ -184,8 +184,8 @@ func (c *Promise) grace(w *World, a, b *Host) {
 	}
 	waited := w.now - b.promoted
 	heard := a.seg.path(a, b).heard
-	crossed := heard >= b.promoted-a.seg.delay() && (a.state == carp.Master || heard < a.left)
-	if !crossed && waited < grace-longest(grace, maxRate)/50 && (b.latest.Peer == a.local.IPv4 || b.latest.Peer == a.local.IPv6) && !b.Config.Guarded {
+	crossed := heard >= b.promoted-a.seg.delay() && (a.state == carp.Master || heard <= a.left)
+	if !crossed && waited < grace-longest(grace, maxRate)/50 && (b.rival == a.local.IPv4 || b.rival == a.local.IPv6) && !b.Config.Guarded {
 		w.Fail(c, "%s put the address on %v after it preempted %s, which still answers: it must wait for its farewell or for %v",
 			b.Name, waited, a.Name, grace)
 	}

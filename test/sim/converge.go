@@ -18,6 +18,7 @@ type Convergence struct {
 	// Took is when there was one holder for good, after Begin.
 	Took  time.Duration
 	begun time.Duration
+	moved time.Duration // the last transition, after that
 	on    bool
 }
 
@@ -64,6 +65,9 @@ func (c *Convergence) Observe(w *World, e *Event) {
 	switch e.Kind {
 	case KindAddrOn, KindAddrOff:
 		c.Took = w.now - c.begun
+		c.moved = c.Took
+	case KindTransition:
+		c.moved = w.now - c.begun
 	}
 	if c.quiet && (e.Kind == KindTransition || e.Kind == KindAddrOn || e.Kind == KindAddrOff) {
 		w.Fail(c, "%s: %s, though all has been whole for %v", e.Host.Name, e, w.now-c.begun)
@@ -76,8 +80,8 @@ func (c *Convergence) Look(w *World) {
 		return
 	}
 	since := w.now - c.begun
-	if since < c.OneHolder {
-		return
+	if since < c.OneHolder || since < c.RightHolder && since < c.moved+3*time.Second {
+		return // too early, or in the middle of a preemption whose delay ended just now
 	}
 	var holders []string
 	var holder *Host

@@ -52,6 +52,7 @@ type Host struct {
 	trap        trap
 	resigned    bool // asked to stop
 	calm        bool // healed: workers and hooks are quick and do not fail
+	calmAt      time.Duration
 
 	engine   *carp.Engine
 	deadline carp.Instant
@@ -73,6 +74,7 @@ type Host struct {
 	state     carp.State
 	promoted  time.Duration // when the present mastership began
 	reason    carp.Reason   // why
+	rival     netip.Addr    // from whom
 	left      time.Duration // when the last one ended
 	known     []known       // what it knew of each other host then
 	lastOK    time.Duration // last successful send; -1 none
@@ -392,9 +394,13 @@ func (h *Host) StepWall(by time.Duration) {
 	h.opts.Wall += by
 }
 
-// Demote sets one owner's demotion, as an operator does.
+// Demote sets one owner's demotion, as an operator does. Another node may be the
+// better one from then on: for the checkers it counts as a harm.
 func (h *Host) Demote(owner string, amount int) {
-	h.command(func() { h.apply(h.engine.Demote(h.now(), owner, amount)) })
+	h.command(func() {
+		h.linkChanged()
+		h.apply(h.engine.Demote(h.now(), owner, amount))
+	})
 }
 
 // SetState asks for a state, as an operator does.
@@ -411,7 +417,7 @@ func (h *Host) Resign(to carp.State, why carp.Reason) {
 
 // heal makes the host whole.
 func (h *Host) heal() {
-	h.calm = true
+	h.calm, h.calmAt = true, h.w.now
 	h.trap = trap{}
 	h.carrier = min(h.carrier, 1)
 	h.deaf = 0

@@ -246,7 +246,7 @@ func (h *Host) changed(t carp.Transition, ask bool) {
 	switch {
 	case t.To == carp.Master && t.From != carp.Master:
 		h.saved = max(h.saved, t.Epoch)
-		h.promoted, h.reason, h.sentAt = h.w.now, t.Reason, h.now()
+		h.promoted, h.reason, h.rival, h.sentAt = h.w.now, t.Reason, t.Peer, h.now()
 		h.remember()
 	case t.To == carp.Backup || t.To == carp.Init:
 		h.left = h.w.now

@@ -157,7 +157,8 @@ func AllFaults() Options {
 func (h *Host) offWorst() (d time.Duration, ok bool) {
 	o := &h.w.opts
 	late := 2*o.LoopLate.Max + o.AddTime.Max
-	if o.OffFailChance > 0 && !h.calm {
+	// What failed before all was made whole is tried again a little later.
+	if o.OffFailChance > 0 && (!h.calm || h.w.now < h.calmAt+3*clearAgain) {
 		if h.opts.Lease.Valid == 0 {
 			return 0, false
 		}
