@@ -32,6 +32,7 @@ func TestAddressesOfAnotherDaemonOnTheInterfaceStayAtStart(t *testing.T) {
 	lab.Eventually(t, takeover, "the other daemon to be master", func() bool { return p.a.HasAddr(shared60) })
 	p.a.start(settings{})
 	p.a.promote()
+	p.a.awaitLog("addresses are on")
 	if out := p.a.proc.Output(); !p.a.HasAddr(shared60) || strings.Contains(out, "earlier run left") {
 		t.Errorf("the address of another daemon was taken off:\n%s", out)
 	}
@@ -52,7 +53,15 @@ func TestReloadTakesNoAddressFromUnderAnInstanceThatLeaves(t *testing.T) {
 	if !r.Applied {
 		t.Errorf("got %+v", r)
 	}
+	p.a.awaitLog("10@eth0: INIT -> BACKUP")
 	if out := p.a.proc.Output(); strings.Contains(out, "earlier run left") {
 		t.Errorf("the address of a running instance was taken off:\n%s", out)
 	}
+}
+
+// awaitLog waits for a line, and so for all before it: the log is written beside
+// the work.
+func (n *node) awaitLog(line string) {
+	n.t.Helper()
+	lab.Eventually(n.t, soon, "the log to have "+line, func() bool { return strings.Contains(n.proc.Output(), line) })
 }

@@ -291,8 +291,6 @@ func TestStaleAddressesGoAtStart(t *testing.T) {
 			t.Errorf("%v was still there when the daemon answered: %+v", addr, now)
 		}
 	}
-	if !strings.Contains(p.a.proc.Output(), "earlier run left") {
-		t.Errorf("the log does not tell:\n%s", p.a.proc.Output())
-	}
+	p.a.awaitLog("earlier run left")
 	p.a.await("MASTER")
 }
