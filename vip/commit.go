@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/carpd/carpd/carp"
@@ -13,14 +12,12 @@ import (
 // commitStep is how many changes are made between two looks at the permit.
 const commitStep = 250
 
-// room reports whether a batch that is begun at now, and takes as long as the last
-// one, ends when l still allows what it puts on: the lifetime of the last address
-// begins only then.
-func (st *state) room(l Lease, now carp.Instant) bool { return st.roomFor(l, now, st.took) }
-
-func (st *state) roomFor(l Lease, now carp.Instant, took time.Duration) bool {
+// room reports whether a step that is begun at now, and takes as long as the last
+// ones did, ends when l still allows what it puts on: the lifetime of the last
+// address begins only then.
+func (st *state) room(l Lease, now carp.Instant) bool {
 	if l.Promised {
-		now = now.Add(took)
+		now = now.Add(st.took)
 	}
 	return l.Allows(st.permit, now)
 }
@@ -37,12 +34,8 @@ func (st *state) roomFor(l Lease, now carp.Instant, took time.Duration) bool {
 // Missing is what is placed but left out of the changes. The caller has the token
 // and has asked for the permit last thing before.
 func (s *Set) commit(changes []Change, missing []netip.Prefix) error {
-	began := s.clock()
-	done, err := s.apply(changes)
+	all, err := s.apply(changes)
 	ended := s.clock()
-	s.mu.Lock()
-	s.state.took = ended.Sub(began) * time.Duration(len(changes)) / time.Duration(max(done, 1))
-	s.mu.Unlock()
 	over := s.judge(ended)
 	if over == ErrLate && s.fresher(ended) {
 		over = s.judge(ended)
@@ -52,7 +45,7 @@ func (s *Set) commit(changes []Change, missing []netip.Prefix) error {
 		return errors.Join(over, err, s.yank())
 	case over != nil:
 		return errors.Join(over, err, s.clear(context.Background()))
-	case err == nil && done < len(changes):
+	case err == nil && !all:
 		return errNoRoom
 	case err == nil:
 		s.mu.Lock()
@@ -62,22 +55,41 @@ func (s *Set) commit(changes []Change, missing []netip.Prefix) error {
 	return err
 }
 
-// apply makes the changes a step at a time, and stops before one that may not be
-// made any more. It returns how many were tried, and the first error.
-func (s *Set) apply(changes []Change) (done int, err error) {
-	for part := range slices.Chunk(changes, commitStep) {
+// apply makes the changes a step at a time. Where the permit has no room for the
+// next step it asks for a fresher one, and stops if none comes. It reports whether
+// all were tried, and returns the first error.
+func (s *Set) apply(changes []Change) (all bool, err error) {
+	slowest := time.Duration(0)
+	for len(changes) > 0 {
+		step := changes[:min(commitStep, len(changes))]
+		changes = changes[len(step):]
 		began := s.clock()
-		err = merge(err, s.k.Apply(part))
+		err = merge(err, s.k.Apply(step))
 		now := s.clock()
-		done += len(part)
+		slowest = max(slowest, now.Sub(began))
 		s.mu.Lock()
-		on := s.state.serving && s.state.roomFor(s.state.lease, now, now.Sub(began))
+		s.state.took = slowest
 		s.mu.Unlock()
-		if !on {
-			break
+		if len(changes) > 0 && !s.goOn(now) {
+			return false, err
 		}
 	}
-	return done, err
+	return true, err
+}
+
+// goOn reports whether another step may be made.
+func (s *Set) goOn(now carp.Instant) bool {
+	may := func() (serving, room bool, took time.Duration) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.state.serving, s.state.room(s.state.lease, now), s.state.took
+	}
+	serving, room, took := may()
+	if serving && !room && s.fresher(now.Add(took)) {
+		now = s.clock()
+		serving, room, _ = may()
+	}
+	return serving && room
 }
 
 // merge returns the first of two errors of a batch, with the second counted.
@@ -113,7 +125,8 @@ func (s *Set) judge(ended carp.Instant) error {
 }
 
 // fresher asks for a permit that allows what was put on at this instant, and waits
-// for it a moment. It reports whether the batch is to be judged again.
+// for it a moment. It reports whether to look at the permit again; that may have
+// ended as well.
 func (s *Set) fresher(ended carp.Instant) bool {
 	if s.needPermit == nil {
 		return false
@@ -123,7 +136,8 @@ func (s *Set) fresher(ended carp.Instant) bool {
 	defer late.Stop()
 	for {
 		s.mu.Lock()
-		again := !s.state.serving || s.state.lease.Allows(s.state.permit, ended)
+		st := &s.state
+		again := !st.serving || !st.permit.Live(s.clock()) || st.lease.Allows(st.permit, ended)
 		changed := s.changed
 		s.mu.Unlock()
 		if again {
@@ -132,7 +146,7 @@ func (s *Set) fresher(ended carp.Instant) bool {
 		select {
 		case <-changed:
 		case <-late.C:
-			return true // the permit may have ended
+			return true
 		}
 	}
 }

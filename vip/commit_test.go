@@ -197,6 +197,45 @@ func TestPermitIsAskedBetweenTheStepsOfABatch(t *testing.T) {
 	})
 }
 
+// A thousand IPv6 addresses take longer than one permit at advbase 1 has room for.
+func TestLongBatchGoesOnUnderFresherPermits(t *testing.T) {
+	var fresh func()
+	inWorld(t, func(c *vip.Config) { c.Addresses, c.NeedPermit = thousand(), func() { fresh() } }, func(w *world) {
+		fresh = func() { w.permit(1) }
+		w.slowly(400 * ms)
+		w.permit(1)
+		begin := time.Now()
+		if err := w.set.Up(w.Context(), 1); err != nil {
+			t.Errorf("Up: %v", err)
+		}
+		if d := time.Since(begin); d > 1600*ms {
+			t.Errorf("Up took %v, want four steps", d)
+		}
+		w.slowly(0)
+		if n := w.puts(); n != 1000 {
+			t.Errorf("%d addresses were put on, want each once", n)
+		}
+	})
+}
+
+func TestFrozenLongBatchIsUndoneAtOnce(t *testing.T) {
+	inWorld(t, func(c *vip.Config) { c.Addresses, c.NeedPermit = thousand(), func() {} }, func(w *world) {
+		w.slowly(10 * time.Second)
+		w.permit(1)
+		begin := time.Now()
+		if err := w.set.Up(w.Context(), 1); !errors.Is(err, vip.ErrLapsed) {
+			t.Errorf("Up: %v, want ErrLapsed", err)
+		}
+		if d := time.Since(begin); d > 10*time.Second+ms {
+			t.Errorf("Up took %v, want no longer than the freeze", d)
+		}
+		synctest.Wait()
+		if w.k.Has("10.1.0.0") || w.puts() != 250 {
+			t.Error("addresses are on, or more than the frozen step was put on")
+		}
+	})
+}
+
 func TestDownIsNotKeptWaitingByABatchOfManySteps(t *testing.T) {
 	inWorld(t, func(c *vip.Config) { c.Addresses = thousand() }, func(w *world) {
 		w.slowly(100 * ms)

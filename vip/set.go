@@ -108,7 +108,7 @@ type state struct {
 	present map[netip.Addr]bool // of placed: there as far as known
 	strays  []netip.Prefix      // of a Reconfigure that failed, and neither placed nor seen to be off
 
-	took    time.Duration // that the last batch took, halved by each permit
+	took    time.Duration // by the slowest step of the last batch; halved by each permit
 	renewAt carp.Instant  // next renewal; 0 = at once
 	renewed carp.Instant  // last renewal or add
 	lookAt  carp.Instant  // compare with the kernel then; 0 = no reason to
