@@ -68,6 +68,7 @@ type Engine struct {
 	oldCounter uint64     // and its advert: a second form of the same round is no farewell
 	lastHeard  uint64     // counter of the last authentic advert
 	permitted  bool       // this epoch has had a permit
+	spoken     bool       // an advert of this mastership went out
 	asking     bool       // the guard has not answered yet
 	lastReply  Instant    // when another master was last answered
 	contested  Instant    // a contest that began earlier lasts until then
@@ -107,9 +108,9 @@ func (e *Engine) clear() {
 	e.frames, e.wire = e.frames[:0], e.wire[:0]
 }
 
-// stalled reports whether the node stood still for so long that another may be
+// Stalled reports whether the node stood still for so long that another may be
 // master by now.
-func (e *Engine) stalled(now Instant) bool {
+func (e *Engine) Stalled(now Instant) bool {
 	return (e.state == Master || e.state == Releasing) && now.Sub(e.lastSent) > e.patience()
 }
 
@@ -117,7 +118,7 @@ func (e *Engine) stalled(now Instant) bool {
 // yielded before anything else, and the input is not used.
 func (e *Engine) begin(now Instant) (stalled bool) {
 	e.clear()
-	if !e.stalled(now) {
+	if !e.Stalled(now) {
 		return false
 	}
 	e.yield(now, ReasonStalled, netip.Addr{}, 0)
@@ -295,7 +296,7 @@ func (e *Engine) becomeMaster(now Instant, why Reason, p *Packet) {
 	e.disarm(timerDown6)
 	e.disarm(timerBowOut)
 	e.farewell, e.handing, e.permitted, e.contested = false, false, false, 0
-	e.lastSent = now
+	e.lastSent, e.spoken = now, false
 	e.move(now, Master, why, peer)
 	if grace := e.cfg.grace(); p != nil && grace > 0 {
 		e.old, e.oldCounter = peer, e.lastHeard
@@ -347,9 +348,9 @@ func (e *Engine) Resign(now Instant, to State, why Reason) Effects {
 		e.disarm(timerStart)
 	}
 	switch {
-	case e.stalled(now) && to == Init:
+	case e.Stalled(now) && to == Init:
 		e.toInit(now, why) // without a bow-out: another may be master
-	case e.stalled(now):
+	case e.Stalled(now):
 		e.yield(now, ReasonStalled, netip.Addr{}, 0)
 	case e.state == Master:
 		e.release(now, to, why)

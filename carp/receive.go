@@ -215,11 +215,15 @@ func (e *Engine) lose(now Instant, a *Advert, p *Packet, why Reason) {
 // again; the first time of a contest is a new epoch, which hooks are told.
 func (e *Engine) keep(now Instant, a *Advert, p *Packet) {
 	if e.timers[timerGrace] != 0 {
-		if p.Src == e.old && e.lastHeard != e.oldCounter {
+		if p.Src == e.old && e.lastHeard != e.oldCounter && (p.At == 0 || p.At > e.lastSent) {
 			e.disarm(timerGrace)
+			e.oldCounter = e.lastHeard
 			e.permit()
 		}
 		return
+	}
+	if e.oldCounter != 0 && e.lastHeard == e.oldCounter {
+		return // the farewell again: another family, another digest, or a duplicate
 	}
 	first := now >= e.contested && !a.BowOut() && !e.asking
 	if !first && now.Sub(e.lastReply) < e.interval()/4 {

@@ -116,7 +116,7 @@ func (e *Engine) isOwn(counter uint64) bool {
 // it goes on for what is still held, and is not given anew.
 func (e *Engine) permit() {
 	switch {
-	case e.state == Master && e.timers[timerGrace] == 0 && !e.asking:
+	case e.state == Master && e.timers[timerGrace] == 0 && !e.asking && e.spoken:
 		e.permitted = true
 	case e.state == Releasing && e.permitted:
 	default:
@@ -135,10 +135,10 @@ func (e *Engine) Renew(now Instant) Effects {
 	return e.finish()
 }
 
-// stale reports whether what was decided at an earlier instant must not be sent any
+// Stale reports whether what was decided at an earlier instant must not be sent any
 // more: the node has stood still since.
-func (e *Engine) stale(decided, now Instant) bool {
-	return e.stalled(now) || now.Sub(decided) > e.patience()
+func (e *Engine) Stale(decided, now Instant) bool {
+	return e.Stalled(now) || now.Sub(decided) > e.patience()
 }
 
 // Sent tells that the frames of the last Effects went out. at is an instant from
@@ -153,7 +153,7 @@ func (e *Engine) Sent(at Instant) Effects {
 		}
 	}
 	if e.state == Master || e.state == Releasing {
-		e.lastSent = max(e.lastSent, at)
+		e.lastSent, e.spoken = max(e.lastSent, at), true
 		if e.failures > 0 && at.Sub(e.since) > failureHold {
 			e.failures = 0
 		}

@@ -165,17 +165,20 @@ func (s *Speaker) apply(decided Instant, e Effects) {
 			return
 		}
 		before, ok := s.link.Now(), false
-		if s.engine.stale(decided, before) { // frozen since: another may be master
+		if s.engine.Stale(decided, before) { // frozen since: another may be master
 			decided, e = before, s.engine.Tick(before)
 			continue
 		}
 		for _, f := range e.Send {
 			ok = s.link.Send(f) == nil || ok
 		}
-		if ok {
+		switch after := s.link.Now(); {
+		case s.engine.Stalled(after): // frozen while sending: the permit before this one has lapsed
+			decided, e = after, s.engine.Tick(after)
+		case ok:
 			e = s.engine.Sent(before)
-		} else {
-			e = s.engine.SendFailed(s.link.Now())
+		default:
+			e = s.engine.SendFailed(after)
 		}
 	}
 }

@@ -62,7 +62,6 @@ type Host struct {
 	unsent   []carp.Frame  // the loop stands still before sending these
 	unsentAt carp.Instant  // the instant it took before; 0 if not yet
 	decided  carp.Instant  // when the engine made them
-	sentAt   carp.Instant  // what was told by Sent last, or the promotion
 	latest   carp.Transition
 	permit   carp.Permit
 	saved    carp.Epoch // on disk

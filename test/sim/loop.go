@@ -192,7 +192,7 @@ func (h *Host) springs(at trapPoint) bool {
 func (h *Host) transmit() (e carp.Effects, ok bool) {
 	if h.unsentAt == 0 {
 		h.unsentAt = h.now()
-		if h.stale() {
+		if h.engine.Stale(h.decided, h.now()) {
 			h.unsent, h.decided = nil, h.now()
 			return h.engine.Tick(h.now()), true
 		}
@@ -216,23 +216,14 @@ func (h *Host) transmit() (e carp.Effects, ok bool) {
 	}
 	h.lastOK = h.w.now
 	h.w.tell(Event{Kind: KindSent, Host: h})
+	if h.engine.Stalled(h.now()) { // as carp.Speaker: frozen while sending
+		h.decided = h.now()
+		return h.engine.Tick(h.now()), true
+	}
 	if h.opts.Mutant == SentLate {
 		before = before.Add(time.Second)
 	}
-	h.sentAt = max(h.sentAt, before)
 	return h.engine.Sent(before), true
-}
-
-// stale reports whether what the engine decided must not be sent any more, because
-// the loop stood still since: carp.Speaker then calls Tick instead, and the engine
-// yields.
-func (h *Host) stale() bool {
-	if h.state != carp.Master && h.state != carp.Releasing {
-		return false
-	}
-	down, each := carp.FastestDown(h.Config.AdvBase, h.Config.AdvSkew), carp.Interval(h.Config.AdvBase, h.Config.AdvSkew)
-	patience := max(down-each, (down+each)/2)
-	return h.now().Sub(h.sentAt) > patience || h.now().Sub(h.decided) > patience
 }
 
 // changed hands a transition to the worker, the newest in place of an older one.
@@ -246,7 +237,7 @@ func (h *Host) changed(t carp.Transition, ask bool) {
 	switch {
 	case t.To == carp.Master && t.From != carp.Master:
 		h.saved = max(h.saved, t.Epoch)
-		h.promoted, h.reason, h.rival, h.sentAt = h.w.now, t.Reason, t.Peer, h.now()
+		h.promoted, h.reason, h.rival = h.w.now, t.Reason, t.Peer
 		h.remember()
 	case t.To == carp.Backup || t.To == carp.Init:
 		h.left = h.w.now

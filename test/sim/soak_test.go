@@ -1,0 +1,44 @@
+package sim_test
+
+import (
+	"context"
+	"flag"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/carpd/carpd/test/sim"
+)
+
+var (
+	oneSeed = flag.Uint64("sim.seed", 0, "run this seed alone and print what came of it")
+	seeds   = flag.Int("sim.seeds", 200, "how many seeds TestSoak runs")
+	first   = flag.Uint64("sim.first", 1, "the first of them")
+	tail    = flag.Duration("sim.tail", 0, "how much of the trace of a seed that failed is shown")
+)
+
+func TestSoak(t *testing.T) {
+	if *oneSeed != 0 {
+		o := sim.Draw(*oneSeed)
+		o.TraceTime = *tail
+		r := sim.Soak(*oneSeed, o)
+		if r.Err != nil {
+			t.Fatal(r.String())
+		}
+		t.Log(r.String())
+		return
+	}
+	var simulated time.Duration
+	faults := 0
+	start := time.Now()
+	sim.Sweep(context.Background(), *first, *seeds, runtime.GOMAXPROCS(0), sim.Draw, func(r sim.Report) bool {
+		simulated += r.Simulated
+		faults += r.Faults
+		if r.Err != nil {
+			t.Error(r.String())
+		}
+		return !t.Failed()
+	})
+	t.Logf("%d seeds, %.1f simulated hours, %.0f a minute, %.1f faults a simulated minute", *seeds, simulated.Hours(),
+		simulated.Hours()/time.Since(start).Minutes(), float64(faults)/simulated.Minutes())
+}
