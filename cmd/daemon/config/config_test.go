@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -283,6 +284,56 @@ func TestWhatCannotBeReadIsAProblemToo(t *testing.T) {
 	}
 	if _, err := Parse("x", []byte("instances: [{vhid: 1, interface: e, addresses: 192.0.2.1, passphrase_file: none}]"), lan()); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("missing passphrase file: %v", err)
+	}
+}
+
+func TestAConfigurationThatIsAPipeHoldsNothingUp(t *testing.T) {
+	t.Parallel()
+	load := func(name string) (*File, error) {
+		t.Helper()
+		type result struct {
+			f   *File
+			err error
+		}
+		done := make(chan result, 1)
+		go func() { f, err := lan().Load(name); done <- result{f, err} }()
+		select {
+		case r := <-done:
+			return r.f, r.err
+		case <-time.After(5 * readTime):
+			t.Fatal("it is waited for")
+			return nil, nil
+		}
+	}
+	name := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(name, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := load(name); err == nil {
+		t.Error("a pipe that nobody writes to was taken")
+	}
+	other, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if _, err := load(name); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a pipe whose writer is silent: %v", err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if _, err := w.WriteString("instances: [{vhid: 9, interface: eth0, passphrase: x, addresses: 192.0.2.1/24}]"); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	if f, err := load(fmt.Sprintf("/dev/fd/%d", r.Fd())); err != nil || len(f.Instances) != 1 {
+		t.Errorf("a pipe with a configuration: %v", err)
+	}
+	if _, err := load("/dev/zero"); err == nil || !strings.Contains(err.Error(), "neither a regular file") {
+		t.Errorf("a device: %v", err)
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
+	"time"
 )
 
 // Options is what reading a file needs from outside. The zero value asks the
@@ -50,9 +52,15 @@ func (o Options) Load(path string) (*File, error) {
 	return Parse(path, data, o)
 }
 
+// readTime bounds the wait for a configuration that comes through a pipe: a
+// reload lets nothing else be done meanwhile, not even stop.
+const readTime = 2 * time.Second
+
 // readFile reads at most one byte more than the limit, which Parse then refuses.
+// It waits neither for the other end of a pipe to be opened nor for ever for
+// what comes out of it.
 func readFile(path string) ([]byte, fs.FileMode, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -61,8 +69,15 @@ func readFile(path string) ([]byte, fs.FileMode, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	if info.IsDir() {
+	switch mode := info.Mode(); {
+	case mode.IsDir():
 		return nil, 0, errors.New("it is a directory")
+	case mode&fs.ModeNamedPipe != 0:
+		if err := f.SetReadDeadline(time.Now().Add(readTime)); err != nil {
+			return nil, 0, err
+		}
+	case !mode.IsRegular():
+		return nil, 0, errors.New("it is neither a regular file nor a pipe")
 	}
 	data, err := io.ReadAll(io.LimitReader(f, MaxFile+1))
 	return data, info.Mode(), err
