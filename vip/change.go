@@ -105,6 +105,9 @@ func (s *Set) awaitPermit(ctx context.Context, epoch carp.Epoch, turn uint64) er
 // raise puts the addresses on. The caller has the token.
 func (s *Set) raise(epoch carp.Epoch, turn uint64) error {
 	v, err := s.survey()
+	if err == nil {
+		err = s.refuseForeign(v)
+	}
 	if err != nil {
 		s.drop(turn)
 		return err
@@ -134,6 +137,23 @@ func (s *Set) raise(epoch carp.Epoch, turn uint64) error {
 	}
 	s.warnSecondaries(v)
 	return nil
+}
+
+// refuseForeign keeps a set from taking over an address that somebody else put on
+// the interface for good: it would go when the mastership ends, and if it was the
+// node's own, the node with it.
+func (s *Set) refuseForeign(v survey) error {
+	s.mu.Lock()
+	placed := s.state.placed
+	s.mu.Unlock()
+	found := permanent(v.have, v.placed, placed)
+	if len(found) == 0 {
+		return nil
+	}
+	return &OpError{
+		Op: "add", Addr: found[0], Link: s.link, Err: ErrForeign, More: len(found) - 1,
+		Hint: fmt.Sprintf("take it out of the network configuration, ip address del %v dev %s; if it is the node's own, out of addresses", found[0], s.link),
+	}
 }
 
 // errNoRoom: the permit has too little left for a lease; the next one may do.

@@ -120,6 +120,8 @@ var (
 	// ErrLate: the kernel was so slow that the lease of what was put on might have
 	// outlived the permit, so it was taken off again.
 	ErrLate = errors.New("the kernel took longer than the permit had room for")
+	// ErrForeign: the address is on the interface for good, put there by somebody else.
+	ErrForeign = errors.New("the address is there already, put there by somebody else")
 	// ErrPresent: an address is still there after all attempts to remove it.
 	ErrPresent = errors.New("the address is still there")
 )

@@ -123,3 +123,17 @@ func addrSet(lists ...[]netip.Prefix) map[netip.Addr]bool {
 	}
 	return set
 }
+
+// permanent returns those of have that are wanted, that nobody marked or limited,
+// and that were not placed by this set (whose mark an old kernel forgets).
+func permanent(have []Addr, want, placed []netip.Prefix) []netip.Prefix {
+	wanted, ours := addrSet(want), addrSet(placed)
+	var out []netip.Prefix
+	for _, h := range have {
+		a := h.Prefix.Addr()
+		if wanted[a] && !ours[a] && h.Mark != Mark && h.Valid == Forever {
+			out = append(out, h.Prefix)
+		}
+	}
+	return out
+}

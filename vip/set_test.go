@@ -357,10 +357,28 @@ func TestDownLeavesAForeignAddressAndSaysSo(t *testing.T) {
 		if !w.k.Has(vip9) {
 			t.Error("the foreign address was removed")
 		}
-		w.up(1)
-		if err := w.set.Down(w.Context()); err != nil {
-			t.Errorf("Down: %v", err)
-		}
-		w.wantOn(false, "after a mastership that took it over")
+		w.k.DelAddr(viptest.LinkName, vip9+"/24")
 	})
+}
+
+// An address that somebody else configured for good would go with the mastership.
+func TestUpRefusesToTakeOverAForeignAddress(t *testing.T) {
+	for _, length := range []string{"/24", "/32"} {
+		inWorld(t, nil, func(w *world) {
+			w.k.AddAddr(viptest.LinkName, vip9+length)
+			w.permit(1)
+			err := w.set.Up(w.Context(), 1)
+			if !errors.Is(err, vip.ErrForeign) {
+				t.Errorf("%s: Up: %v", length, err)
+			}
+			if err := w.set.Down(w.Context()); err != nil {
+				t.Errorf("Down: %v", err)
+			}
+			if !w.k.Has(vip9) || w.k.Has(vip96) {
+				t.Errorf("%s: the foreign address went, or ours stayed:\n%v", length, w.k)
+			}
+			w.k.DelAddr(viptest.LinkName, vip9+length)
+			w.up(2)
+		})
+	}
 }
