@@ -44,6 +44,10 @@ var errUsage = errors.New("usage")
 
 // Main runs carpd with the arguments of the process and ends it.
 func Main() {
+	// A log whose reader died must not end the daemon, nor its last lines the exit
+	// code: with somebody to tell, the write fails instead. Ignoring the signal would
+	// be passed on to hooks.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 
@@ -116,12 +120,6 @@ func Run(path, format string, logTo io.Writer) error {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer signal.Stop(signals)
-	// A log whose reader died must not end the daemon: with somebody to tell, the
-	// write fails instead. Ignoring the signal would be passed on to hooks.
-	broken := make(chan os.Signal, 1)
-	signal.Notify(broken, syscall.SIGPIPE)
-	defer signal.Stop(broken)
-
 	file, plans, err := load(path)
 	if err != nil {
 		return err
