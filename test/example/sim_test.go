@@ -9,6 +9,7 @@ import (
 
 	"github.com/carpd/carpd/carp"
 	"github.com/carpd/carpd/hooks"
+	"github.com/carpd/carpd/test/script"
 	"github.com/carpd/carpd/test/sim"
 )
 
@@ -114,3 +115,5 @@ func TestLeaderIsTheHolderWhenAllIsCalmAgain(t *testing.T) {
 		ours.same(t, w)
 	}
 }
+
+func TestScenarios(t *testing.T) { script.Test(t, "scenarios/*.txt", script.TestOptions{}) }
