@@ -16,5 +16,5 @@ var explained = map[string]string{
 
 	// One nanosecond or millisecond, of which nothing is promised.
 	"send.go groupClock: `... uint64(max(now.Add(e.cfg.ClockOffset), 0)) / uint64(time.Millisecond)` becomes `... uint64(max(now.Add(e.cfg.ClockOffset), 1)) / uint64(time.Millisecond)`": "a nanosecond is less than a millisecond",
-	"send.go stale: `now.Sub(decided) > e.patience()` becomes `now.Sub(decided) >= e.patience()`":                                                                                         "the very nanosecond at which patience ends",
+	"send.go Stale: `now.Sub(decided) > e.patience()` becomes `now.Sub(decided) >= e.patience()`":                                                                                         "the very nanosecond at which patience ends",
 }

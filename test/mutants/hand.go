@@ -70,9 +70,11 @@ func roleMutants(add adder) {
 	add("bow-out-at-once", "all backups take an offered role at once",
 		replace(receive, "time.Duration(e.timing().skew)*time.Millisecond/10", "0*time.Duration(e.timing().skew)"))
 	add("no-grace", "a preempting node takes the addresses before the old master let go",
-		replace(send, "case e.state == Master && e.timers[timerGrace] == 0 && !e.asking:", "case e.state == Master && !e.asking:"))
+		replace(send, "case e.state == Master && e.timers[timerGrace] == 0 && !e.asking && e.spoken:", "case e.state == Master && !e.asking && e.spoken:"))
 	add("guard-unasked", "permits are given before the guard has answered",
-		replace(send, "case e.state == Master && e.timers[timerGrace] == 0 && !e.asking:", "case e.state == Master && e.timers[timerGrace] == 0:"))
+		replace(send, "case e.state == Master && e.timers[timerGrace] == 0 && !e.asking && e.spoken:", "case e.state == Master && e.timers[timerGrace] == 0 && e.spoken:"))
+	add("permit-unspoken", "permits are given before the first advert has gone out",
+		replace(send, "case e.state == Master && e.timers[timerGrace] == 0 && !e.asking && e.spoken:", "case e.state == Master && e.timers[timerGrace] == 0 && !e.asking:"))
 	add("no-contest", "a master that another challenges says nothing",
 		replace(receive, "case stay:\n\t\tif !bsd {", "case stay:\n\t\tif bsd && !bsd {"))
 	add("demotion-unsaid", "a demoted master advertises its configured advskew",
