@@ -72,7 +72,7 @@ func parse(args []string) (options, error) {
 	only := f.String("only", "", "run only mutants whose name matches this `regexp`, mechanical ones among all that there are")
 	f.StringVar(&o.level, "level", "all", "`all`; tests: no column of the simulator alone; sim: nothing else; "+
 		"or some of "+strings.Join(levelNames(), ","))
-	f.IntVar(&o.seeds, "seeds", 60, "seeds of the soak")
+	f.IntVar(&o.seeds, "seeds", 300, "seeds of the soak")
 	f.IntVar(&o.parallel, "parallel", min(2, runtime.NumCPU()), "mutants at a time")
 	f.BoolVar(&o.list, "list", false, "list the mutants and run nothing")
 	f.BoolVar(&o.keep, "keep", false, "keep the temporary directory")
