@@ -428,8 +428,8 @@ func BenchmarkTakeover(b *testing.B) {
 					if err := n.set.Down(b.Context()); err != nil {
 						b.Fatal(err)
 					}
-					// The bucket is full at a takeover.
-					<-time.After(time.Second * vip.FrameBurst / vip.FrameRate)
+					// The bucket is full at a takeover: wait until these frames are paid for.
+					<-time.After(time.Second * time.Duration(count) / vip.FrameRate)
 					b.StartTimer()
 				}
 			})
