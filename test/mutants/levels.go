@@ -81,8 +81,11 @@ func choose(flag string, seeds int) ([]level, error) {
 	return slices.DeleteFunc(all, func(l level) bool { return !slices.Contains(wanted, l.name) }), nil
 }
 
-// meant reports whether the level is for this mutant.
-func (l *level) meant(m *mutant) bool { return slices.ContainsFunc(l.dirs, m.of) }
+// meant reports whether the level is for this mutant. The simulator has a loop of
+// its own in place of the Speaker.
+func (l *level) meant(m *mutant) bool {
+	return slices.ContainsFunc(l.dirs, m.of) && !(l.harness && m.edits[0].file == speaker)
+}
 
 // exists reports whether the level's package is in the tree.
 func (l *level) exists(tree string) bool {
