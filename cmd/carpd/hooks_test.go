@@ -208,6 +208,24 @@ func TestFailingGateMakesTheOtherNodeMaster(t *testing.T) {
 	}
 }
 
+// What fails after the addresses are up takes them off again before anybody is
+// called in.
+func TestHookThatFailsAfterTheAddressesAreUpLeavesNoneBehind(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	addrs, s := manyAddresses()
+	fail := p.a.file("after-up.sh", "#!/bin/sh\nexit 1\n", 0o755)
+	s.more = []string{"hooks:", strings.TrimSuffix(hook("after-up", fail), "}") + ", if_it_fails: retreat}"}
+	mark, at := p.wire.Len(), time.Now()
+	p.a.start(s)
+	bow, ok := p.wire.WaitAfter(mark, takeover, bowsOut("a"))
+	if !ok {
+		t.Fatal("a never bowed out")
+	}
+	p.a.addrs.await(t, at, addrs[0], true, takeover)
+	p.a.checkAllOffBefore(addrs, at, bow.Time)
+}
+
 func TestSlowGateKeepsTheAddressOffAndTheAdvertsGoing(t *testing.T) {
 	t.Parallel()
 	const slow = 5 * time.Second

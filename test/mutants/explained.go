@@ -4,7 +4,6 @@ package main
 // is right: it changes nothing that can be seen, or nothing that is promised. One
 // that is noticed after all, or that there is no more, makes the run fail.
 var explained = map[string]string{
-	"addresses-stay-after-failure": "the permit that ends with the role takes them off too, but after the bow-out; no test has an after-up hook that fails with retreat",
 
 	// What is written is there already, or is never looked at.
 	"auth.go saved: `panic(\"carp: save SHA-1 state: \" + err.Error())` is dropped":                "crypto/sha1 always saves its state",

@@ -46,7 +46,7 @@ func allLevels(seeds int) []level {
 
 // labTests are tests of the real daemon that look at the order of things, and
 // are quick.
-const labTests = "^(TestHooksRunInOrderAroundTheAddresses|TestFailingGateMakesTheOtherNodeMaster|" +
+const labTests = "^(TestHooksRunInOrderAroundTheAddresses|TestFailingGateMakesTheOtherNodeMaster|TestHookThatFailsAfterTheAddressesAreUpLeavesNoneBehind|" +
 	"TestSlowGateKeepsTheAddressOffAndTheAdvertsGoing|TestStoppedMasterTakesItsAddressesOffBeforeItBowsOut|" +
 	"TestManyAddressesAreAllOffBeforeTheBowOut|TestFrozenMasterHoldsNothingAndYieldsAtOnceWhenItWakes|TestHandoverHasNoInstantWithTwoHoldersAndLastsUntilResume)$"
 
