@@ -78,7 +78,7 @@ type Link interface {
 	// Events delivers packets and changes in order. The first event says whether
 	// the link is up. The channel is closed by Close. It is bounded (64): when it
 	// is full the oldest packet is dropped and counted in a Lost event; changes
-	// are never dropped.
+	// are never dropped. While it overflows, packets may change places.
 	Events() <-chan LinkEvent
 	// Close releases the link; calling it twice is harmless.
 	Close() error
