@@ -216,8 +216,7 @@ func (d *Daemon) demote(target, owner string, amount int) error {
 		return err
 	}
 	for _, i := range d.all() {
-		groups := i.plan.Load().Groups
-		if target == globalTarget || target == i.name || slices.ContainsFunc(groups, func(g string) bool { return groupTarget(g) == target }) {
+		if concerns(target, i.name, i.plan.Load().Groups) {
 			i.speaker.Demote(engineOwner(target, owner, i.name), amount)
 		}
 	}

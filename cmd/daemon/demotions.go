@@ -59,11 +59,18 @@ func (d *demotions) of(name string, groups []string) map[string]int {
 	defer d.mu.Unlock()
 	out := map[string]int{}
 	for _, x := range d.table {
-		if x.Target == name || x.Target == globalTarget || slices.ContainsFunc(groups, func(g string) bool { return x.Target == groupTarget(g) }) {
+		if concerns(x.Target, name, groups) {
 			out[engineOwner(x.Target, x.Owner, name)] = x.Amount
 		}
 	}
 	return out
+}
+
+// concerns reports whether a demotion of target applies to an instance in these
+// groups.
+func concerns(target, name string, groups []string) bool {
+	return target == name || target == globalTarget ||
+		slices.ContainsFunc(groups, func(g string) bool { return target == groupTarget(g) })
 }
 
 // engineOwner keeps owners of different targets apart within one engine.
