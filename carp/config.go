@@ -62,12 +62,20 @@ const (
 // Config describes one virtual router. The zero value of each field is its
 // default, but VHID and Addresses are required.
 type Config struct {
-	VHID       uint8        // 1 to 255
-	AdvBase    uint8        // seconds; 0 needs AdvSkew > 0 (OpenBSD)
-	AdvSkew    uint8        // 1/256 seconds, 0 to 254; above 240 it is sent as 240
-	Passphrase []byte       // HMAC-SHA1 key, at most 20 bytes; empty is a key of zeroes
-	Addresses  []netip.Addr // the shared addresses of both families, in any order
+	Protocol   Protocol
+	VHID       uint8        // 1 to 255; VRRP calls it VRID
+	AdvBase    uint8        // CARP: seconds; 0 needs AdvSkew > 0 (OpenBSD)
+	AdvSkew    uint8        // CARP: 1/256 seconds, 0 to 254; above 240 it is sent as 240
+	Passphrase []byte       // CARP: HMAC-SHA1 key, at most 20 bytes; empty is a key of zeroes. VRRP2: text password, at most 8 bytes; empty is none
+	Addresses  []netip.Addr // CARP: the shared addresses of both families, in any order. VRRP: those in the advert, of one family
 	Peers      []netip.Addr // unicast peers; none: multicast
+	// PeerTTL bounds the TTL of what single peers send. What has no entry is not
+	// bounded, since a peer may be routed. VRRP only.
+	PeerTTL map[netip.Addr]TTLBounds
+
+	Priority uint8         // VRRP: 1 to 254, 255 for the owner of the addresses; 0: DefaultPriority
+	Interval time.Duration // VRRP: between adverts; whole seconds for version 2, centiseconds for version 3; 0: DefaultInterval
+	Checksum Checksum      // VRRP3 over IPv4: the form that is sent
 
 	Preempt      bool          // take over from a slower master
 	PreemptDelay time.Duration // not within this time after the link came up

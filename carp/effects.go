@@ -66,12 +66,14 @@ const (
 	ReasonStalled               // nothing was sent for so long that another node may be master
 	ReasonFailed                // the address or a resource could not be taken
 	ReasonDenied                // the guard refused
+	ReasonOwner                 // VRRP: priority 255, so that nothing is waited for
+	ReasonIncompatible          // VRRP: a better master was heard whose settings differ from ours
 )
 
 var reasonNames = [...]string{
 	"none", "link-up", "link-down", "master-timed-out", "better-master", "tie-lost", "preempting",
 	"master-will-time-out", "bow-out", "operator", "handover", "nobody-took-over", "stopping",
-	"released", "release-failed", "contested", "stalled", "failed", "denied",
+	"released", "release-failed", "contested", "stalled", "failed", "denied", "address-owner", "incompatible-master",
 }
 
 var reasonTexts = [...]string{
@@ -94,6 +96,8 @@ var reasonTexts = [...]string{
 	"this node stood still for so long that another may be master",
 	"the addresses or a resource could not be taken",
 	"the guard refused",
+	"this node owns the addresses",
+	"a better master was heard whose settings differ from ours",
 }
 
 func (r Reason) String() string { return name(reasonNames[:], int(r), "Reason") }
@@ -112,13 +116,18 @@ const (
 	DropTTL              // TTL or hop limit is not 255 (multicast only)
 	DropDestination      // unicast to a multicast group of ours, or the reverse
 	DropPeer             // from an address that is not among the unicast peers
-	DropLength           // shorter than a CARP header
-	DropChecksum         // the CARP checksum is wrong
-	DropVersion          // not version 2
+	DropLength           // shorter than a CARP header; VRRP: not the length of the addresses that it counts
+	DropChecksum         // the checksum is wrong
+	DropVersion          // not the version of CARP or VRRP that is spoken here
+	DropProtocol         // CARP where VRRP is spoken here, or the reverse
 	DropVHID             // another vhid
 	DropFamily           // IPv6 advert and no IPv6 address here, or the reverse
 	DropHash             // the HMAC is wrong: another passphrase or address list
 	DropRolling          // the other form of an advert that was just accepted: its sender changes passphrase or addresses
+	DropAddresses        // VRRP: its addresses are not those of this instance
+	DropForeign          // VRRP: not one of its addresses is ours: another virtual router with the same id
+	DropInterval         // VRRP: its interval is zero, not ours (version 2), or far from ours (version 3)
+	DropAuth             // VRRP: another password, another kind of authentication, or an authentication header
 	DropOwn              // our own packet came back
 	DropBowOut           // a bow-out of a master that is not followed
 	DropState            // authentic, but this node is in INIT
@@ -128,8 +137,8 @@ const (
 )
 
 var dropNames = [...]string{
-	"accepted", "frame", "ttl", "destination", "peer", "length", "checksum", "version", "vhid",
-	"family", "hash", "rolling", "own", "bow-out", "state", "stalled", "overflow",
+	"accepted", "frame", "ttl", "destination", "peer", "length", "checksum", "version", "protocol", "vhid",
+	"family", "hash", "rolling", "addresses", "foreign-addresses", "interval", "auth", "own", "bow-out", "state", "stalled", "overflow",
 }
 
 func (d Drop) String() string { return name(dropNames[:], int(d), "Drop") }

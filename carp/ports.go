@@ -33,11 +33,24 @@ func VirtualMAC(vhid uint8) MAC { return MAC{0, 0, 0x5e, 0, 1, vhid} }
 
 // Frame is an advert to be sent. Payload is what follows the IP header; it is
 // valid until the next call to the engine. The link chooses source address,
-// source MAC and headers: TTL 255, DF, TOS 0x10.
+// source MAC and headers: TTL 255, DF, and TOS 0x10 for CARP, 0xc0 for VRRP. It
+// calls Finish before it sends.
 type Frame struct {
 	VHID    uint8
 	Dst     netip.Addr // 224.0.0.18, ff02::12, or a unicast peer
 	Payload []byte
+	// Pseudo says that the checksum covers the addresses of the IP header, which
+	// only the link knows: VRRP version 3.
+	Pseudo bool
+}
+
+// Finish sets the checksum where it depends on the source address that the link
+// has chosen. The payload is changed in place, and may be that of other frames too:
+// each is finished right before it is sent.
+func (f *Frame) Finish(src netip.Addr) {
+	if f.Pseudo {
+		putVRRPSum(f.Payload, vrrpPseudoSum(src, f.Dst, len(f.Payload)))
+	}
 }
 
 // Packet is a received packet of IP protocol 112, without its link and IP
@@ -48,6 +61,7 @@ type Packet struct {
 	TTL       uint8      // TTL or hop limit
 	Payload   []byte
 	Broadcast bool    // the frame was sent to the broadcast address or a group
+	AH        bool    // the payload was behind an authentication header (RFC 2402), which nobody has checked
 	At        Instant // when the kernel got it; zero if unknown
 }
 

@@ -65,9 +65,9 @@ func readCapture(t *testing.T, path string) capture {
 func isAdvert(f []byte) bool {
 	switch binary.BigEndian.Uint16(f[12:]) {
 	case 0x0800:
-		return f[14+9] == Protocol
+		return f[14+9] == IPProtocol
 	case 0x86dd:
-		return f[14+6] == Protocol
+		return f[14+6] == IPProtocol
 	}
 	return false
 }

@@ -5,8 +5,8 @@ import (
 	"net/netip"
 )
 
-// Protocol is the IP protocol number of CARP, which it shares with VRRP.
-const Protocol = 112
+// IPProtocol is the IP protocol number of CARP and VRRP.
+const IPProtocol = 112
 
 // HeaderLen is the length of a CARP header; it has no options.
 const HeaderLen = 36
@@ -86,5 +86,5 @@ func pseudoSum(src, dst netip.Addr) uint32 {
 		return 0
 	}
 	s, d := src.As16(), dst.As16()
-	return sum(sum(HeaderLen+Protocol, s[:]), d[:])
+	return sum(sum(HeaderLen+IPProtocol, s[:]), d[:])
 }

@@ -225,7 +225,7 @@ func isEchoReply(frame []byte, from netip.Addr) bool {
 // sources lists the MACs that a node's adverts came from.
 func (k *onKernel) sources(node string) string {
 	var found []string
-	advert := lab.IPProtocol(carp.Protocol)
+	advert := lab.IPProtocol(carp.IPProtocol)
 	for _, f := range k.wire.Packets() {
 		if f.Host != node || !advert(f) {
 			continue
