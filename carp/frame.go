@@ -138,56 +138,78 @@ func skipExtensions(next byte, b []byte) ([]byte, bool) {
 	return b, true
 }
 
+// IPHeader is what a sender may choose of an advert's IP header. The zero value is
+// identification 0, TOS 0 and DF set.
+type IPHeader struct {
+	ID           uint16 // IPv4 identification
+	TOS          uint8  // TOS byte or traffic class: 0x10 for CARP, 0xc0 for VRRP
+	Fragmentable bool   // IPv4 without DF, as keepalived sends
+}
+
 // AppendFrame appends to dst the whole Ethernet frame of an advert to a
 // multicast group, without the frame check sequence and padding, and returns
 // the longer slice. The destination MAC is that of the group (RFC 1112, RFC
-// 2464). IPv4 has DF, TTL 255, tos and the identification ipid; IPv6 has hop
-// limit 255, traffic class tos and flow label 0. The source address is that of
-// the group's family in local, or the unspecified one if there is none.
+// 2464). TTL or hop limit is 255, the IPv6 flow label 0. The source address is
+// that of the group's family in local, or the unspecified one if there is none.
+// Where f.Pseudo is set the checksum is finished for that address, in the frame
+// alone: f.Payload may be shared and stays as it is.
 //
 // If f.Dst is no multicast group, or the payload is longer than an IPv4 packet
 // can carry, nothing is appended. AppendFrame does not allocate if dst has room.
-func AppendFrame(dst []byte, srcMAC MAC, local Local, f Frame, ipid uint16, tos uint8) []byte {
-	group := f.Dst.Unmap()
-	if !group.IsMulticast() || len(f.Payload) > ipv4MaxLength-ipv4Len {
+func AppendFrame(dst []byte, srcMAC MAC, local Local, f Frame, h IPHeader) []byte {
+	f.Dst = f.Dst.Unmap()
+	if !f.Dst.IsMulticast() {
 		return dst
 	}
-	if group.Is4() {
-		dst = appendIPv4(dst, srcMAC, local.IPv4.Unmap(), group, len(f.Payload), ipid, tos)
-	} else {
-		dst = appendIPv6(dst, srcMAC, local.IPv6, group, len(f.Payload), tos)
+	b := f.Dst.AsSlice()
+	to, src := MAC{0x01, 0x00, 0x5e, b[1] & 0x7f, b[2], b[3]}, local.IPv4.Unmap()
+	if f.Dst.Is6() {
+		to, src = MAC{0x33, 0x33, b[12], b[13], b[14], b[15]}, local.IPv6
 	}
-	return append(dst, f.Payload...)
+	return appendFrame(dst, to, srcMAC, src, f, h)
 }
 
-func appendIPv4(dst []byte, srcMAC MAC, src, group netip.Addr, payload int, ipid uint16, tos uint8) []byte {
-	to := group.As4()
-	dst = append(dst, 0x01, 0x00, 0x5e, to[1]&0x7f, to[2], to[3])
-	dst = append(dst, srcMAC[:]...)
-	dst = binary.BigEndian.AppendUint16(dst, etherIPv4)
-
+// appendFrame is AppendFrame to any address, whose MAC is to.
+func appendFrame(dst []byte, to, srcMAC MAC, src netip.Addr, f Frame, h IPHeader) []byte {
+	if len(f.Payload) > ipv4MaxLength-ipv4Len {
+		return dst
+	}
+	dst = append(append(dst, to[:]...), srcMAC[:]...)
+	if f.Dst.Is4() {
+		dst = appendIPv4(dst, src, f.Dst, len(f.Payload), h)
+	} else {
+		dst = appendIPv6(dst, src, f.Dst, len(f.Payload), h.TOS)
+	}
 	start := len(dst)
-	dst = append(dst, 0x45, tos)
+	dst = append(dst, f.Payload...)
+	f.Payload = dst[start:]
+	f.Finish(src)
+	return dst
+}
+
+func appendIPv4(dst []byte, src, to netip.Addr, payload int, h IPHeader) []byte {
+	dst = binary.BigEndian.AppendUint16(dst, etherIPv4)
+	start, flags := len(dst), uint16(ipv4DF)
+	if h.Fragmentable {
+		flags = 0
+	}
+	dst = append(dst, 0x45, h.TOS)
 	dst = binary.BigEndian.AppendUint16(dst, uint16(ipv4Len+payload))
-	dst = binary.BigEndian.AppendUint16(dst, ipid)
-	dst = binary.BigEndian.AppendUint16(dst, ipv4DF)
+	dst = binary.BigEndian.AppendUint16(dst, h.ID)
+	dst = binary.BigEndian.AppendUint16(dst, flags)
 	dst = append(dst, protocolTTL, protocolCARP, 0, 0)
 	from := [4]byte{}
 	if src.Is4() {
 		from = src.As4()
 	}
-	dst = append(dst, from[:]...)
-	dst = append(dst, to[:]...)
+	b := to.As4()
+	dst = append(append(dst, from[:]...), b[:]...)
 	binary.BigEndian.PutUint16(dst[start+10:], headerSum(dst[start:]))
 	return dst
 }
 
-func appendIPv6(dst []byte, srcMAC MAC, src, group netip.Addr, payload int, tos uint8) []byte {
-	to := group.As16()
-	dst = append(dst, 0x33, 0x33, to[12], to[13], to[14], to[15])
-	dst = append(dst, srcMAC[:]...)
+func appendIPv6(dst []byte, src, to netip.Addr, payload int, tos uint8) []byte {
 	dst = binary.BigEndian.AppendUint16(dst, etherIPv6)
-
 	dst = binary.BigEndian.AppendUint32(dst, 6<<28|uint32(tos)<<20)
 	dst = binary.BigEndian.AppendUint16(dst, uint16(payload))
 	dst = append(dst, protocolCARP, protocolTTL)
@@ -195,8 +217,8 @@ func appendIPv6(dst []byte, srcMAC MAC, src, group netip.Addr, payload int, tos 
 	if src.Is6() && !src.Is4In6() {
 		from = src.As16()
 	}
-	dst = append(dst, from[:]...)
-	return append(dst, to[:]...)
+	b := to.As16()
+	return append(append(dst, from[:]...), b[:]...)
 }
 
 // headerSum is the Internet checksum (RFC 1071) of an IPv4 header, whose length

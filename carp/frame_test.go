@@ -196,7 +196,7 @@ func TestAppendFrameRebuildsCapturedFrames(t *testing.T) {
 			if !p.Src.IsUnspecified() {
 				local = Local{IPv4: p.Src, IPv6: p.Src}
 			}
-			got := AppendFrame([]byte("kept"), p.SrcMAC, local, Frame{Dst: p.Dst, Payload: p.Payload}, ipid, tt.tos)
+			got := AppendFrame([]byte("kept"), p.SrcMAC, local, Frame{Dst: p.Dst, Payload: p.Payload}, IPHeader{ID: ipid, TOS: tt.tos})
 			if !bytes.Equal(got, append([]byte("kept"), want...)) {
 				t.Errorf("built    %x\ncaptured %x", got[4:], want)
 			}
@@ -211,7 +211,7 @@ func TestAppendFrameAppendsNothingItCannotSend(t *testing.T) {
 		{Dst: netip.MustParseAddr("fe80::1"), Payload: make([]byte, 36)},
 		{Dst: netip.MustParseAddr("224.0.0.18"), Payload: make([]byte, 65516)},
 	} {
-		if got := AppendFrame(nil, MAC{}, Local{}, f, 0, 0); got != nil {
+		if got := AppendFrame(nil, MAC{}, Local{}, f, IPHeader{}); got != nil {
 			t.Errorf("to %v, %d bytes: %d bytes were appended", f.Dst, len(f.Payload), len(got))
 		}
 	}
@@ -224,7 +224,7 @@ func TestFramesCostNoAllocation(t *testing.T) {
 	local := Local{IPv4: netip.MustParseAddr("10.0.0.1")}
 	n := testing.AllocsPerRun(100, func() {
 		DecodeFrame(frame, &p)
-		buf = AppendFrame(buf[:0], p.SrcMAC, local, Frame{Dst: p.Dst, Payload: p.Payload}, 0, 0x10)
+		buf = AppendFrame(buf[:0], p.SrcMAC, local, Frame{Dst: p.Dst, Payload: p.Payload}, IPHeader{TOS: 0x10})
 	})
 	if n != 0 {
 		t.Errorf("%v allocations", n)
@@ -251,7 +251,7 @@ func FuzzDecodeFrame(f *testing.F) {
 		if !p.Dst.IsMulticast() || p.TTL != 255 {
 			return
 		}
-		built := AppendFrame(nil, p.SrcMAC, Local{IPv4: p.Src, IPv6: p.Src}, Frame{Dst: p.Dst, Payload: p.Payload}, 7, 0x10)
+		built := AppendFrame(nil, p.SrcMAC, Local{IPv4: p.Src, IPv6: p.Src}, Frame{Dst: p.Dst, Payload: p.Payload}, IPHeader{ID: 7, TOS: 0x10})
 		if p.Src.Is6() && len(p.Payload) == 0 {
 			return // such a packet needs an extension header to be told from a jumbogram
 		}
@@ -287,6 +287,6 @@ func BenchmarkAppendFrame(b *testing.B) {
 	buf := make([]byte, 0, 128)
 	b.ReportAllocs()
 	for b.Loop() {
-		buf = AppendFrame(buf[:0], VirtualMAC(9), local, f, 0, 0x10)
+		buf = AppendFrame(buf[:0], VirtualMAC(9), local, f, IPHeader{TOS: 0x10})
 	}
 }

@@ -138,7 +138,7 @@ func checkCaptured(t *testing.T, c capture, i int, f []byte) {
 	if f[0] == 0xff {
 		return // ucarp's broadcast option, which we do not speak
 	}
-	frame := AppendFrame(nil, p.SrcMAC, local, Frame{VHID: a.VHID, Dst: p.Dst, Payload: payload}, id, tos)
+	frame := AppendFrame(nil, p.SrcMAC, local, Frame{VHID: a.VHID, Dst: p.Dst, Payload: payload}, IPHeader{ID: id, TOS: tos})
 	if !bytes.Equal(frame, f) {
 		t.Errorf("frame %d:\n built %x\n  seen %x", i, frame, f)
 	}

@@ -95,6 +95,8 @@ func (p *Port) Send(f carp.Frame) error {
 	if carp.FamilyOf(f.Dst) == carp.IPv6 {
 		pkt.Src = p.local.IPv6
 	}
+	f.Payload = pkt.Payload
+	f.Finish(pkt.Src)
 	if err := p.note(pkt); err != nil {
 		return err
 	}

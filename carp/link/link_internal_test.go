@@ -347,7 +347,7 @@ func TestFrameThatIsTooLongShowsAndIsRefused(t *testing.T) {
 	i.state.Store(&state{index: 1, up: true})
 	// An advert in the beginning of a frame: the rest would pass for padding.
 	advert := carp.AppendFrame(nil, carp.VirtualMAC(9), carp.Local{}, carp.Frame{
-		Dst: netip.AddrFrom4([4]byte{224, 0, 0, 18}), Payload: append([]byte{0x21, 9}, make([]byte, 34)...)}, 0, 0)
+		Dst: netip.AddrFrom4([4]byte{224, 0, 0, 18}), Payload: append([]byte{0x21, 9}, make([]byte, 34)...)}, carp.IPHeader{})
 	for _, tt := range []struct {
 		length, shown int
 		bad           uint64
@@ -397,7 +397,7 @@ func BenchmarkDeliver(b *testing.B) {
 	<-p.inbox.events
 	i.ports[9].Store(p)
 	frame := carp.AppendFrame(nil, carp.VirtualMAC(9), carp.Local{}, carp.Frame{
-		Dst: netip.AddrFrom4([4]byte{224, 0, 0, 18}), Payload: append([]byte{0x21, 9}, make([]byte, 34)...)}, 0, 0)
+		Dst: netip.AddrFrom4([4]byte{224, 0, 0, 18}), Payload: append([]byte{0x21, 9}, make([]byte, 34)...)}, carp.IPHeader{})
 	b.ReportAllocs()
 	for b.Loop() {
 		i.deliver(1, frame, 1)

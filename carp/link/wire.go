@@ -71,7 +71,7 @@ func (w *wire) send(s *state, srcMAC carp.MAC, f carp.Frame, tos uint8) error {
 	if w.closed {
 		return ErrClosed
 	}
-	w.frame = carp.AppendFrame(w.frame[:0], srcMAC, s.local, f, 0, tos)
+	w.frame = carp.AppendFrame(w.frame[:0], srcMAC, s.local, f, carp.IPHeader{TOS: tos})
 	if len(w.frame) == 0 {
 		return unix.EMSGSIZE
 	}

@@ -53,7 +53,7 @@ func TestLabAdvertsLeaveAsAppendFrameBuildsThem(t *testing.T) {
 				if !ok {
 					t.Fatalf("nothing to %v on the wire", dst)
 				}
-				want := carp.AppendFrame(nil, tt.mac, local, carp.Frame{Dst: dst, Payload: advert(1)}, 0, tt.tos)
+				want := carp.AppendFrame(nil, tt.mac, local, carp.Frame{Dst: dst, Payload: advert(1)}, carp.IPHeader{TOS: tt.tos})
 				if !bytes.Equal(got.Data, want) {
 					t.Errorf("on the wire %x\nwant        %x", got.Data, want)
 				}
@@ -158,8 +158,8 @@ func TestLabFramesThatAreNotOursAreRefused(t *testing.T) {
 	inject, i := injector(t, a), open(t, b)
 	l := attach(t, b, i, both)
 	awaitUp(t, l, complete)
-	good := carp.AppendFrame(nil, carp.VirtualMAC(vhid), carp.Local{IPv4: addrA, IPv6: addrA6}, carp.Frame{Dst: group4, Payload: advert(1)}, 0, 0)
-	good6 := carp.AppendFrame(nil, carp.VirtualMAC(vhid), carp.Local{IPv4: addrA, IPv6: addrA6}, carp.Frame{Dst: group6, Payload: advert(1)}, 0, 0)
+	good := carp.AppendFrame(nil, carp.VirtualMAC(vhid), carp.Local{IPv4: addrA, IPv6: addrA6}, carp.Frame{Dst: group4, Payload: advert(1)}, carp.IPHeader{})
+	good6 := carp.AppendFrame(nil, carp.VirtualMAC(vhid), carp.Local{IPv4: addrA, IPv6: addrA6}, carp.Frame{Dst: group6, Payload: advert(1)}, carp.IPHeader{})
 	toB := alter(alter(good, 0, 2, 0, 0, 0, 0, 2), 30, addrB.AsSlice()...)
 	extended := func(first, second byte) []byte {
 		frame := append(bytes.Clone(good6[:54]), second, 0, 1, 4, 0, 0, 0, 0)

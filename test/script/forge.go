@@ -65,7 +65,7 @@ func ifIndex(name string) (int, error) {
 func forge(p carp.Packet, to carp.MAC) []byte {
 	local := carp.Local{IPv4: p.Src, IPv6: p.Src, MAC: p.SrcMAC}
 	family := carp.FamilyOf(p.Src)
-	frame := carp.AppendFrame(nil, p.SrcMAC, local, carp.Frame{Dst: carp.Group(family), Payload: p.Payload}, 1, 0x10)
+	frame := carp.AppendFrame(nil, p.SrcMAC, local, carp.Frame{Dst: carp.Group(family), Payload: p.Payload}, carp.IPHeader{ID: 1, TOS: 0x10})
 	const ethernet = 14
 	ip := frame[ethernet:]
 	if !p.Broadcast {

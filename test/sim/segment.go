@@ -115,6 +115,8 @@ func (s *Segment) send(h *Host, f carp.Frame) {
 	}
 	payload := s.w.room(len(f.Payload))
 	copy(payload, f.Payload)
+	f.Payload = payload
+	f.Finish(src)
 	multicast := f.Dst.IsMulticast()
 	pkt := &packet{
 		Packet: carp.Packet{Src: src, Dst: f.Dst, SrcMAC: h.local.MAC, TTL: 255, Payload: payload, Broadcast: multicast},
@@ -182,10 +184,10 @@ func (s *Segment) harm(p *path, from, to *Host) {
 	p.harmed = s.w.now
 }
 
-// corrupted returns a copy of pkt with a few bits flipped. Flips that the CARP
-// checksum happens to forgive in the bytes that the HMAC does not cover would
-// pass every CARP receiver; on Ethernet the frame's CRC catches them, so they
-// are flipped back but for one.
+// corrupted returns a copy of pkt with a few bits flipped. Flips that the
+// checksum happens to forgive, with or without a pseudo-header, in bytes that no
+// HMAC covers would pass every receiver; on Ethernet the frame's CRC catches
+// them, so they are flipped back but for one.
 func corrupted(w *World, pkt *packet) *packet {
 	c := *pkt
 	c.bad = true
@@ -196,7 +198,7 @@ func corrupted(w *World, pkt *packet) *packet {
 		i := w.network.IntN(bits)
 		c.Payload[i/8] ^= 1 << (i % 8)
 	}
-	if onesSum(c.Payload) == 0xffff {
+	if sum := onesSum(c.Payload); sum == 0xffff || sum == onesSum(pkt.Payload) {
 		copy(c.Payload, pkt.Payload)
 		c.Payload[w.network.IntN(len(c.Payload))] ^= 1 << w.network.IntN(8)
 	}

@@ -142,10 +142,11 @@ func (s *state) apply(i int, e carp.Effects, fault Fault) string {
 		n.round++
 		n.spoke = s.now
 		for _, f := range e.Send {
-			payload := slices.Clone(f.Payload)
+			f.Payload = slices.Clone(f.Payload)
+			f.Finish(local(i).IPv4)
 			for j := range s.nodes {
 				if j != i && !s.nodes[j].crashed {
-					s.wire = append(s.wire, packet{uint8(i), uint8(j), n.round, payload})
+					s.wire = append(s.wire, packet{uint8(i), uint8(j), n.round, f.Payload})
 				}
 			}
 		}
