@@ -38,7 +38,7 @@ func BenchmarkBuildAdvert(b *testing.B) {
 	for b.Loop() {
 		now++
 		e.frames, e.wire = e.frames[:0], e.wire[:0]
-		e.emit(now, e.timing())
+		e.emit(now, e.bid())
 	}
 }
 

@@ -118,14 +118,13 @@ func (c *Config) Validate() error {
 	if c.VHID == 0 {
 		fault("vhid 0: use 1 to 255, the same on all nodes of the group")
 	}
-	if c.AdvSkew > MaxAdvSkew {
-		fault("advskew %d: use 0 to %d", c.AdvSkew, MaxAdvSkew)
-	}
-	if c.AdvBase == 0 && c.AdvSkew == 0 {
-		fault("advbase 0 with advskew 0: give an advskew, or an advbase of 1 or more")
-	}
-	if len(c.Passphrase) > MaxPassphrase {
-		fault("passphrase of %d bytes: at most %d are used by any implementation", len(c.Passphrase), MaxPassphrase)
+	switch c.Protocol {
+	case CARP:
+		c.validateCARP(fault)
+	case VRRP2, VRRP3:
+		c.validateVRRP(fault)
+	default:
+		fault("%v: use CARP, VRRP2 or VRRP3", c.Protocol)
 	}
 	if len(c.Addresses) == 0 {
 		fault("no addresses: a group needs at least one")
@@ -150,6 +149,78 @@ func (c *Config) Validate() error {
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// validateCARP reports what is wrong with the settings that only CARP has.
+func (c *Config) validateCARP(fault func(string, ...any)) {
+	if c.AdvSkew > MaxAdvSkew {
+		fault("advskew %d: use 0 to %d", c.AdvSkew, MaxAdvSkew)
+	}
+	if c.AdvBase == 0 && c.AdvSkew == 0 {
+		fault("advbase 0 with advskew 0: give an advskew, or an advbase of 1 or more")
+	}
+	if len(c.Passphrase) > MaxPassphrase {
+		fault("passphrase of %d bytes: at most %d are used by any implementation", len(c.Passphrase), MaxPassphrase)
+	}
+	if c.Priority != 0 || c.Interval != 0 || c.Checksum != 0 || len(c.PeerTTL) > 0 {
+		fault("priority, interval, checksum or TTL of peers: these are VRRP's")
+	}
+}
+
+// validateVRRP does the same for VRRP.
+func (c *Config) validateVRRP(fault func(string, ...any)) {
+	if c.AdvBase != 0 || c.AdvSkew != 0 || c.Compat != CompatNone || c.Families != FamiliesShared {
+		fault("advbase, advskew, compat or families: these are CARP's; use priority and interval")
+	}
+	family, most := c.Family(), MaxAdvertIPv4
+	if family == IPv6 {
+		most = MaxAdvertIPv6
+	}
+	if len(c.Addresses) > most {
+		fault("%d addresses in an advert: at most %d fit", len(c.Addresses), most)
+	}
+	for _, a := range c.Addresses {
+		if FamilyOf(a) != family {
+			fault("address %v: VRRP has one family in an instance, and the first address is %v", a, family)
+		}
+	}
+	for _, p := range c.Peers {
+		if FamilyOf(p) != family {
+			fault("peer %v: not %v, the family of the addresses", p, family)
+		}
+	}
+	switch every := c.AdvertInterval(); c.Protocol {
+	case VRRP2:
+		if family == IPv6 {
+			fault("IPv6 with VRRP version 2: use version 3")
+		}
+		if every < time.Second || every > MaxInterval2 || every%time.Second != 0 {
+			fault("interval %v: version 2 has whole seconds, 1 s to %v; version 3 has fractions", every, MaxInterval2)
+		}
+		if len(c.Passphrase) > MaxPassword {
+			fault("passphrase of %d bytes: a text password has at most %d", len(c.Passphrase), MaxPassword)
+		}
+	case VRRP3:
+		if every < MinInterval || every > MaxInterval3 || every%centisecond != 0 {
+			fault("interval %v: use %v to %v in steps of %v", every, MinInterval, MaxInterval3, centisecond)
+		}
+		if len(c.Passphrase) > 0 {
+			fault("passphrase: VRRP version 3 has no authentication")
+		}
+	}
+}
+
+// complete fills in the defaults that the engine computes with.
+func (c *Config) complete() {
+	if c.Compat == CompatBSD {
+		c.Families = FamiliesEach
+	}
+	if c.Protocol.VRRP() {
+		c.Interval = c.AdvertInterval()
+		if c.Priority == 0 {
+			c.Priority = DefaultPriority
+		}
+	}
 }
 
 func (c *Config) grace() time.Duration {

@@ -50,17 +50,38 @@ func fastestDown(own timing) time.Duration {
 	return 3 * own.interval()
 }
 
-// permitTime is how long after a successful send a node may act as master.
-func permitTime(own timing) time.Duration {
-	down := fastestDown(own)
-	return down - min(permitMargin, down/10)
-}
+// lessMargin is how long after a successful send a node may act as master, if the
+// fastest backup takes over after down.
+func lessMargin(down time.Duration) time.Duration { return down - min(permitMargin, down/10) }
 
 // FastestDown is the shortest time after a master's last advert at which a
 // backup of this configuration's group may take over: what a lease or a fence
 // must stay below. advskew is that of the master itself.
 func FastestDown(advbase, advskew uint8) time.Duration {
 	return fastestDown(timing{advbase, advskew})
+}
+
+// FastestDown is the same for any protocol: VRRP's fastest backup waits three
+// intervals and next to nothing, since others round their skew down.
+func (c *Config) FastestDown() time.Duration {
+	if c.Protocol.VRRP() {
+		return 3 * c.AdvertInterval()
+	}
+	return FastestDown(c.AdvBase, c.AdvSkew)
+}
+
+// AdvertInterval is how far apart a master of this configuration sends adverts when
+// it is not demoted.
+func (c *Config) AdvertInterval() time.Duration {
+	switch {
+	case c.Protocol.VRRP() && c.Interval == 0:
+		return DefaultInterval
+	case c.Protocol.VRRP():
+		return c.Interval
+	case c.Leased && c.AdvBase > 0:
+		return min(Interval(c.AdvBase, c.AdvSkew), time.Duration(c.AdvBase)*time.Second)
+	}
+	return Interval(c.AdvBase, c.AdvSkew)
 }
 
 // Interval is how far apart a master sends adverts, without a lease.
@@ -76,18 +97,8 @@ const (
 	follow                 // BACKUP: the master lives
 	preempt                // BACKUP: takes over from a slower master
 	expire                 // BACKUP: takes over, the master's interval is longer than the master-down time
+	outlast                // BACKUP: ignores a worse master, and takes over when the timer fires
 )
-
-// asMaster judges an advert heard by a master.
-func asMaster(own, theirs timing) verdict {
-	switch {
-	case theirs.units() < own.units():
-		return yield
-	case theirs.units() == own.units():
-		return tie
-	}
-	return stay
-}
 
 // asBackup judges an advert heard by a backup: own is the effective timing, raw
 // the configured one.
@@ -123,11 +134,7 @@ func usable(a netip.Addr) bool { return a.IsValid() && !a.IsUnspecified() }
 // source address stays; without usable addresses the lower MAC does. ok is false
 // if nothing tells the two apart.
 func winsTie(local Local, p *Packet) (wins, ok bool) {
-	own := local.IPv4
-	if FamilyOf(p.Src) == IPv6 {
-		own = local.IPv6
-	}
-	if wins, ok = lower(own.WithZone(""), p.Src); ok {
+	if wins, ok = lower(ownAddress(local, p), p.Src); ok {
 		return wins, true
 	}
 	if p.SrcMAC == (MAC{}) || virtual(p.SrcMAC) {
@@ -138,5 +145,5 @@ func winsTie(local Local, p *Packet) (wins, ok bool) {
 }
 
 // virtual reports whether m belongs to a group and not to a host: 00:00:5e:00:01
-// of the BSDs, 00:00:5e:00:00 of ucarp.
-func virtual(m MAC) bool { return m[0] == 0 && m[1] == 0 && m[2] == 0x5e && m[3] == 0 && m[4] <= 1 }
+// of the BSDs and VRRP, 00:00:5e:00:02 of VRRP over IPv6, 00:00:5e:00:00 of ucarp.
+func virtual(m MAC) bool { return m[0] == 0 && m[1] == 0 && m[2] == 0x5e && m[3] == 0 && m[4] <= 2 }

@@ -50,6 +50,7 @@ type Engine struct {
 	startAt Instant // end of the startup delay; 0 before the first link up
 	stopped bool    // resigned to INIT for good
 
+	router  router // VRRP: what is the same in all adverts
 	secret  secret
 	rolling []secret // earlier digests still in use, oldest first
 	clock   uint64   // last group clock or BSD counter that was sent
@@ -73,10 +74,10 @@ type Engine struct {
 	lastReply  Instant    // when another master was last answered
 	contested  Instant    // a contest that began earlier lasts until then
 
-	farewell bool   // owed once the addresses are gone
-	target   State  // where RELEASING leads
-	handing  bool   // takes the role back if nobody else does
-	held     timing // what RELEASING advertises until the end, and a farewell says
+	farewell bool  // owed once the addresses are gone
+	target   State // where RELEASING leads
+	handing  bool  // takes the role back if nobody else does
+	held     bid   // what RELEASING advertises until the end, and a farewell says
 
 	errors, successes int // consecutive failed sends; successes since
 	failures          uint
@@ -96,10 +97,8 @@ func NewEngine(c Config) (*Engine, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	if c.Compat == CompatBSD {
-		c.Families = FamiliesEach
-	}
-	return &Engine{cfg: c, secret: newSecret(&c), demotions: map[string]int{}, epoch: c.MinEpoch}, nil
+	c.complete()
+	return &Engine{cfg: c, secret: newSecret(&c), router: newRouter(&c), demotions: map[string]int{}, epoch: c.MinEpoch}, nil
 }
 
 // clear starts an input.
@@ -121,16 +120,8 @@ func (e *Engine) begin(now Instant) (stalled bool) {
 	if !e.Stalled(now) {
 		return false
 	}
-	e.yield(now, ReasonStalled, netip.Addr{}, 0)
+	e.yield(now, ReasonStalled, netip.Addr{}, e.masterDown(bid{}))
 	return true
-}
-
-// patience is how long a master may be without a successful send and still go on:
-// the fastest backup's master-down time less an interval, but never so little
-// that an advert which is just due counts as late.
-func (e *Engine) patience() time.Duration {
-	down, each := fastestDown(e.timing()), e.interval()
-	return max(down-each, (down+each)/2)
 }
 
 func (e *Engine) finish() Effects {
@@ -183,7 +174,7 @@ func (e *Engine) fire(now Instant, t timer) {
 			e.becomeMaster(now, ReasonNobodyTookOver, nil)
 			return
 		}
-		e.takeOver(now, ReasonTimedOut, nil)
+		e.outlasted(now)
 	case timerRelease:
 		e.bow(now, false)
 	case timerAdvert:
@@ -191,10 +182,22 @@ func (e *Engine) fire(now Instant, t timer) {
 	}
 }
 
+// outlasted takes over from a master that is silent, or from one that VRRP's rules
+// have ignored because it is worse (RFC 9568, 6.4.2).
+func (e *Engine) outlasted(now Instant) {
+	why, p := ReasonTimedOut, (*Packet)(nil)
+	if e.cfg.Protocol.VRRP() {
+		if best := e.best(now); best != leave && e.compare(e.bid(), best) < 0 {
+			why, p = ReasonPreempting, e.livingMaster(now)
+		}
+	}
+	e.takeOver(now, why, p)
+}
+
 // move is the one place where the state changes.
 func (e *Engine) move(now Instant, to State, why Reason, peer netip.Addr) {
 	e.change = Transition{VHID: e.cfg.VHID, From: e.state, To: to, Reason: why, Peer: peer, Epoch: e.epoch, At: now}
-	if e.state == Init || e.state == Backup && to != Master {
+	if (e.state == Init || e.state == Backup) && to != Master {
 		e.change.Epoch = 0 // no mastership is involved
 	}
 	if to != e.state { // a contest does not change how the node became master
@@ -245,11 +248,15 @@ func (e *Engine) toInit(now Instant, why Reason) {
 	e.move(now, Init, why, netip.Addr{})
 }
 
-// start leaves INIT for BACKUP: never for MASTER, whatever the configuration
-// (FreeBSD carp_setrun).
+// start leaves INIT for BACKUP (FreeBSD carp_setrun), and for MASTER only if the
+// node owns the addresses (RFC 9568, 6.4.1).
 func (e *Engine) start(now Instant) {
-	if e.state == Init && e.up && !e.stopped {
-		e.toBackup(now, ReasonLinkUp, netip.Addr{}, masterDown(e.cfg.timing(), timing{}))
+	switch {
+	case e.state != Init || !e.up || e.stopped:
+	case e.owner() && e.timers[timerHold] == 0:
+		e.becomeMaster(now, ReasonOwner, nil)
+	default:
+		e.toBackup(now, ReasonLinkUp, netip.Addr{}, e.masterDown(bid{}))
 	}
 }
 
@@ -281,7 +288,7 @@ func (e *Engine) takeOver(now Instant, why Reason, p *Packet) {
 		e.becomeMaster(now, why, p)
 		return
 	}
-	e.arm(timerDown, max(e.timers[timerHold], now.Add(masterDown(e.cfg.timing(), timing{}))))
+	e.arm(timerDown, max(e.timers[timerHold], now.Add(e.masterDown(bid{}))))
 }
 
 // becomeMaster claims the role and says so. p is the advert of a living master
@@ -298,7 +305,7 @@ func (e *Engine) becomeMaster(now Instant, why Reason, p *Packet) {
 	e.farewell, e.handing, e.permitted, e.contested = false, false, false, 0
 	e.lastSent, e.spoken = now, false
 	e.move(now, Master, why, peer)
-	if grace := e.cfg.grace(); p != nil && grace > 0 {
+	if grace := e.cfg.grace(); grace > 0 && (p != nil || why == ReasonOwner) { // an owner does not know if there is a master
 		e.old, e.oldCounter = peer, e.lastHeard
 		e.arm(timerGrace, now.Add(grace))
 	}
@@ -320,17 +327,17 @@ func (e *Engine) newEpoch(now Instant) {
 // letting go. The farewell that follows, when the addresses are gone, makes the
 // winner announce again. After a stall there is none: it could depose the node
 // that rightly took over meanwhile.
-func (e *Engine) yield(now Instant, why Reason, peer netip.Addr, extra time.Duration) {
+func (e *Engine) yield(now Instant, why Reason, peer netip.Addr, wait time.Duration) {
 	if e.state == Releasing && e.target == Init {
 		e.toInit(now, why)
 		return
 	}
 	if e.state == Master {
-		e.held = e.timing()
+		e.held = e.bid()
 	}
 	e.farewell = e.cfg.Compat != CompatBSD && why != ReasonStalled
 	e.handing = false
-	e.toBackup(now, why, peer, masterDown(e.cfg.timing(), timing{})+extra)
+	e.toBackup(now, why, peer, wait)
 }
 
 // Resign leaves the role for good: to INIT when the node stops, which nothing
@@ -351,7 +358,7 @@ func (e *Engine) Resign(now Instant, to State, why Reason) Effects {
 	case e.Stalled(now) && to == Init:
 		e.toInit(now, why) // without a bow-out: another may be master
 	case e.Stalled(now):
-		e.yield(now, ReasonStalled, netip.Addr{}, 0)
+		e.yield(now, ReasonStalled, netip.Addr{}, e.masterDown(bid{}))
 	case e.state == Master:
 		e.release(now, to, why)
 	case e.state == Releasing:
@@ -364,7 +371,7 @@ func (e *Engine) Resign(now Instant, to State, why Reason) Effects {
 
 func (e *Engine) release(now Instant, to State, why Reason) {
 	e.target, e.handing = to, why == ReasonHandover
-	e.held = e.timing()
+	e.held = e.bid()
 	e.disarm(timerGrace)
 	e.asking = false
 	e.arm(timerRelease, now.Add(e.cfg.releaseBudget()))
@@ -396,18 +403,18 @@ func (e *Engine) Released(now Instant, err error) Effects {
 
 // bow ends RELEASING.
 func (e *Engine) bow(now Instant, released bool) {
-	why, wait := ReasonReleaseFailed, masterDown(e.cfg.timing(), timing{})
+	why, wait := ReasonReleaseFailed, e.masterDown(bid{})
 	e.handing = e.handing && released
 	if released {
 		why = ReasonReleased
-		e.emit(now, timing{bowOut, bowOut})
+		e.emit(now, leave)
 	}
 	if e.target == Init {
 		e.toInit(now, why)
 		return
 	}
 	if e.handing {
-		wait = 2 * e.cfg.timing().interval()
+		wait = 2 * e.cfg.AdvertInterval()
 	}
 	e.toBackup(now, why, netip.Addr{}, wait)
 }
@@ -429,8 +436,8 @@ func (e *Engine) Failed(now Instant, epoch Epoch) Effects {
 
 // giveUp leaves the role that cannot be served.
 func (e *Engine) giveUp(now Instant, why Reason) {
-	e.emit(now, timing{bowOut, bowOut})
-	e.toBackup(now, why, netip.Addr{}, masterDown(e.cfg.timing(), timing{}))
+	e.emit(now, leave)
+	e.toBackup(now, why, netip.Addr{}, e.masterDown(bid{}))
 	e.holdBack(now)
 }
 
@@ -471,14 +478,14 @@ func (e *Engine) SetState(now Instant, to State) Effects {
 	case e.state == Backup && to == Master:
 		e.becomeMaster(now, ReasonOperator, e.livingMaster(now))
 	case e.state == Master && to == Backup && e.cfg.Compat == CompatBSD:
-		e.toBackup(now, ReasonOperator, netip.Addr{}, masterDown(e.cfg.timing(), timing{}))
+		e.toBackup(now, ReasonOperator, netip.Addr{}, e.masterDown(bid{}))
 	case e.state == Master && to == Backup:
 		e.release(now, Backup, ReasonOperator)
 	}
 	return e.finish()
 }
 
-// Demote sets one owner's demotion, in units of advskew; 0 takes it back. It may
+// Demote sets one owner's demotion, in units of advskew or priority; 0 takes it back. It may
 // be negative. A master says so at once; nothing else happens.
 func (e *Engine) Demote(now Instant, owner string, amount int) Effects {
 	e.begin(now)
@@ -505,7 +512,7 @@ func (e *Engine) CheckReconfigure(now Instant, c Config) error {
 	return err
 }
 
-// Reconfigure changes everything but VHID and NodeID of a running engine. The
+// Reconfigure changes everything but Protocol, VHID and NodeID of a running engine. The
 // state stays. After a change of passphrase or addresses the earlier digest stays
 // in use for Config.Roll beside the new one: a master sends each advert under
 // both, and either is accepted. On an error nothing is changed.
@@ -515,16 +522,17 @@ func (e *Engine) Reconfigure(now Instant, c Config) (Effects, error) {
 		return Effects{}, err
 	}
 	stalled := e.begin(now)
-	timingChanged := c.timing() != e.cfg.timing()
+	changed := c.timing() != e.cfg.timing() || c.Priority != e.cfg.Priority || c.Interval != e.cfg.Interval ||
+		c.Protocol.VRRP() && !slices.Equal(c.Addresses, e.cfg.Addresses)
 	familiesChanged := c.Families != e.cfg.Families || c.has(IPv4) != e.cfg.has(IPv4) || c.has(IPv6) != e.cfg.has(IPv6)
 	rolled := len(rolling) != len(e.rolling)
-	e.cfg, e.secret, e.rolling = c, newSecret(&c), rolling
+	e.cfg, e.secret, e.router, e.rolling = c, newSecret(&c), newRouter(&c), rolling
 	e.armRoll()
 	switch {
 	case stalled:
 	case e.state == Backup && familiesChanged:
-		e.armDown(now.Add(masterDown(c.timing(), timing{})))
-	case e.state == Master && (timingChanged || familiesChanged || rolled):
+		e.armDown(now.Add(e.masterDown(bid{})))
+	case e.state == Master && (changed || familiesChanged || rolled):
 		e.advertise(now)
 	}
 	return e.finish(), nil
@@ -536,11 +544,15 @@ func (e *Engine) prepare(now Instant, c *Config) ([]secret, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	if c.VHID != e.cfg.VHID || c.NodeID != e.cfg.NodeID {
-		return nil, fmt.Errorf("%w: vhid or node id of a running instance changed: remove it and add it anew", ErrConfig)
+	if c.Protocol != e.cfg.Protocol || c.VHID != e.cfg.VHID || c.NodeID != e.cfg.NodeID {
+		return nil, fmt.Errorf("%w: protocol, vhid or node id of a running instance changed: remove it and add it anew", ErrConfig)
 	}
-	if c.Compat == CompatBSD {
-		c.Families = FamiliesEach
+	if c.Protocol.VRRP() && c.Family() != e.cfg.Family() {
+		return nil, fmt.Errorf("%w: family of a running VRRP instance changed: remove it and add it anew", ErrConfig)
+	}
+	c.complete()
+	if c.Protocol.VRRP() {
+		return nil, nil // no digest
 	}
 	next := newSecret(c)
 	mark := next.send.Sum(0)

@@ -33,7 +33,12 @@ func (e *Engine) AppendState(dst []byte, now Instant) []byte {
 	}
 	ahead := func(at Instant) { number(max(int64(at.Sub(now)), 0)) } // what is over is all the same
 
-	dst = append(dst, byte(e.state), byte(e.target), e.held.base, e.held.skew)
+	claim := func(b bid) {
+		dst = append(dst, b.base, b.skew, b.priority)
+		number(int64(b.every))
+	}
+	dst = append(dst, byte(e.state), byte(e.target))
+	claim(e.held)
 	for _, b := range []bool{e.known, e.up, e.stopped, e.permitted, e.asking, e.farewell, e.handing} {
 		flag(b)
 	}
@@ -65,7 +70,7 @@ func (e *Engine) AppendState(dst []byte, now Instant) []byte {
 	for i := range e.heard {
 		if s := &e.heard[i]; e.fresh(now, s) {
 			address(s.src)
-			dst = append(dst, s.timing.base, s.timing.skew)
+			claim(s.bid)
 			number(int64(now.Sub(s.at)))
 		}
 	}

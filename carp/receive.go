@@ -7,36 +7,58 @@ import (
 
 // sighting is the last advert of one master.
 type sighting struct {
-	src    netip.Addr
-	timing timing
-	at     Instant
+	src     netip.Addr
+	bid     bid
+	sum     Checksum
+	refused Drop // VRRP: alive, but incompatible
+	at      Instant
+}
+
+// hearing is an advert of any protocol as the election needs it.
+type hearing struct {
+	bid     bid
+	leaves  bool   // a bow-out
+	counter uint64 // CARP
+	sum     Checksum
+	alive   bool // VRRP: refused, and yet a living master of this virtual router
 }
 
 // Receive takes one packet as it came off the wire. A good advert costs no
-// allocation. A refused one changes nothing but its counter.
+// allocation. A refused one changes nothing but its counter, unless it shows that
+// another VRRP master lives whose settings differ from ours.
 func (e *Engine) Receive(now Instant, p Packet) Effects {
 	stalled := e.begin(now)
-	var a Advert
-	drop := e.check(&a, &p)
+	var h hearing
+	drop := e.check(&h, &p)
 	switch {
+	case drop != Accepted && h.alive && !stalled:
+		e.heardIncompatible(now, &h, &p, drop)
 	case drop != Accepted:
 	case stalled:
 		drop = DropStalled
 	default:
 		e.counters.Received++
-		drop = e.accept(now, &a, &p)
+		drop = e.accept(now, &h, &p)
 	}
 	if drop != Accepted {
 		e.drops[drop]++
-		e.refused[drop] = Sighting{Address: p.Src, AdvBase: a.AdvBase, AdvSkew: a.AdvSkew, At: now}
+		s := sighting{src: p.Src, bid: h.bid, sum: h.sum, refused: drop, at: now}
+		e.refused[drop] = s.public()
 		e.out.Drop = drop
 	}
 	return e.finish()
 }
 
-// check is the order of DESIGN's receive path: what is cheap and needs no secret
+func (e *Engine) check(h *hearing, p *Packet) Drop {
+	if e.cfg.Protocol.VRRP() {
+		return e.checkVRRP(h, p)
+	}
+	return e.checkCARP(h, p)
+}
+
+// checkCARP is the order of the receive path: what is cheap and needs no secret
 // comes first, and the first refusal counts.
-func (e *Engine) check(a *Advert, p *Packet) Drop {
+func (e *Engine) checkCARP(h *hearing, p *Packet) Drop {
 	multicast := p.Broadcast || p.Dst.IsMulticast()
 	bsd := e.cfg.Compat == CompatBSD
 	if len(e.cfg.Peers) == 0 && p.TTL != 255 {
@@ -52,24 +74,39 @@ func (e *Engine) check(a *Advert, p *Packet) Drop {
 	if bsd {
 		src = netip.Addr{} // no pseudo-header, as FreeBSD
 	}
+	var a Advert
 	if d := a.Decode(p.Payload, src, dst); d != Accepted {
-		return d
+		return e.foreignProtocol(d, p)
 	}
+	h.bid, h.leaves, h.counter = bid{timing: a.timing()}, a.BowOut(), a.Counter
 	switch {
 	case a.VHID != e.cfg.VHID:
 		return DropVHID
 	case len(e.cfg.Peers) == 0 && !e.cfg.has(FamilyOf(p.Src)):
 		return DropFamily
-	case !e.authentic(a) && a.Counter == e.lastHeard: // one counter serves a round
+	case !e.authentic(&a) && a.Counter == e.lastHeard: // one counter serves a round
 		return DropRolling
-	case !e.authentic(a):
-		return DropHash
+	case !e.authentic(&a):
+		return e.foreignProtocol(DropHash, p)
 	case e.isOwn(a.Counter) && (!bsd || p.Src == e.local.IPv4 || p.Src == e.local.IPv6):
 		return DropOwn // BSD counters go on from each other's, so that a peer may use the same ones
 	case e.state == Init:
 		return DropState
 	}
 	return Accepted
+}
+
+// foreignProtocol names a packet that is a sound one of the other protocol: both
+// have IP protocol 112, and CARP and VRRP version 2 the same first byte. A CARP
+// advert of version 3 would be one of VRRP with seven addresses; the BSDs count it
+// as a bad version.
+func (e *Engine) foreignProtocol(d Drop, p *Packet) Drop {
+	switch {
+	case e.cfg.Protocol.VRRP() && looksLikeCARP(p.Payload),
+		e.cfg.Protocol == CARP && d != DropVersion && looksLikeVRRP(p.Payload, p.Src, p.Dst):
+		return DropProtocol
+	}
+	return d
 }
 
 func (e *Engine) isPeer(src netip.Addr) bool {
@@ -93,50 +130,51 @@ func (e *Engine) authentic(a *Advert) bool {
 	return false
 }
 
-func (e *Engine) accept(now Instant, a *Advert, p *Packet) Drop {
-	e.lastHeard = a.Counter
+func (e *Engine) accept(now Instant, h *hearing, p *Packet) Drop {
+	e.lastHeard = h.counter
 	if e.cfg.Compat == CompatBSD {
-		e.heardBy, e.clock = true, a.Counter
+		e.heardBy, e.clock = true, h.counter
 	}
 	switch {
-	case e.state == Backup && a.BowOut() && e.cfg.Compat != CompatBSD:
+	case e.state == Backup && h.leaves && e.cfg.Compat != CompatBSD:
 		return e.offered(now, p)
 	case e.state == Backup:
-		e.heardAsBackup(now, a, p)
+		e.heardAsBackup(now, h, p)
 	case e.state == Master:
-		e.heardAsMaster(now, a, p)
-	case e.state == Releasing && asMaster(e.held, a.timing()) != stay:
-		e.lose(now, a, p, ReasonBetterMaster) // the role is taken: nobody is left to bow to
+		e.heardAsMaster(now, h, p, ReasonBetterMaster)
+	case e.state == Releasing && e.asMaster(e.held, h.bid) != stay:
+		e.lose(now, h, p, ReasonBetterMaster) // the role is taken: nobody is left to bow to
 	}
 	return Accepted
 }
 
-// heardAsBackup follows the best master heard within the master-down time, not
-// the last packet, so that one slow node beside a good one moves nothing.
-func (e *Engine) heardAsBackup(now Instant, a *Advert, p *Packet) {
-	e.see(now, p.Src, a.timing())
-	judged := a.timing()
-	if e.cfg.Compat != CompatBSD {
-		judged = e.best(now)
-	}
-	preempting := e.cfg.Preempt && now.Sub(e.upAt) >= e.cfg.PreemptDelay && e.timers[timerHold] == 0
-	switch asBackup(e.timing(), e.cfg.timing(), judged, preempting) {
+// heardAsBackup follows a master, or takes over from it.
+func (e *Engine) heardAsBackup(now Instant, h *hearing, p *Packet) {
+	e.see(now, h, p)
+	switch e.asBackup(now, h.bid) {
 	case preempt:
 		e.takeOver(now, ReasonPreempting, p)
 		return
 	case expire:
 		e.takeOver(now, ReasonWillTimeOut, p)
 		return
+	case outlast:
+		return
 	}
+	e.follow(now, h, p)
+}
+
+// follow waits for the next advert of a master that was heard.
+func (e *Engine) follow(now Instant, h *hearing, p *Packet) {
 	e.handing = false
-	if a.timing().units() <= e.timing().units() {
+	if e.cfg.Protocol.VRRP() || e.compare(h.bid, e.bid()) <= 0 {
 		e.disarm(timerBowOut)
 	}
 	down := timerDown
 	if e.cfg.Families == FamiliesEach && FamilyOf(p.Src) == IPv6 {
 		down = timerDown6
 	}
-	e.arm(down, now.Add(masterDown(e.cfg.timing(), a.timing())))
+	e.arm(down, now.Add(e.masterDown(h.bid)))
 }
 
 // offered handles a bow-out: only that of a master which is followed counts, and
@@ -151,9 +189,9 @@ func (e *Engine) offered(now Instant, p *Packet) Drop {
 	if leaving < 0 {
 		return DropBowOut
 	}
-	gone := e.heard[leaving].timing
+	gone := e.heard[leaving].bid
 	for i := range e.heard { // with it goes what it said over the other family
-		if s := &e.heard[i]; s.src == p.Src || s.timing == gone && FamilyOf(s.src) != FamilyOf(p.Src) {
+		if s := &e.heard[i]; s.src == p.Src || s.bid == gone && FamilyOf(s.src) != FamilyOf(p.Src) {
 			*s = sighting{}
 		}
 	}
@@ -163,75 +201,82 @@ func (e *Engine) offered(now Instant, p *Packet) Drop {
 		}
 	}
 	if e.timers[timerBowOut] == 0 {
-		e.arm(timerBowOut, now.Add(time.Duration(e.timing().skew)*time.Millisecond/10))
+		e.arm(timerBowOut, now.Add(e.afterBowOut(gone)))
 	}
 	return Accepted
 }
 
 // heardAsMaster decides between two masters.
-func (e *Engine) heardAsMaster(now Instant, a *Advert, p *Packet) {
+func (e *Engine) heardAsMaster(now Instant, h *hearing, p *Packet, better Reason) {
 	bsd := e.cfg.Compat == CompatBSD
-	switch asMaster(e.timing(), a.timing()) {
+	switch e.asMaster(e.bid(), h.bid) {
 	case yield:
-		e.lose(now, a, p, ReasonBetterMaster)
+		e.lose(now, h, p, better)
 	case tie:
-		e.settle(now, a, p, bsd)
+		e.settle(now, h, p, bsd)
 	case stay:
 		if !bsd {
-			e.keep(now, a, p)
+			e.keep(now, h, p)
 		}
 	}
 }
 
 // settle decides a tie. The BSDs yield, and with a peer that yields too they flap
-// for ever; so the lower address stays, on one family alone where there are two.
-func (e *Engine) settle(now Instant, a *Advert, p *Packet, bsd bool) {
+// for ever; so one of the two addresses decides, on one family alone where there
+// are two.
+func (e *Engine) settle(now Instant, h *hearing, p *Packet, bsd bool) {
 	if bsd {
-		e.lose(now, a, p, ReasonTieLost)
+		e.lose(now, h, p, ReasonTieLost)
 		return
 	}
 	if FamilyOf(p.Src) == IPv6 && e.cfg.has(IPv4) && len(e.cfg.Peers) == 0 {
 		return
 	}
-	if wins, ok := winsTie(e.local, p); ok && wins {
-		e.keep(now, a, p)
+	if wins, ok := e.winsTie(p); ok && wins {
+		e.keep(now, h, p)
 		return
 	}
-	e.lose(now, a, p, ReasonTieLost)
+	e.lose(now, h, p, ReasonTieLost)
 }
 
-func (e *Engine) lose(now Instant, a *Advert, p *Packet, why Reason) {
-	var extra time.Duration // random, so that two that both yield do not meet again
-	if why == ReasonTieLost && e.cfg.Compat != CompatBSD {
-		extra = time.Duration(e.cfg.random() % uint64(e.timing().interval()))
+func (e *Engine) lose(now Instant, h *hearing, p *Packet, why Reason) {
+	wait := e.masterDown(bid{})
+	switch {
+	case e.cfg.Protocol.VRRP():
+		wait = e.masterDown(h.bid)
+	case why == ReasonTieLost && e.cfg.Compat != CompatBSD: // random, so that two that both yield do not meet again
+		wait += time.Duration(e.cfg.random() % uint64(e.timing().interval()))
 	}
-	e.see(now, p.Src, a.timing())
-	e.yield(now, why, p.Src, extra)
+	e.see(now, h, p)
+	e.yield(now, why, p.Src, wait)
 }
 
 // keep stays master against another that should yield. While the grace of a
-// preemption runs, the old master's next advert is its farewell: it has let go.
-// Otherwise clients may have been drawn to the other node, so this one announces
+// preemption runs, the old master's farewell says that it has let go. Otherwise
+// clients may have been drawn to the other node, so this one announces
 // again; the first time of a contest is a new epoch, which hooks are told.
-func (e *Engine) keep(now Instant, a *Advert, p *Packet) {
+func (e *Engine) keep(now Instant, h *hearing, p *Packet) {
 	if e.timers[timerGrace] != 0 {
-		if p.Src == e.old && e.lastHeard != e.oldCounter && (p.At == 0 || p.At > e.lastSent) {
+		if p.Src == e.old && e.isFarewell(now, p) {
 			e.disarm(timerGrace)
 			e.oldCounter = e.lastHeard
 			e.permit()
+		}
+		if e.cfg.Protocol.VRRP() {
+			e.see(now, h, p)
 		}
 		return
 	}
 	if e.oldCounter != 0 && e.lastHeard == e.oldCounter {
 		return // the farewell again: another family, another digest, or a duplicate
 	}
-	first := now >= e.contested && !a.BowOut() && !e.asking
+	first := now >= e.contested && !h.leaves && !e.asking
 	if !first && now.Sub(e.lastReply) < e.interval()/4 {
 		return // an attacker's packets must not set the pace
 	}
 	e.lastReply = now
 	e.out.Announce = true
-	if a.BowOut() { // it leaves; or it has left, and this is the other family's form of what made this node master
+	if h.leaves && !e.cfg.Protocol.VRRP() { // it leaves; or it has left, and this is the other family's form of what made this node master
 		return
 	}
 	if first {
@@ -239,10 +284,31 @@ func (e *Engine) keep(now Instant, a *Advert, p *Packet) {
 		e.move(now, Master, ReasonContested, p.Src)
 		e.permit() // nobody may serve the new epoch without one, and the next advert may be an interval away
 	}
-	e.contested = now.Add(masterDown(e.cfg.timing(), timing{}))
-	if now.Sub(e.lastSent) >= e.interval()/4 {
+	if !h.leaves {
+		e.contested = now.Add(e.masterDown(bid{}))
+	}
+	if h.leaves || now.Sub(e.lastSent) >= e.interval()/4 { // RFC 9568, 6.4.3: answered at once
 		e.advertise(now)
 	}
+}
+
+// isFarewell tells the last advert of the master that was preempted, which has let
+// go, from one that it sent before it heard of this node. CARP preempts as it hears
+// an advert, so the next round is the farewell. VRRP may preempt just before the
+// next one is due: only an advert out of turn is a farewell, else the grace runs on.
+func (e *Engine) isFarewell(now Instant, p *Packet) bool {
+	if p.At != 0 && p.At <= e.lastSent {
+		return false
+	}
+	if !e.cfg.Protocol.VRRP() {
+		return e.lastHeard != e.oldCounter
+	}
+	for i := range e.heard {
+		if s := &e.heard[i]; s.src == p.Src && s.at != 0 {
+			return now.Sub(s.at) < s.bid.every*3/4
+		}
+	}
+	return false
 }
 
 // Overflow counts n packets that were dropped before they reached the engine.
@@ -250,11 +316,11 @@ func (e *Engine) Overflow(n int) { e.drops[DropOverflow] += uint64(n) }
 
 // see remembers what a master promised, in place of what it said before, of
 // nothing, or of the master that was silent the longest.
-func (e *Engine) see(now Instant, src netip.Addr, t timing) {
+func (e *Engine) see(now Instant, h *hearing, p *Packet) *sighting {
 	slot := &e.heard[0]
 	for i := range e.heard {
 		s := &e.heard[i]
-		if s.src == src {
+		if s.src == p.Src {
 			slot = s
 			break
 		}
@@ -262,19 +328,29 @@ func (e *Engine) see(now Instant, src netip.Addr, t timing) {
 			slot = s
 		}
 	}
-	*slot = sighting{src, t, now}
+	*slot = sighting{src: p.Src, bid: h.bid, sum: h.sum, at: now}
+	return slot
 }
 
 func (e *Engine) fresh(now Instant, s *sighting) bool {
-	return s.at != 0 && now.Sub(s.at) < masterDown(e.cfg.timing(), s.timing)
+	return s.at != 0 && now.Sub(s.at) < e.masterDown(s.bid)
 }
 
-// best is the shortest interval among the masters that live.
-func (e *Engine) best(now Instant) timing {
-	best := timing{255, 255}
+// best is the best bid among the masters that live, that of a bow-out if there are
+// none.
+func (e *Engine) best(now Instant) bid {
+	if s := e.bestSighting(now); s != nil {
+		return s.bid
+	}
+	return leave
+}
+
+// bestSighting is the best master that lives, or nil.
+func (e *Engine) bestSighting(now Instant) *sighting {
+	var best *sighting
 	for i := range e.heard {
-		if s := &e.heard[i]; e.fresh(now, s) && s.timing.units() < best.units() {
-			best = s.timing
+		if s := &e.heard[i]; e.fresh(now, s) && (best == nil || e.compare(s.bid, best.bid) < 0) {
+			best = s
 		}
 	}
 	return best

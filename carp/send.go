@@ -10,25 +10,15 @@ func (e *Engine) timing() timing {
 	return timing{e.cfg.AdvBase, effectiveSkew(e.cfg.AdvSkew, e.demotion)}
 }
 
-// interval is how far apart this node's adverts are as a master. Under a lease it
-// is never longer than advbase; an earlier advert harms nobody.
-func (e *Engine) interval() time.Duration {
-	each := e.timing().interval()
-	if e.cfg.Leased && e.cfg.AdvBase > 0 {
-		each = min(each, time.Duration(e.cfg.AdvBase)*time.Second)
-	}
-	return each
-}
-
 // advertise sends a round of adverts and schedules the next. A node that is
 // letting go repeats what it said last as a master, so that a demotion meanwhile
 // calls nobody in early.
 func (e *Engine) advertise(now Instant) {
-	t := e.timing()
+	b := e.bid()
 	if e.state == Releasing {
-		t = e.held
+		b = e.held
 	}
-	e.emit(now, t)
+	e.emit(now, b)
 	e.arm(timerAdvert, now.Add(e.interval()))
 }
 
@@ -36,12 +26,32 @@ func (e *Engine) advertise(now Instant) {
 // under the digests still rolling and then the present one, so that a node which
 // knows only an old one has accepted the round before it meets the other form. One
 // counter serves the round.
-func (e *Engine) emit(now Instant, t timing) {
-	counter := e.nextCounter(now, t)
-	for i := range e.rolling {
-		e.emitUnder(&e.rolling[i], t, counter)
+func (e *Engine) emit(now Instant, b bid) {
+	if e.cfg.Protocol.VRRP() {
+		e.emitVRRP(b)
+		return
 	}
-	e.emitUnder(&e.secret, t, counter)
+	counter := e.nextCounter(now, b.timing)
+	for i := range e.rolling {
+		e.emitUnder(&e.rolling[i], b.timing, counter)
+	}
+	e.emitUnder(&e.secret, b.timing, counter)
+}
+
+// emitVRRP makes the frames of one round. An advert's interval is always the own,
+// also that of a node which follows another one as a backup (RFC 9568, 6.4.3).
+func (e *Engine) emitVRRP(b bid) {
+	a := e.router.advert
+	a.Priority = b.priority
+	start := len(e.wire)
+	e.wire = a.Append(e.wire, netip.Addr{}, netip.Addr{})
+	payload := e.wire[start:len(e.wire):len(e.wire)]
+	for _, p := range e.cfg.Peers {
+		e.frame(p, payload)
+	}
+	if len(e.cfg.Peers) == 0 {
+		e.frame(Group(e.cfg.Family()), payload)
+	}
 }
 
 func (e *Engine) emitUnder(s *secret, t timing, counter uint64) {
@@ -65,7 +75,7 @@ func (e *Engine) emitUnder(s *secret, t timing, counter uint64) {
 }
 
 func (e *Engine) frame(dst netip.Addr, payload []byte) {
-	e.frames = append(e.frames, Frame{VHID: e.cfg.VHID, Dst: dst, Payload: payload})
+	e.frames = append(e.frames, Frame{VHID: e.cfg.VHID, Dst: dst, Payload: payload, Pseudo: e.router.pseudo})
 }
 
 // groupClock is the milliseconds since 2020-01-01 by BOOTTIME plus an offset.
@@ -122,7 +132,7 @@ func (e *Engine) permit() {
 	default:
 		return
 	}
-	e.out.Permit = Permit{Epoch: e.epoch, Until: e.lastSent.Add(permitTime(e.timing()))}
+	e.out.Permit = Permit{Epoch: e.epoch, Until: e.lastSent.Add(e.permitTime())}
 }
 
 // Renew asks for an advert before it is due, and so for a fresh permit: for a worker

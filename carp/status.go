@@ -17,33 +17,41 @@ type Counters struct {
 // Sighting is another master as last heard.
 type Sighting struct {
 	Address          netip.Addr
-	AdvBase, AdvSkew uint8
+	AdvBase, AdvSkew uint8         // CARP
+	Priority         uint8         // VRRP
+	Interval         time.Duration // VRRP, as advertised
+	Sum              Checksum      // VRRP3 over IPv4: the form that it sends
+	Refused          Drop          // VRRP: why it is alive but incompatible; Accepted if it is not
 	At               Instant
 }
 
 // Status is a copy of what an engine knows. It shares nothing with it.
 type Status struct {
-	State            State
-	Since            Instant
-	Reason           Reason // of the last transition
-	Epoch            Epoch  // of the present or last mastership
-	AdvBase, AdvSkew uint8
-	EffectiveAdvSkew uint8
-	Demotion         int
-	Demotions        map[string]int // by owner
-	Master           Sighting       // the best other master within the master-down time; zero if none
-	LinkKnown        bool           // the link has said whether it is up
-	LinkUp           bool
-	ContestedUntil   Instant // another master was heard, and the contest counts as on until then
-	Local            Local
-	MasterDown       time.Duration // this node's own
-	Deadline         Instant       // when a silent master is taken over from; 0 outside BACKUP
-	RollingUntil     Instant       // two digests are in use until then; 0 if not
-	HeldUntil        Instant       // after a failed takeover; 0 if not
-	SendErrors       int           // consecutive
-	Counters         Counters
-	Drops            map[Drop]uint64   // without those that are zero
-	Refused          map[Drop]Sighting // who sent the last of each; the address may be a lie
+	Protocol          Protocol
+	State             State
+	Since             Instant
+	Reason            Reason // of the last transition
+	Epoch             Epoch  // of the present or last mastership
+	AdvBase, AdvSkew  uint8
+	EffectiveAdvSkew  uint8
+	Priority          uint8         // VRRP
+	EffectivePriority uint8         // VRRP: less the demotion
+	Interval          time.Duration // between this node's adverts when it is not demoted
+	Demotion          int
+	Demotions         map[string]int // by owner
+	Master            Sighting       // the best other master within the master-down time; zero if none
+	LinkKnown         bool           // the link has said whether it is up
+	LinkUp            bool
+	ContestedUntil    Instant // another master was heard, and the contest counts as on until then
+	Local             Local
+	MasterDown        time.Duration // this node's own
+	Deadline          Instant       // when a silent master is taken over from; 0 outside BACKUP
+	RollingUntil      Instant       // two digests are in use until then; 0 if not
+	HeldUntil         Instant       // after a failed takeover; 0 if not
+	SendErrors        int           // consecutive
+	Counters          Counters
+	Drops             map[Drop]uint64   // without those that are zero
+	Refused           map[Drop]Sighting // who sent the last of each; the address may be a lie
 }
 
 // Status reports the engine's state at now.
@@ -53,7 +61,8 @@ func (e *Engine) Status(now Instant) Status {
 		AdvBase: e.cfg.AdvBase, AdvSkew: e.cfg.AdvSkew, EffectiveAdvSkew: e.timing().skew,
 		Demotion: e.demotion, Demotions: maps.Clone(e.demotions),
 		LinkKnown: e.known, LinkUp: e.up, Local: e.local, ContestedUntil: e.contested,
-		MasterDown: masterDown(e.cfg.timing(), timing{}),
+		Protocol: e.cfg.Protocol, Priority: e.cfg.Priority, EffectivePriority: e.bid().priority, Interval: e.cfg.AdvertInterval(),
+		MasterDown: e.masterDown(e.followed(now)),
 		HeldUntil:  e.timers[timerHold],
 		SendErrors: e.errors,
 		Counters:   e.counters,
@@ -72,12 +81,23 @@ func (e *Engine) Status(now Instant) Status {
 			s.Refused[Drop(d)] = e.refused[d]
 		}
 	}
-	for i := range e.heard {
-		h := &e.heard[i]
-		best := timing{s.Master.AdvBase, s.Master.AdvSkew}
-		if e.fresh(now, h) && (s.Master.At == 0 || h.timing.units() < best.units()) {
-			s.Master = Sighting{h.src, h.timing.base, h.timing.skew, h.at}
-		}
+	if best := e.bestSighting(now); best != nil {
+		s.Master = best.public()
 	}
 	return s
+}
+
+// followed is the bid of the best other master, the zero bid if there is none.
+func (e *Engine) followed(now Instant) bid {
+	if best := e.bestSighting(now); best != nil {
+		return best.bid
+	}
+	return bid{}
+}
+
+func (s *sighting) public() Sighting {
+	return Sighting{
+		Address: s.src, AdvBase: s.bid.base, AdvSkew: s.bid.skew, Priority: s.bid.priority, Interval: s.bid.every,
+		Sum: s.sum, Refused: s.refused, At: s.at,
+	}
 }

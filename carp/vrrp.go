@@ -1,0 +1,142 @@
+package carp
+
+import (
+	"bytes"
+	"net/netip"
+)
+
+// router is what all adverts of a VRRP instance have in common.
+type router struct {
+	advert VRRPAdvert
+	pseudo bool                    // the checksum covers a pseudo-header
+	ours   map[netip.Addr]struct{} // the addresses in the advert
+}
+
+// newRouter prepares the adverts of c; CARP needs nothing.
+func newRouter(c *Config) router {
+	if !c.Protocol.VRRP() {
+		return router{}
+	}
+	r := router{
+		advert: NewVRRPAdvert(version(c.Protocol), c.VHID, c.Priority, c.Interval, c.inAdvert()),
+		pseudo: c.Protocol == VRRP3 && (c.Family() == IPv6 || c.Checksum == ChecksumPseudo),
+		ours:   map[netip.Addr]struct{}{},
+	}
+	r.advert.Sum = ChecksumRFC9568 // where it is not, the link completes it
+	if c.Protocol == VRRP2 && len(c.Passphrase) > 0 {
+		r.advert.AuthType = authText
+		copy(r.advert.Password[:], c.Passphrase)
+	}
+	for _, a := range c.inAdvert() {
+		r.ours[a] = struct{}{}
+	}
+	return r
+}
+
+// Authentication types of version 2 (RFC 2338, 5.3.6).
+const (
+	authText = 1
+	authAH   = 2
+)
+
+func version(p Protocol) uint8 {
+	if p == VRRP2 {
+		return 2
+	}
+	return 3
+}
+
+// checkVRRP is the order of the receive path for VRRP. What follows on the id shows
+// a living router of this id: if it has an address of ours, differences in the rest
+// are no silence (h.alive).
+func (e *Engine) checkVRRP(h *hearing, p *Packet) Drop {
+	multicast, unicast := p.Broadcast || p.Dst.IsMulticast(), len(e.cfg.Peers) > 0
+	switch {
+	case !unicast && p.TTL != 255 || unicast && !e.cfg.PeerTTL[p.Src].holds(p.TTL):
+		return DropTTL
+	case multicast == unicast:
+		return DropDestination
+	case unicast && !e.isPeer(p.Src):
+		return DropPeer
+	}
+	var a VRRPAdvert
+	if d := a.Decode(p.Payload, p.Src, p.Dst); d != Accepted {
+		return e.foreignProtocol(d, p)
+	}
+	h.bid, h.leaves, h.sum = bid{priority: a.Priority, every: a.Interval}, a.Leaves(), a.Sum
+	switch shared := e.router.shared(&a); {
+	case a.VRID != e.cfg.VHID:
+		return DropVHID
+	case FamilyOf(p.Src) != e.cfg.Family():
+		return DropFamily
+	case e.isReflected(p):
+		return DropOwn
+	case shared == 0:
+		return DropForeign
+	case a.Version == 3 && a.Interval == 0: // RFC 9568, erratum 8301
+		return DropInterval
+	case e.state == Init:
+		return DropState
+	default:
+		d := e.differs(&a, p, shared)
+		h.alive = d != Accepted
+		return d
+	}
+}
+
+// differs names the first setting in which a peer differs from this node: DropVersion,
+// DropAuth, DropInterval or DropAddresses.
+func (e *Engine) differs(a *VRRPAdvert, p *Packet, shared int) Drop {
+	ours := &e.router.advert
+	floor, ceiling := intervalBounds(e.cfg.Interval)
+	switch {
+	case a.Version != ours.Version:
+		return DropVersion
+	case p.AH || a.Version == 2 && (a.AuthType != ours.AuthType || a.AuthType == authText && a.Password != ours.Password):
+		return DropAuth
+	case a.Version == 2 && a.Interval != e.cfg.Interval, a.Interval < floor, a.Interval > ceiling:
+		return DropInterval
+	case shared != a.Count() || a.Count() != ours.Count():
+		return DropAddresses
+	}
+	return Accepted
+}
+
+// shared counts the addresses of an advert that are ours.
+func (r *router) shared(a *VRRPAdvert) (n int) {
+	if bytes.Equal(a.addrs, r.advert.addrs) {
+		return a.Count()
+	}
+	for i := range a.Count() {
+		if _, ours := r.ours[a.Address(i)]; ours {
+			n++
+		}
+	}
+	return n
+}
+
+// isReflected reports whether a packet is our own, come back. One from our address
+// and another MAC is not: it is from a node that has the same address.
+func (e *Engine) isReflected(p *Packet) bool {
+	if p.Src != e.local.IPv4 && p.Src != e.local.IPv6.WithZone("") {
+		return false
+	}
+	return p.SrcMAC == MAC{} || p.SrcMAC == e.local.MAC || p.SrcMAC == VirtualMACOf(e.cfg.Protocol, e.cfg.Family(), e.cfg.VHID)
+}
+
+// heardIncompatible handles the advert of a master that lives, though its settings
+// differ: read as silence, it would make two masters. A backup does not take over
+// while it lives, however bad; a master yields to a better one, and else stays.
+func (e *Engine) heardIncompatible(now Instant, h *hearing, p *Packet, why Drop) {
+	switch {
+	case e.state == Backup && h.leaves:
+		e.offered(now, p)
+	case e.state == Backup:
+		e.see(now, h, p).refused = why
+		e.follow(now, h, p)
+	case e.state == Master:
+		e.heardAsMaster(now, h, p, ReasonIncompatible)
+	case e.state == Releasing && e.asMaster(e.held, h.bid) != stay:
+		e.lose(now, h, p, ReasonIncompatible)
+	}
+}
