@@ -27,6 +27,9 @@ const (
 	headerHopByHop    = 0
 	headerRouting     = 43
 	headerDestination = 60
+	headerAH          = 51
+
+	ahMinLen = 12 // without integrity value; RFC 2402, 2
 )
 
 // DecodeFrame cuts the Ethernet and IP headers off frame and fills in p, or
@@ -38,6 +41,10 @@ const (
 // kernels do; one 802.1Q tag is skipped. What follows the IP length (padding, a
 // trailer) is cut off. Fragments are refused: no implementation sends them, and
 // the first one alone would look like a short advert.
+//
+// One authentication header (RFC 2402) before protocol 112, as keepalived sends
+// with auth_type AH, is skipped over either family and noted in p.AH. Nobody checks
+// its integrity value here.
 //
 // p.Payload points into frame: copy it before frame is used again. p.At is left
 // zero. DecodeFrame does not allocate and keeps nothing.
@@ -78,7 +85,7 @@ func decodeIPv4(b []byte, p *Packet) bool {
 	switch {
 	case header < ipv4Len || total < header || total > len(b):
 		return false
-	case b[9] != protocolCARP:
+	case b[9] != protocolCARP && b[9] != headerAH:
 		return false
 	case binary.BigEndian.Uint16(b[6:])&ipv4Fragment != 0:
 		return false
@@ -88,7 +95,24 @@ func decodeIPv4(b []byte, p *Packet) bool {
 	p.Src, p.Dst = netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20]))
 	p.TTL = b[8]
 	p.Payload = b[header:total:total]
+	if b[9] == headerAH {
+		next, length, ok := authHeader(p.Payload)
+		if !ok || next != protocolCARP {
+			return false
+		}
+		p.AH, p.Payload = true, p.Payload[length:]
+	}
 	return true
+}
+
+// authHeader reads the authentication header at the start of b: what follows it,
+// and its length. The length field counts words, less two (RFC 2402, 2.2).
+func authHeader(b []byte) (next byte, length int, ok bool) {
+	if len(b) < ahMinLen {
+		return 0, 0, false
+	}
+	length = (int(b[1]) + 2) * 4
+	return b[0], length, length >= ahMinLen && length <= len(b)
 }
 
 // decodeIPv6 fills in addresses, hop limit and payload of an IPv6 packet (RFC
@@ -102,7 +126,7 @@ func decodeIPv6(b []byte, p *Packet) bool {
 	if total == ipv6Len || total > len(b) {
 		return false
 	}
-	payload, ok := skipExtensions(b[6], b[ipv6Len:total:total])
+	payload, authenticated, ok := skipExtensions(b[6], b[ipv6Len:total:total])
 	if !ok {
 		return false
 	}
@@ -111,31 +135,40 @@ func decodeIPv6(b []byte, p *Packet) bool {
 		return false
 	}
 	p.TTL = b[7]
-	p.Payload = payload
+	p.Payload, p.AH = payload, authenticated
 	return true
 }
 
 // skipExtensions follows the extension headers from one of type next at the
-// start of b, and returns what follows the last if that is protocol 112. Each
-// header takes at least eight bytes, so the length bounds the loop. A routing
-// header with segments left names another destination than this node.
-func skipExtensions(next byte, b []byte) ([]byte, bool) {
+// start of b, and returns what follows the last if that is protocol 112, and
+// whether an authentication header was among them. Each header takes at least
+// eight bytes, so the length bounds the loop. A routing header with segments left
+// names another destination than this node. An authentication header is a multiple
+// of eight bytes long here (RFC 2402, 2.2), and there is one at most.
+func skipExtensions(next byte, b []byte) (payload []byte, authenticated, ok bool) {
 	for next != protocolCARP {
+		after, length := byte(0), 0
 		switch next {
 		case headerHopByHop, headerDestination, headerRouting:
+			if len(b) < 8 || next == headerRouting && b[3] != 0 {
+				return nil, false, false
+			}
+			after, length = b[0], (int(b[1])+1)*8
+		case headerAH:
+			after, length, ok = authHeader(b)
+			if !ok || authenticated || length%8 != 0 {
+				return nil, false, false
+			}
+			authenticated = true
 		default:
-			return nil, false
+			return nil, false, false
 		}
-		if len(b) < 8 {
-			return nil, false
+		if length > len(b) {
+			return nil, false, false
 		}
-		length := (int(b[1]) + 1) * 8
-		if length > len(b) || next == headerRouting && b[3] != 0 {
-			return nil, false
-		}
-		next, b = b[0], b[length:]
+		next, b = after, b[length:]
 	}
-	return b, true
+	return b, authenticated, true
 }
 
 // IPHeader is what a sender may choose of an advert's IP header. The zero value is

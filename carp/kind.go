@@ -3,18 +3,14 @@ package carp
 import "net/netip"
 
 // CARP and VRRP version 2 share protocol 112, group and first byte, and no field says
-// which it is. What separates them is the length that byte 3 demands: 7 is CARP's
-// number of words in 36 bytes, and would be seven addresses, so 44 bytes, for VRRP.
+// which it is. What separates them is the length that byte 3 demands: CARP's is
+// always 7, for 36 bytes, and would be seven addresses, so 44 bytes, for VRRP.
 
 // looksLikeCARP reports whether payload is a whole CARP advert as everybody sends it:
 // what it is to somebody who expected VRRP.
 func looksLikeCARP(payload []byte) bool {
-	return len(payload) == HeaderLen && payload[0] == 0x21 && payload[3] == carpAuthWords &&
-		fold(sum(0, payload)) == 0xffff
+	return len(payload) == HeaderLen && payload[0] == 0x21 && payload[3] == 7 && fold(sum(0, payload)) == 0xffff
 }
-
-// carpAuthWords is CARP's authlen: counter and digest in words.
-const carpAuthWords = 7
 
 // looksLikeVRRP reports whether payload is a whole VRRP advert of either version: what
 // it is to somebody who expected CARP.

@@ -34,8 +34,8 @@ func ParseProtocol(s string) (Protocol, error) {
 	return CARP, fmt.Errorf("carp: unknown protocol %q: use carp, vrrp2 or vrrp3", s)
 }
 
-// Checksum is the form of checksum that VRRP version 3 sends over IPv4. Either is
-// accepted, and over IPv6 there is only one.
+// Checksum is the form of checksum that VRRP version 3 has over IPv4. Every form is
+// accepted, and over IPv6 there is only the first.
 type Checksum uint8
 
 // The checksums.
@@ -45,9 +45,13 @@ const (
 	ChecksumPseudo Checksum = iota
 	// ChecksumRFC9568 covers the VRRP packet alone (RFC 9568, 5.2.8), as routers do.
 	ChecksumRFC9568
+	// ChecksumOldUnicast is only heard, never configured: a unicast advert whose
+	// pseudo-header names the group 224.0.0.18 in place of the peer, as keepalived
+	// up to 1.3.6 sends, and later ones with old_unicast_checksum.
+	ChecksumOldUnicast
 )
 
-var checksumNames = [...]string{"pseudo-header", "rfc9568"}
+var checksumNames = [...]string{"pseudo-header", "rfc9568", "old-unicast"}
 
 func (c Checksum) String() string { return name(checksumNames[:], int(c), "Checksum") }
 

@@ -73,7 +73,7 @@ func isAdvert(f []byte) bool {
 }
 
 func TestEveryCapturedAdvertDecodesVerifiesAndIsBuiltAgainToTheSameBytes(t *testing.T) {
-	files, err := filepath.Glob("testdata/vectors/*.txt")
+	files, err := filepath.Glob("testdata/vectors/[bc]*.txt") // bsd-*, carp-*
 	if err != nil || len(files) < 60 {
 		t.Fatalf("%d files, %v", len(files), err)
 	}
