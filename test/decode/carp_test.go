@@ -95,12 +95,18 @@ func second(frame []byte) (o opinion) {
 	advert, ok := p.Layer(decode.LayerTypeCARP).(*decode.CARP)
 	switch ip := p.NetworkLayer().(type) {
 	case *layers.IPv4:
-		if ip.Protocol != 112 || !ok && !short(p) {
+		body := ip.Payload
+		if ah, is := p.Layer(decode.LayerTypeAH).(*decode.AH); is && ip.Protocol == layers.IPProtocolAH {
+			body = ah.Payload
+		} else if ip.Protocol != 112 {
+			return o
+		}
+		if !ok && !short(p) {
 			return o
 		}
 		o.src, _ = netip.AddrFromSlice(ip.SrcIP)
 		o.dst, _ = netip.AddrFromSlice(ip.DstIP)
-		o.ttl, o.payload = ip.TTL, string(ip.Payload)
+		o.ttl, o.payload = ip.TTL, string(body)
 	case *layers.IPv6:
 		if ip.NextHeader != 112 || !ok && !short(p) {
 			return o

@@ -1,5 +1,5 @@
 // Package decode is a second opinion on packets of IP protocol 112: gopacket
-// layers for CARP and VRRP version 3, written from the descriptions of the
+// layers for CARP and VRRP versions 2 and 3, written from the descriptions of the
 // protocols and not from package carp, so that a fault of our codec cannot hide
 // in the tests that use it.
 //
@@ -33,6 +33,8 @@ import (
 const (
 	LayerTypeCARP   gopacket.LayerType = 112_002
 	LayerTypeVRRPv3 gopacket.LayerType = 112_003
+	LayerTypeVRRPv2 gopacket.LayerType = 112_004
+	LayerTypeAH     gopacket.LayerType = 112_005
 )
 
 // Protocol says what IP protocol 112 carries.
@@ -42,6 +44,7 @@ type Protocol uint8
 const (
 	CARPv2 Protocol = iota // CARP version 2
 	VRRPV3                 // VRRP version 3, over IPv4 or IPv6
+	VRRPV2                 // VRRP version 2, over IPv4
 )
 
 const protocolNumber = 112
@@ -51,7 +54,8 @@ const protocolNumber = 112
 // cannot be decoded ends in the packet's ErrorLayer; layers above it are absent.
 //
 // Decoded are IPv4 with options, IPv6 with hop-by-hop, destination and finished
-// routing headers, and one 802.1Q tag. A fragment, a packet that is longer than
+// routing headers, an authentication header (AH, which is not checked) over either,
+// and one 802.1Q tag. A fragment, a packet that is longer than
 // its frame, and an IPv4 header with a wrong checksum are errors if the protocol
 // is 112. The frame is not copied: it must not change while the packet is used.
 func Packet(frame []byte, as Protocol) gopacket.Packet {
@@ -126,7 +130,7 @@ func (c *chain) ipv4(data []byte, p gopacket.PacketBuilder) error {
 	p.AddLayer(ip)
 	p.SetNetworkLayer(ip)
 	switch {
-	case ip.Protocol != protocolNumber:
+	case ip.Protocol != protocolNumber && ip.Protocol != layers.IPProtocolAH:
 		return p.NextDecoder(gopacket.LayerTypePayload)
 	case ip.Flags&layers.IPv4MoreFragments != 0 || ip.FragOffset != 0:
 		return errors.New("decode: IPv4: a fragment")
@@ -134,6 +138,9 @@ func (c *chain) ipv4(data []byte, p gopacket.PacketBuilder) error {
 		return errors.New("decode: IPv4: the header checksum is wrong")
 	}
 	c.src, c.dst = netip.AddrFrom4([4]byte(data[12:16])), netip.AddrFrom4([4]byte(data[16:20]))
+	if ip.Protocol == layers.IPProtocolAH {
+		return p.NextDecoder(gopacket.DecodeFunc(c.ah))
+	}
 	return c.protocol(p)
 }
 
@@ -179,10 +186,23 @@ func (c *chain) ipv6(data []byte, p gopacket.PacketBuilder) error {
 }
 
 // skip follows the extension headers before a payload. Each has at least eight
-// bytes, so the length bounds the loop.
+// bytes, so the length bounds the loop. One may be an authentication header, whose
+// length is a multiple of eight here (RFC 2402 section 2.2).
 func skip(next byte, b []byte) (byte, []byte, error) {
+	authenticated := false
 	for {
 		switch layers.IPProtocol(next) {
+		case layers.IPProtocolAH:
+			after, length, err := authHeader(b)
+			if err != nil {
+				return 0, nil, err
+			}
+			if authenticated || length%8 != 0 {
+				return 0, nil, errors.New("decode: IPv6: a second authentication header, or one that is not aligned")
+			}
+			authenticated = true
+			next, b = after, b[length:]
+			continue
 		case layers.IPProtocolIPv6HopByHop, layers.IPProtocolIPv6Destination, layers.IPProtocolIPv6Routing:
 		default:
 			return next, b, nil
@@ -197,9 +217,51 @@ func skip(next byte, b []byte) (byte, []byte, error) {
 	}
 }
 
+// AH is an authentication header over IPv4 (RFC 2402), of which nothing is checked.
+type AH struct {
+	layers.BaseLayer
+	SPI, Seq uint32
+	ICV      []byte // integrity value
+}
+
+// LayerType returns LayerTypeAH.
+func (*AH) LayerType() gopacket.LayerType { return LayerTypeAH }
+
+// authHeader returns the type and the length of an authentication header (RFC 2402
+// section 2.2: its length counts words, less two).
+func authHeader(b []byte) (next byte, length int, err error) {
+	const least = 12
+	if len(b) < least {
+		return 0, 0, errors.New("decode: AH: too short")
+	}
+	if length = (int(b[1]) + 2) * 4; length < least || length > len(b) {
+		return 0, 0, fmt.Errorf("decode: AH: a header of %d bytes in %d", length, len(b))
+	}
+	return b[0], length, nil
+}
+
+// ah reads an authentication header over IPv4 and checks nothing of it.
+func (c *chain) ah(data []byte, p gopacket.PacketBuilder) error {
+	next, length, err := authHeader(data)
+	if err != nil {
+		return err
+	}
+	p.AddLayer(&AH{
+		BaseLayer: layers.BaseLayer{Contents: data[:length:length], Payload: data[length:]},
+		SPI:       binary.BigEndian.Uint32(data[4:]), Seq: binary.BigEndian.Uint32(data[8:]), ICV: data[12:length],
+	})
+	if next != protocolNumber {
+		return p.NextDecoder(gopacket.LayerTypePayload)
+	}
+	return c.protocol(p)
+}
+
 func (c *chain) protocol(p gopacket.PacketBuilder) error {
-	if c.as == VRRPV3 {
+	switch c.as {
+	case VRRPV3:
 		return p.NextDecoder(gopacket.DecodeFunc(c.vrrp))
+	case VRRPV2:
+		return p.NextDecoder(gopacket.DecodeFunc(c.vrrp2))
 	}
 	return p.NextDecoder(gopacket.DecodeFunc(c.carp))
 }
@@ -215,6 +277,18 @@ func (c *chain) carp(data []byte, p gopacket.PacketBuilder) error {
 
 func (c *chain) vrrp(data []byte, p gopacket.PacketBuilder) error {
 	advert := &VRRPv3{Src: c.src, Dst: c.dst}
+	if err := advert.DecodeFromBytes(data, p); err != nil {
+		return err
+	}
+	p.AddLayer(advert)
+	return nil
+}
+
+func (c *chain) vrrp2(data []byte, p gopacket.PacketBuilder) error {
+	if c.src.Is6() {
+		return errors.New("decode: VRRPv2: over IPv6, for which there is none")
+	}
+	advert := &VRRPv2{}
 	if err := advert.DecodeFromBytes(data, p); err != nil {
 		return err
 	}

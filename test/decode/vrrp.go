@@ -92,3 +92,33 @@ func (v *VRRPv3) Sum() Sum {
 	}
 	return SumWrong
 }
+
+// SerializeTo prepends the advert. With FixLengths, Count is made that of
+// Addresses; with ComputeChecksums, Checksum is made, with a pseudo-header if Src
+// and Dst are valid and without one if they are not.
+func (v *VRRPv3) SerializeTo(b gopacket.SerializeBuffer, opts gopacket.SerializeOptions) error {
+	if opts.FixLengths {
+		v.Count = uint8(len(v.Addresses))
+	}
+	list := []byte{}
+	for _, a := range v.Addresses {
+		list = append(list, a.AsSlice()...)
+	}
+	out, err := b.PrependBytes(vrrpLen + len(list))
+	if err != nil {
+		return err
+	}
+	copy(out, []byte{
+		v.Version<<4 | v.Type&15, v.VRID, v.Priority, v.Count, v.Reserved<<4 | byte(v.Interval>>8)&15, byte(v.Interval), 0, 0,
+	})
+	copy(out[vrrpLen:], list)
+	if opts.ComputeChecksums {
+		var head []byte
+		if v.Src.IsValid() && v.Dst.IsValid() {
+			head = pseudo(v.Src, v.Dst, len(out))
+		}
+		v.Checksum = internet(head, out)
+	}
+	out[6], out[7] = byte(v.Checksum>>8), byte(v.Checksum)
+	return nil
+}
