@@ -1,5 +1,6 @@
-// Package peers runs foreign speakers of CARP on the hosts of a lab, so that
-// tests can meet them: what ucarp does is what ours must get along with.
+// Package peers runs foreign speakers of CARP and VRRP on the hosts of a lab, so that
+// tests can meet them: what ucarp, keepalived and FRR do is what ours must get along
+// with.
 //
 // A peer that is not installed skips the test; with CARPD_LAB=required the test
 // fails instead.
@@ -11,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"testing"
 
 	"github.com/carpd/carpd/test/lab"
 )
@@ -37,19 +37,9 @@ type UcarpOptions struct {
 //
 // Only a clean stop with Shutdown takes the address down: killed, ucarp leaves
 // it up, and that is how it is.
-func Ucarp(t testing.TB, h *lab.Host, o UcarpOptions) *lab.Proc {
+func Ucarp(t lab.TB, h *lab.Host, o UcarpOptions) *lab.Proc {
 	t.Helper()
-	// sbin is not in every user's path.
-	path := "/usr/sbin/ucarp"
-	if found, err := exec.LookPath("ucarp"); err == nil {
-		path = found
-	} else if _, err := os.Stat(path); err != nil {
-		const hint = "ucarp is not installed: apt-get install ucarp"
-		if os.Getenv("CARPD_LAB") == "required" {
-			t.Fatal(hint)
-		}
-		t.Skip(hint)
-	}
+	path := program(t, "/usr/sbin/ucarp", "ucarp")
 	dir := t.TempDir()
 	up := script(t, dir, "vip-up", "replace", o.Address)
 	down := script(t, dir, "vip-down", "del", o.Address)
@@ -71,7 +61,7 @@ func Ucarp(t testing.TB, h *lab.Host, o UcarpOptions) *lab.Proc {
 }
 
 // script writes a script for ucarp, which runs it without arguments that matter.
-func script(t testing.TB, dir, name, verb string, p netip.Prefix) string {
+func script(t lab.TB, dir, name, verb string, p netip.Prefix) string {
 	t.Helper()
 	path := filepath.Join(dir, name)
 	text := "#!/bin/sh\necho " + name + "\nPATH=$PATH:/usr/sbin:/sbin exec ip addr " + verb + " " + p.String() + " dev eth0\n"
