@@ -14,16 +14,16 @@ import (
 // without a pid.
 const busyBacklog = 128
 
-// claim makes vhid on the named interface this process's own within the network
-// namespace, or returns a *BusyError. The claim is a listening socket with an
-// abstract name: such names belong to the network namespace, and the kernel
-// drops them with the process. Closing the descriptor gives the claim up.
-func claim(name string, vhid uint8) (int, error) {
+// take makes the claim this process's own within the network namespace, or
+// returns a *BusyError. It is a listening socket with an abstract name: such names
+// belong to the network namespace, and the kernel drops them with the process.
+// Closing the descriptor gives the claim up.
+func (c Claim) take() (int, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return -1, err
 	}
-	address := (Claim{name, vhid}).address()
+	address := c.address()
 	if err = unix.Bind(fd, address); err == nil {
 		err = unix.Listen(fd, busyBacklog)
 	}
@@ -32,7 +32,7 @@ func claim(name string, vhid uint8) (int, error) {
 	}
 	unix.Close(fd)
 	if errors.Is(err, unix.EADDRINUSE) {
-		busy := &BusyError{Interface: name, VHID: vhid}
+		busy := &BusyError{Interface: c.Interface, VHID: c.VHID, Kind: c.Kind}
 		if cred, err := holder(address); err == nil {
 			busy.PID, busy.UID, busy.Foreign = int(cred.Pid), cred.Uid, !trusted(cred)
 		}

@@ -13,15 +13,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Claim is one vhid on one interface, which one process of a network namespace
-// can have at a time.
+// Claim is one id on one interface, which one process of a network namespace can
+// have at a time for each Kind.
 type Claim struct {
 	Interface string
-	VHID      uint8
+	VHID      uint8 // or VRID
+	Kind      Kind
 }
 
-// String returns "IF/VHID".
-func (c Claim) String() string { return fmt.Sprintf("%s/%d", c.Interface, c.VHID) }
+// String returns "IF/VHID", "IF/vrrp4/VRID" or "IF/vrrp6/VRID".
+func (c Claim) String() string { return fmt.Sprintf("%s/%s%d", c.Interface, c.Kind.path(), c.VHID) }
+
+// object names the claim in messages.
+func (c Claim) object() string { return object(c.Kind, c.VHID, c.Interface) }
 
 // address is the abstract name that stands for the claim.
 func (c Claim) address() *unix.SockaddrUnix { return &unix.SockaddrUnix{Name: "@carpd/" + c.String()} }
@@ -45,16 +49,23 @@ func Held() []Claim {
 		}
 	}
 	slices.SortFunc(held, func(a, b Claim) int {
-		return cmp.Or(strings.Compare(a.Interface, b.Interface), int(a.VHID)-int(b.VHID))
+		return cmp.Or(strings.Compare(a.Interface, b.Interface), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.VHID, b.VHID))
 	})
 	return held
 }
 
+// parseClaim is the inverse of Claim.String.
 func parseClaim(name string) (Claim, bool) {
-	link, number, _ := strings.Cut(name, "/")
-	vhid, err := strconv.ParseUint(number, 10, 8)
-	c := Claim{link, uint8(vhid)}
-	return c, err == nil && vhid > 0 && c.String() == name
+	link, rest, _ := strings.Cut(name, "/")
+	c := Claim{Interface: link}
+	for _, k := range []Kind{KindVRRP4, KindVRRP6} {
+		if strings.HasPrefix(rest, k.path()) {
+			c.Kind = k
+		}
+	}
+	id, err := strconv.ParseUint(strings.TrimPrefix(rest, c.Kind.path()), 10, 8)
+	c.VHID = uint8(id)
+	return c, err == nil && id > 0 && c.String() == name
 }
 
 // honoured reports whether a daemon may be behind the name: in doubt it is,

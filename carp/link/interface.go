@@ -34,8 +34,8 @@ type Options struct {
 
 // Stats counts what did not go to a port, and what did. All are totals.
 type Stats struct {
-	Received      uint64 // packets handed to ports
-	UnknownVHID   uint64 // packets of a vhid without a port here
+	Received      uint64 // packets handed to ports; one that two ports get counts once
+	UnknownVHID   uint64 // packets that no port here is for, by id, version and family
 	BadFrames     uint64 // frames that carp.DecodeFrame refused (carp.DropFrame)
 	Foreign       uint64 // packets for another address, or of an interface that had the name before
 	Lost          uint64 // packets dropped in full inboxes (carp.DropOverflow)
@@ -52,7 +52,7 @@ type Interface struct {
 	notes  *os.File
 	noted  syscall.RawConn
 	state  atomic.Pointer[state]
-	ports  [256]atomic.Pointer[port] // stored to under mu
+	ports  portTable // stored to under mu
 	counts counters
 	ended  sync.WaitGroup
 
@@ -117,32 +117,31 @@ func rawHint(err error) string {
 // Name returns the name that the interface is known by.
 func (i *Interface) Name() string { return i.name }
 
-// Attach makes the port of one vhid. It fails with a *BusyError if the vhid has
-// a port on this interface already, here or in another process of the network
-// namespace, and with an *OpError otherwise. The first event of the port says
-// whether the link is up. The port's Close, or that of the interface, ends it.
+// Attach makes the port of one virtual router. It fails with a *BusyError if one
+// of the same Kind and id has a port on this interface already, here or in another
+// process of the network namespace, and with an *OpError otherwise. The first
+// event of the port says whether the link is up. The port's Close, or that of the
+// interface, ends it.
 func (i *Interface) Attach(config PortConfig) (carp.Link, error) {
+	claimed := Claim{Interface: i.name, VHID: config.VHID, Kind: config.Kind()}
 	fail := func(err error, hint string) (carp.Link, error) {
-		return nil, &OpError{Op: "attach", Object: object(config.VHID, i.name), Err: err, Hint: hint}
+		return nil, &OpError{Op: "attach", Object: claimed.object(), Err: err, Hint: hint}
 	}
-	if config.VHID == 0 {
-		return fail(errors.New("vhid 0 is not allowed"), "use 1 to 255")
+	if hint, err := config.check(); err != nil {
+		return fail(err, hint)
 	}
-	if config.TOS == 0 {
-		config.TOS = DefaultTOS
-	}
-	config.Avoid = slices.Clone(config.Avoid)
+	config = config.withDefaults()
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.closed {
 		return fail(ErrClosed, "")
 	}
-	held, err := claim(i.name, config.VHID)
+	held, err := claimed.take()
 	if busy := (*BusyError)(nil); errors.As(err, &busy) {
 		return nil, err
 	}
 	if err != nil {
-		return fail(fmt.Errorf("claim the vhid: %w", err), "")
+		return fail(fmt.Errorf("claim the %s: %w", claimed.Kind.word(), err), "")
 	}
 	raw, err := openUnicast(config.Peers, config.TOS)
 	if err != nil {
@@ -150,19 +149,20 @@ func (i *Interface) Attach(config PortConfig) (carp.Link, error) {
 		return fail(err, rawHint(err))
 	}
 	p := &port{i: i, config: config, inbox: newInbox(&i.counts.lost), claim: held, raw: raw}
-	i.ports[config.VHID].Store(p)
+	p.slot().Store(p)
 	i.shun(config.Avoid, 1)
 	i.republish()
 	p.inbox.put(stateEvent(i.state.Load()))
 	return p, nil
 }
 
-// SetAvoid replaces PortConfig.Avoid of a vhid that is attached. If the own
-// addresses change by it, every port gets an Up event.
-func (i *Interface) SetAvoid(vhid uint8, avoid []netip.Addr) {
+// SetAvoid replaces PortConfig.Avoid of a port that Attach of this interface
+// returned. If the own addresses change by it, every port gets an Up event. On a
+// port that is closed, or is another's, it does nothing.
+func (i *Interface) SetAvoid(link carp.Link, avoid []netip.Addr) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if p := i.ports[vhid].Load(); p != nil {
+	if p, ok := link.(*port); ok && p.i == i && p.slot().Load() == p {
 		i.shun(p.config.Avoid, -1)
 		p.config.Avoid = slices.Clone(avoid)
 		i.shun(p.config.Avoid, 1)
@@ -201,10 +201,8 @@ func (i *Interface) Close() error {
 		return nil
 	}
 	i.closed = true
-	for n := range i.ports {
-		if p := i.ports[n].Load(); p != nil {
-			p.close()
-		}
+	for p := range i.ports.all() {
+		p.close()
 	}
 	i.mu.Unlock()
 	i.wire.close()
@@ -226,8 +224,8 @@ func (i *Interface) release() {
 	}
 }
 
-// deliver hands one frame to the port of its vhid.
-func (i *Interface) deliver(index int, frame []byte, stamp int64) {
+// deliver hands one frame to the ports that it is for.
+func (i *Interface) deliver(index int, frame []byte, at carp.Instant) {
 	s := i.state.Load()
 	if index != s.index {
 		i.counts.foreign.Add(1)
@@ -242,17 +240,19 @@ func (i *Interface) deliver(index int, frame []byte, stamp int64) {
 		i.counts.foreign.Add(1)
 		return
 	}
-	var to *port
-	if len(p.Payload) >= 2 {
-		to = i.ports[p.Payload[1]].Load()
-	}
-	if to == nil {
+	toCARP, toVRRP := i.ports.takers(&p)
+	if toCARP == nil && toVRRP == nil {
 		i.counts.unknownVHID.Add(1)
 		return
 	}
 	i.counts.received.Add(1)
-	p.At = arrival(Now(), readClock(unix.CLOCK_REALTIME), stamp)
-	to.inbox.put(carp.LinkEvent{Packet: newPacket(&p)})
+	p.At = at
+	if toCARP != nil {
+		toCARP.inbox.put(carp.LinkEvent{Packet: newPacket(&p)})
+	}
+	if toVRRP != nil {
+		toVRRP.inbox.put(carp.LinkEvent{Packet: newPacket(&p)})
+	}
 }
 
 // watch reads the interface anew after each note that may concern it, and when
@@ -381,8 +381,8 @@ func (i *Interface) join(family carp.Family, index int, again bool) bool {
 
 // needs reports whether any port wants the group of family.
 func (i *Interface) needs(family carp.Family) bool {
-	for n := range i.ports {
-		if p := i.ports[n].Load(); p != nil && p.config.needs(family) {
+	for p := range i.ports.all() {
+		if p.config.needs(family) {
 			return true
 		}
 	}
@@ -398,11 +398,7 @@ func (i *Interface) tell(old, s *state) {
 	if old.up != s.up || replaced {
 		i.log.Info("link changed", "interface", i.name, "up", s.up, "index", s.index)
 	}
-	for n := range i.ports {
-		p := i.ports[n].Load()
-		if p == nil {
-			continue
-		}
+	for p := range i.ports.all() {
 		if replaced {
 			p.inbox.put(carp.LinkEvent{Down: true})
 		}

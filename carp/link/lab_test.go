@@ -287,7 +287,7 @@ func TestLabOwnAddressesAreFollowed(t *testing.T) {
 	awaitUp(t, l, func(l carp.Local) bool { return l.IPv4 == vip })
 	h.Run("ip", "addr", "add", "192.0.2.3/24", "dev", "eth0")
 	awaitUp(t, l, func(l carp.Local) bool { return l.IPv4 == netip.MustParseAddr("192.0.2.3") })
-	i.SetAvoid(vhid, []netip.Addr{netip.MustParseAddr("192.0.2.3")})
+	i.SetAvoid(l, []netip.Addr{netip.MustParseAddr("192.0.2.3")})
 	awaitUp(t, l, func(l carp.Local) bool { return l.IPv4 == vip })
 	h.Run("ip", "addr", "flush", "dev", "eth0")
 	awaitUp(t, l, func(l carp.Local) bool { return !l.IPv4.IsValid() && !l.IPv6.IsValid() })

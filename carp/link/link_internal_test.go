@@ -395,7 +395,7 @@ func BenchmarkDeliver(b *testing.B) {
 	p := &port{i: i, inbox: newInbox(&i.counts.lost)}
 	p.inbox.put(up(1))
 	<-p.inbox.events
-	i.ports[9].Store(p)
+	i.ports[9][KindCARP].Store(p)
 	frame := carp.AppendFrame(nil, carp.VirtualMAC(9), carp.Local{}, carp.Frame{
 		Dst: netip.AddrFrom4([4]byte{224, 0, 0, 18}), Payload: append([]byte{0x21, 9}, make([]byte, 34)...)}, carp.IPHeader{})
 	b.ReportAllocs()

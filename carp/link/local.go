@@ -84,6 +84,22 @@ func (s *state) has(a netip.Addr) bool {
 	return ok
 }
 
+// sureSource returns source, or if that is zero the address for peer among all
+// the usable ones, those to be avoided too: where the checksum covers the source
+// the choice cannot be left to the kernel.
+func (s *state) sureSource(source, peer netip.Addr) netip.Addr {
+	if source.IsValid() {
+		return source
+	}
+	var usable []netip.Addr
+	for _, a := range s.addresses {
+		if a.usable() {
+			usable = append(usable, a.addr)
+		}
+	}
+	return sourceFor(usable, peer)
+}
+
 // sourceFor picks among own the address to talk to a unicast peer from: the one
 // that has most in common with the peer's, since it is by its address that the
 // peer knows this node. The zero Addr leaves the choice to the kernel.

@@ -2,8 +2,11 @@ package link
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -15,39 +18,88 @@ type SourceMAC uint8
 
 // The choices of SourceMAC.
 const (
-	// Virtual is 00:00:5e:00:01:VHID, so that switches learn where the virtual
-	// MAC is, as FreeBSD and OpenBSD send it. It is the zero value.
-	Virtual SourceMAC = iota
+	// Usual is what others of the protocol do: Virtual for CARP, as FreeBSD and
+	// OpenBSD; InterfaceMAC for VRRP, as keepalived. It is the zero value.
+	Usual SourceMAC = iota
+	// Virtual is carp.VirtualMACOf, so that switches learn where the virtual MAC is
+	// (RFC 9568, 7.3).
+	Virtual
 	// InterfaceMAC is the interface's own, for networks that tie ports to one MAC.
 	InterfaceMAC
 )
 
-// DefaultTOS is "low delay", which OpenBSD, NetBSD and ucarp send.
-const DefaultTOS = 0x10
+// What PortConfig.TOS is if it is zero.
+const (
+	DefaultTOS     = 0x10 // CARP: "low delay", which OpenBSD, NetBSD and ucarp send
+	DefaultVRRPTOS = 0xc0 // VRRP: "internetwork control", which keepalived and FRR send
+)
 
-// PortConfig is what one vhid wants of an interface.
+// PortConfig is what one virtual router wants of an interface.
 type PortConfig struct {
-	VHID      uint8        // 1 to 255
+	Protocol carp.Protocol
+	// Family is the one family of VRRP: the port gets packets of no other, and of
+	// IPv4 and IPv6 only its group counts. CARP has both families whatever it is.
+	Family    carp.Family
+	VHID      uint8        // 1 to 255; the VRID of VRRP
 	Peers     []netip.Addr // unicast peers; only their families matter here
 	SourceMAC SourceMAC    // of adverts to a group
-	TOS       uint8        // TOS byte or traffic class; 0 means DefaultTOS
+	TOS       uint8        // TOS byte or traffic class; 0 means DefaultTOS or DefaultVRRPTOS
 	IPv4      bool         // be a member of 224.0.0.18
 	IPv6      bool         // be a member of ff02::12
 	// Avoid lists addresses that adverts should not be sent from: the virtual
-	// addresses of the vhid. What any port of the interface avoids, all avoid; an
-	// avoided address is used if the interface has no other, as in FreeBSD.
+	// addresses. What any port of the interface avoids, all avoid; an avoided
+	// address is used if the interface has no other, as in FreeBSD. The owner of
+	// the addresses (priority 255) lists none: they are its own.
 	Avoid []netip.Addr
+}
+
+// Kind returns the kind of virtual router that c is for.
+func (c *PortConfig) Kind() Kind { return KindOf(c.Protocol, c.Family) }
+
+// check returns why there can be no such port, and what to do about it.
+func (c *PortConfig) check() (hint string, err error) {
+	switch {
+	case c.VHID == 0:
+		return "use 1 to 255", fmt.Errorf("%s 0 is not allowed", c.Kind().word())
+	case c.Protocol > carp.VRRP3 || c.Family > carp.IPv6:
+		return "", fmt.Errorf("there is no such protocol: %v, %v", c.Protocol, c.Family)
+	case c.Protocol == carp.VRRP2 && c.Family == carp.IPv6:
+		return "use vrrp3 for IPv6", errors.New("version 2 of VRRP knows IPv4 only")
+	}
+	return "", nil
+}
+
+// withDefaults returns c with what its zero values stand for.
+func (c PortConfig) withDefaults() PortConfig {
+	vrrp := c.Protocol.VRRP()
+	if c.TOS == 0 {
+		c.TOS = DefaultTOS
+		if vrrp {
+			c.TOS = DefaultVRRPTOS
+		}
+	}
+	if c.SourceMAC == Usual {
+		c.SourceMAC = Virtual
+		if vrrp {
+			c.SourceMAC = InterfaceMAC
+		}
+	}
+	c.Avoid = slices.Clone(c.Avoid)
+	return c
 }
 
 // needs reports whether the port wants the group of family.
 func (c *PortConfig) needs(family carp.Family) bool {
-	if family == carp.IPv4 {
+	switch {
+	case c.Protocol.VRRP() && family != c.Family:
+		return false
+	case family == carp.IPv4:
 		return c.IPv4
 	}
 	return c.IPv6
 }
 
-// port is one vhid's carp.Link.
+// port is one virtual router's carp.Link.
 type port struct {
 	i      *Interface
 	config PortConfig // Avoid is guarded by Interface.mu
@@ -58,6 +110,12 @@ type port struct {
 	raw    unicast
 	closed bool
 }
+
+// slot is where the interface keeps the port.
+func (p *port) slot() *atomic.Pointer[port] { return &p.i.ports[p.config.VHID][p.config.Kind()] }
+
+// object is what the port is called in messages.
+func (p *port) object() string { return object(p.config.Kind(), p.config.VHID, p.i.name) }
 
 // Now implements carp.Link by CLOCK_BOOTTIME.
 func (p *port) Now() carp.Instant { return Now() }
@@ -74,7 +132,7 @@ func (p *port) Send(f carp.Frame) error {
 	if err == nil {
 		return nil
 	}
-	return &OpError{Op: "send", Object: object(p.config.VHID, p.i.name), Err: err, Hint: sendHint(err)}
+	return &OpError{Op: "send", Object: p.object(), Err: err, Hint: sendHint(err)}
 }
 
 func (p *port) send(f carp.Frame) error {
@@ -89,17 +147,20 @@ func (p *port) send(f carp.Frame) error {
 	case p.config.SourceMAC == InterfaceMAC:
 		return p.i.wire.send(s, s.mac, f, p.config.TOS)
 	}
-	return p.i.wire.send(s, carp.VirtualMAC(p.config.VHID), f, p.config.TOS)
+	return p.i.wire.send(s, carp.VirtualMACOf(p.config.Protocol, p.config.Family, p.config.VHID), f, p.config.TOS)
 }
 
 func sendHint(err error) string {
-	if errors.Is(err, unix.EPERM) {
+	switch {
+	case errors.Is(err, unix.EPERM):
 		return "a firewall on this node refuses protocol 112: let it out"
+	case errors.Is(err, errNoSource):
+		return "give the interface an address of its own of the peer's family"
 	}
 	return ""
 }
 
-// Close implements carp.Link: it gives the vhid up and closes Events.
+// Close implements carp.Link: it gives the id up and closes Events.
 func (p *port) Close() error {
 	p.i.mu.Lock()
 	defer p.i.mu.Unlock()
@@ -116,7 +177,7 @@ func (p *port) close() {
 	if closed {
 		return
 	}
-	p.i.ports[p.config.VHID].Store(nil)
+	p.slot().Store(nil)
 	p.i.shun(p.config.Avoid, -1)
 	p.inbox.close()
 	p.raw.close()

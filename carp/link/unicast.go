@@ -12,6 +12,10 @@ import (
 // errNoPeer is what a frame to a family without unicast peers gets.
 var errNoPeer = errors.New("no unicast peer of that family was given to Attach")
 
+// errNoSource is what a frame gets whose checksum needs a source address when the
+// interface has none.
+var errNoSource = errors.New("the interface has no address to send from")
+
 // unicast are the raw sockets of a port, by carp.Family; -1 where it has no peer.
 // They only send: what peers send arrives by the interface's packet socket. The
 // interface is named with each packet, so that a recreated one needs nothing.
@@ -73,6 +77,12 @@ func (u unicast) send(s *state, f carp.Frame) error {
 		return errNoPeer
 	}
 	source := sourceFor(s.own, peer)
+	if f.Pseudo {
+		if source = s.sureSource(source, peer); !source.IsValid() {
+			return errNoSource
+		}
+		f.Finish(source)
+	}
 	if peer.Is4() {
 		info := unix.Inet4Pktinfo{Ifindex: int32(s.index)}
 		if source.IsValid() {

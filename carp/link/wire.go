@@ -7,11 +7,16 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/carpd/carpd/carp"
 )
+
+// receiveBuffer is the socket's, in bytes; the kernel counts more than 700 for a
+// packet and doubles what it is asked for.
+const receiveBuffer = 1 << 20
 
 // wire is the AF_PACKET socket of an interface. One goroutine receives; send may
 // be called by any.
@@ -40,6 +45,11 @@ func openWire() (*wire, error) {
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1); err != nil {
 		unix.Close(fd)
 		return nil, err
+	}
+	// Room for the adverts of some tenths of a second; without CAP_NET_ADMIN as much
+	// of it as net.core.rmem_max allows.
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
 	}
 	// Saves running the filter on what is sent from here, which it drops anyway:
 	// kernels before 4.20 do not know the option.
@@ -108,29 +118,31 @@ func (w *wire) close() {
 	}
 }
 
-// receive gives each frame to handle, with the index of its interface and the
-// kernel's stamp, until close. The frame is valid during the call.
-func (w *wire) receive(handle func(index int, frame []byte, stamp int64)) {
-	var (
-		frame   [maxFrame + 1]byte // one more, so that a longer frame shows
-		oob     [128]byte
-		n, oobn int
-		from    unix.Sockaddr
-		err     error
-	)
+// receive gives each frame to handle, with the index of its interface and its
+// arrival, until close. The frame is valid during the call.
+//
+// It stays within one Read of the poller, which ends by an error or by close: the
+// poller remembers what arrives between the last frame and the wait, so that no
+// call is spent on being told that nothing waits.
+func (w *wire) receive(handle func(index int, frame []byte, at carp.Instant)) {
+	b := newBatch()
 	read := func(fd uintptr) bool {
-		n, oobn, _, from, err = unix.Recvmsg(int(fd), frame[:], oob[:], unix.MSG_DONTWAIT)
-		return err != unix.EAGAIN
+		for {
+			n, err := b.read(int(fd))
+			if err != nil {
+				return err != unix.EAGAIN // ENETDOWN, once each time that the interface goes down
+			}
+			now, wall := Now(), time.Now().UnixNano()
+			for i := range n {
+				frame, index, stamp := b.frame(i)
+				handle(index, frame, arrival(now, wall, stamp))
+			}
+			if n < batchSize {
+				return false
+			}
+		}
 	}
-	for {
-		if w.raw.Read(read) != nil {
-			return // closed
-		}
-		ll, ok := from.(*unix.SockaddrLinklayer)
-		if err != nil || !ok {
-			continue // ENETDOWN, once each time that the interface goes down
-		}
-		handle(ll.Ifindex, frame[:n], stampOf(oob[:oobn]))
+	for w.raw.Read(read) == nil {
 	}
 }
 

@@ -57,7 +57,6 @@ func (d *Daemon) start(plans []plan) error {
 		}
 		made = append(made, i)
 	}
-	d.avoid(plans)
 	if err := d.cleanUp(plans); err != nil {
 		return err
 	}
@@ -104,12 +103,12 @@ func (d *Daemon) attach(p plan) (carp.Link, error) {
 	return l.Attach(p.port)
 }
 
-// avoid tells each link which addresses are shared, so that it does not advertise
-// from one of them while there is another.
+// avoid tells the links of running instances which addresses are shared by now, so
+// that they do not advertise from one of them while there is another.
 func (d *Daemon) avoid(plans []plan) {
 	for _, p := range plans {
-		if l := d.links[p.Interface]; l != nil {
-			l.SetAvoid(p.VHID, p.carp.Addresses)
+		if i, err := d.find(p.Name); err == nil {
+			i.link.SetAvoid(i.port, p.carp.Addresses)
 		}
 	}
 }
@@ -157,7 +156,7 @@ func (d *Daemon) cleanUp(plans []plan) error {
 func (d *Daemon) stale(name string, plans []plan) (addresses []netip.Prefix, all bool) {
 	here := func(p plan) bool { return p.Interface == name }
 	others := slices.DeleteFunc(link.Held(), func(c link.Claim) bool {
-		return c.Interface != name || slices.ContainsFunc(plans, func(p plan) bool { return here(p) && p.VHID == c.VHID })
+		return c.Interface != name || slices.ContainsFunc(plans, func(p plan) bool { return here(p) && p.VHID == c.VHID && p.port.Kind() == c.Kind })
 	})
 	held := make(map[netip.Addr]bool)
 	for _, i := range d.all() {
