@@ -78,6 +78,10 @@ func (r *rig) do(e Effects) Effects {
 			r.log = append(r.log, "drop "+e.Drop.String())
 		}
 		for _, f := range e.Send {
+			if r.e.cfg.Protocol.VRRP() {
+				r.log = append(r.log, fmt.Sprintf("send %d", f.Payload[2]))
+				continue
+			}
 			r.log = append(r.log, fmt.Sprintf("send %d/%d", f.Payload[5], f.Payload[2]))
 		}
 		if len(e.Send) == 0 {
@@ -148,7 +152,7 @@ func (r *rig) state(want State) {
 // master brings the rig to MASTER after a silent wire.
 func (r *rig) master() *rig {
 	r.t.Helper()
-	r.run(masterDown(r.e.cfg.timing(), timing{}))
+	r.run(r.e.masterDown(bid{}))
 	r.state(Master)
 	r.take()
 	return r
