@@ -2,6 +2,7 @@ package carp
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 	"net/netip"
 	"testing"
@@ -168,6 +169,85 @@ func TestDecodeFrameMarksUnicast(t *testing.T) {
 	}
 }
 
+// withAH puts an authentication header of ah bytes, whose length field says words,
+// behind the IP header of a frame.
+func withAH(frame []byte, next, words byte, ah int) []byte {
+	header := etherLen + ipv4Len
+	if frame[12] == 0x86 {
+		header = etherLen + ipv6Len
+	}
+	extra := append([]byte{next, words}, make([]byte, ah-2)...)
+	f := append(bytes.Clone(frame[:header]), extra...)
+	f = append(f, frame[header:]...)
+	if frame[12] == 0x86 {
+		binary.BigEndian.PutUint16(f[18:], uint16(len(f)-header))
+		f[20] = headerAH
+		return f
+	}
+	binary.BigEndian.PutUint16(f[16:], uint16(len(f)-etherLen))
+	return editFrame(f, 23, headerAH)
+}
+
+func TestOneAuthenticationHeaderIsSkippedAndNoted(t *testing.T) {
+	v4, v6 := frameBytes(t, frameOracle[0].frame), frameBytes(t, frameOracle[19].frame)
+	payload := v4[etherLen+ipv4Len:]
+	const carp = protocolCARP
+	options := append(append(bytes.Clone(v6[:etherLen+ipv6Len]), carp, 0, 1, 4, 0, 0, 0, 0), v6[etherLen+ipv6Len:]...)
+	for _, tt := range []struct {
+		name  string
+		frame []byte
+		want  Drop
+	}{
+		{"96 bits of integrity value, as keepalived", withAH(v4, carp, 4, 24), Accepted},
+		{"none", withAH(v4, carp, 1, 12), Accepted},
+		{"256 bits", withAH(v4, carp, 9, 44), Accepted},
+		{"length 0", withAH(v4, carp, 0, 8), DropFrame},
+		{"longer than the packet", withAH(v4, carp, 14, 24), DropFrame},
+		{"as long as a header can be", withAH(v4, carp, 255, 24), DropFrame},
+		{"another protocol behind", withAH(v4, 6, 4, 24), DropFrame},
+		{"another one behind", withAH(withAH(v4, carp, 4, 24), headerAH, 4, 24), DropFrame},
+		{"a fragment", editFrame(withAH(v4, carp, 4, 24), 20, 0x20, 0), DropFrame},
+		{"cut within", editFrame(withAH(v4, carp, 4, 24), 16, 0, 20+11), DropFrame},
+		{"cut behind", editFrame(withAH(v4, carp, 4, 24), 16, 0, 20+23), DropFrame},
+		{"IPv6", withAH(v6, carp, 4, 24), Accepted},
+		{"IPv6, no multiple of eight", withAH(v6, carp, 3, 20), DropFrame},
+		{"IPv6, length 0", withAH(v6, carp, 0, 8), DropFrame},
+		{"IPv6, longer than the packet", withAH(v6, carp, 14, 24), DropFrame},
+		{"IPv6, another protocol behind", withAH(v6, 6, 4, 24), DropFrame},
+		{"IPv6, another one behind", withAH(withAH(v6, carp, 4, 24), headerAH, 4, 24), DropFrame},
+		{"IPv6, options behind", withAH(options, headerDestination, 4, 24), Accepted},
+	} {
+		var p Packet
+		drop := DecodeFrame(tt.frame, &p)
+		if drop != tt.want || p.AH != (drop == Accepted) {
+			t.Errorf("%s: %v, noted %v", tt.name, drop, p.AH)
+		}
+		if drop == Accepted && len(p.Payload) != len(payload) {
+			t.Errorf("%s: payload %x", tt.name, p.Payload)
+		}
+	}
+	var p Packet
+	if DecodeFrame(v4, &p); p.AH {
+		t.Error("noted where there is none")
+	}
+}
+
+func TestTheIPHeaderIsAsAskedFor(t *testing.T) {
+	local := Local{IPv4: netip.MustParseAddr("10.0.0.1"), IPv6: netip.MustParseAddr("fe80::1")}
+	f := AppendFrame(nil, MAC{}, local, Frame{Dst: group4}, IPHeader{ID: 0x1234, TOS: 0xc0, Fragmentable: true})
+	if want := frameBytes(t, "45c00014123400")[1:]; !bytes.Equal(f[15:21], want) {
+		t.Errorf("%x, want %x", f[15:21], want)
+	}
+	f = AppendFrame(nil, MAC{}, local, Frame{Dst: group4}, IPHeader{})
+	if want := frameBytes(t, "45000014000040"); !bytes.Equal(f[14:21], want) {
+		t.Errorf("%x, want %x", f[14:21], want)
+	}
+	f = AppendFrame(nil, MAC{}, local, Frame{Dst: group6}, IPHeader{ID: 1, TOS: 0xc5, Fragmentable: true})
+	if want := frameBytes(t, "6c500000000070ff"); !bytes.Equal(f[14:22], want) {
+		t.Errorf("%x, want %x", f[14:22], want)
+	}
+}
+
 func TestAppendFrameRebuildsCapturedFrames(t *testing.T) {
 	tests := []struct {
 		speaker string
@@ -236,6 +316,7 @@ func TestFramesCostNoAllocation(t *testing.T) {
 func FuzzDecodeFrame(f *testing.F) {
 	for _, tt := range frameOracle {
 		f.Add(frameBytes(f, tt.frame))
+		f.Add(withAH(frameBytes(f, tt.frame), protocolCARP, 4, 24))
 	}
 	f.Fuzz(func(t *testing.T, frame []byte) {
 		var p Packet
