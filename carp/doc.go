@@ -1,6 +1,7 @@
 // Package carp is the protocol: the Common Address Redundancy Protocol, version
-// 2, as spoken by FreeBSD, OpenBSD, NetBSD and ucarp, as a state machine that
-// does nothing by itself.
+// 2, as spoken by FreeBSD, OpenBSD, NetBSD and ucarp, and the Virtual Router
+// Redundancy Protocol, versions 2 and 3 (RFC 3768, RFC 9568), as a state machine
+// that does nothing by itself.
 //
 // # The engine
 //
