@@ -79,7 +79,7 @@ func (a *VRRPAdvert) Append(dst []byte, src, to netip.Addr) []byte {
 	}
 	var acc uint32
 	if a.Version == 3 && (a.width == 16 || a.Sum != ChecksumRFC9568) {
-		if a.Sum == ChecksumOldUnicast {
+		if a.width == 4 && a.Sum == ChecksumOldUnicast {
 			to = group4
 		}
 		acc = vrrpPseudoSum(src, to, len(dst)-start)

@@ -258,6 +258,16 @@ func TestNinetyIPv6AddressesAreAsManyAsFitAnEthernetFrame(t *testing.T) {
 	}
 }
 
+func TestOverIPv6ThereIsOneChecksum(t *testing.T) {
+	a := NewVRRPAdvert(3, 1, 100, time.Second, sequence("fe80::100", 1))
+	want := a.Append(nil, vrrpSrc6, vrrpPeer6)
+	for _, a.Sum = range []Checksum{ChecksumRFC9568, ChecksumOldUnicast} {
+		if got := a.Append(nil, vrrpSrc6, vrrpPeer6); !bytes.Equal(got, want) {
+			t.Errorf("%v: %x, want %x", a.Sum, got, want)
+		}
+	}
+}
+
 func TestAVRRPAdvertKeepsNeitherZoneNorTheCallersSlice(t *testing.T) {
 	given := []netip.Addr{netip.MustParseAddr("fe80::100%eth0"), netip.MustParseAddr("2001:db8::1")}
 	a := NewVRRPAdvert(3, 1, 100, time.Second, given)
