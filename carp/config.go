@@ -207,6 +207,9 @@ func (c *Config) validateVRRP(fault func(string, ...any)) {
 		if len(c.Passphrase) > 0 {
 			fault("passphrase: VRRP version 3 has no authentication")
 		}
+		if c.Checksum != ChecksumPseudo && c.Checksum != ChecksumRFC9568 {
+			fault("checksum %v: %v and %v can be sent", c.Checksum, ChecksumPseudo, ChecksumRFC9568)
+		}
 	}
 }
 

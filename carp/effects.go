@@ -127,7 +127,7 @@ const (
 	DropAddresses        // VRRP: its addresses are not those of this instance
 	DropForeign          // VRRP: not one of its addresses is ours: another virtual router with the same id
 	DropInterval         // VRRP: its interval is zero, not ours (version 2), or far from ours (version 3)
-	DropAuth             // VRRP: another password, another kind of authentication, or an authentication header
+	DropAuth             // behind an authentication header; VRRP: another password, or another kind of authentication
 	DropOwn              // our own packet came back
 	DropBowOut           // a bow-out of a master that is not followed
 	DropState            // authentic, but this node is in INIT

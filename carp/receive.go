@@ -70,6 +70,9 @@ func (e *Engine) checkCARP(h *hearing, p *Packet) Drop {
 	if !bsd && !multicast && !e.isPeer(p.Src) {
 		return DropPeer
 	}
+	if p.AH {
+		return DropAuth
+	}
 	src, dst := p.Src, p.Dst
 	if bsd {
 		src = netip.Addr{} // no pseudo-header, as FreeBSD

@@ -238,3 +238,12 @@ func TestCARPNamesVRRPOnItsID(t *testing.T) {
 		}
 	}
 }
+
+func TestCARPTakesNothingFromBehindAnAuthenticationHeader(t *testing.T) {
+	r := newRig(t)
+	p := r.advert(peerLow, 1, 0)
+	p.AH = true
+	if got := r.e.Receive(r.now, p).Drop; got != DropAuth {
+		t.Error(got)
+	}
+}

@@ -363,6 +363,7 @@ func TestVRRPValidateNamesEveryFault(t *testing.T) {
 		{every(15 * time.Millisecond), "in steps of"},
 		{every(41 * time.Second), "in steps of"},
 		{func(c *Config) { c.Passphrase = []byte("x") }, "no authentication"},
+		{func(c *Config) { c.Checksum = ChecksumOldUnicast }, "can be sent"},
 		{func(c *Config) { c.Addresses = many }, "at most 255"},
 		{func(c *Config) { c.Addresses = many6 }, "at most 90"},
 		{func(c *Config) { c.Protocol = 9 }, "Protocol(9)"},
