@@ -144,7 +144,7 @@ func (d *Daemon) handler() http.Handler {
 			return nil, err
 		}
 		c := i.plan.Load().carp
-		ctx, cancel := context.WithTimeout(ctx, commandTime+c.ReleaseBudget+2*carp.Interval(c.AdvBase, c.AdvSkew))
+		ctx, cancel := context.WithTimeout(ctx, commandTime+c.ReleaseBudget+2*c.AdvertInterval())
 		defer cancel()
 		text, err := d.handover(ctx, i)
 		return api.Result{Text: text}, err

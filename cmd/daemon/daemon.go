@@ -103,16 +103,6 @@ func (d *Daemon) attach(p plan) (carp.Link, error) {
 	return l.Attach(p.port)
 }
 
-// avoid tells the links of running instances which addresses are shared by now, so
-// that they do not advertise from one of them while there is another.
-func (d *Daemon) avoid(plans []plan) {
-	for _, p := range plans {
-		if i, err := d.find(p.Name); err == nil {
-			i.link.SetAvoid(i.port, p.carp.Addresses)
-		}
-	}
-}
-
 // closeUnused closes the links of interfaces on which no vhid is left.
 func (d *Daemon) closeUnused() {
 	for name, l := range d.links {
@@ -161,7 +151,7 @@ func (d *Daemon) stale(name string, plans []plan) (addresses []netip.Prefix, all
 	held := make(map[netip.Addr]bool)
 	for _, i := range d.all() {
 		if p := *i.plan.Load(); here(p) {
-			for _, a := range p.Addresses {
+			for _, a := range p.Held() {
 				held[a.Addr()] = true
 			}
 		}
@@ -171,7 +161,7 @@ func (d *Daemon) stale(name string, plans []plan) (addresses []netip.Prefix, all
 	}
 	for _, p := range plans {
 		if here(p) {
-			addresses = append(addresses, p.Addresses...)
+			addresses = append(addresses, p.Held()...)
 		}
 	}
 	return slices.DeleteFunc(addresses, func(a netip.Prefix) bool { return held[a.Addr()] }), false

@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/carpd/carpd/carp"
 	"github.com/carpd/carpd/cmd/daemon/api"
 	"github.com/carpd/carpd/cmd/daemon/config"
 	"github.com/carpd/carpd/hooks"
@@ -222,7 +223,7 @@ func TestLeaseThatCannotKeepItsPromiseSaysSo(t *testing.T) {
 		{config.LeaseSetting{Valid: time.Second}, 2, time.Second, true},
 		{config.LeaseSetting{}, 0, time.Second, false},
 	} {
-		l := planLease(config.Instance{AdvBase: test.advbase, AdvSkew: 64, Lease: test.lease})
+		l := planLease(test.lease, &carp.Config{AdvBase: test.advbase, AdvSkew: 64, Leased: true})
 		if l.Valid != test.valid || l.Promised != test.promised || l.Note == "" {
 			t.Errorf("advbase %d, %v: %+v", test.advbase, test.lease, l)
 		}
@@ -251,10 +252,12 @@ func TestReloadComparesPlans(t *testing.T) {
 		t.Error("a hook of the file is no change")
 	}
 	for text, keys := range map[string]string{
-		"    source_mac: interface\n": "source_mac",
-		"    peers: [192.0.2.2]\n":    "peers",
-		"    name: other\n":           "name",
-		"    advskew: 7\n":            "",
+		"    source_mac: interface\n":            "source_mac",
+		"    peers: [192.0.2.2]\n":               "peers",
+		"    name: other\n":                      "name",
+		"    mac: virtual\n":                     "mac",
+		"    advskew: 7\n":                       "",
+		"    addresses_excluded: [192.0.2.51]\n": "",
 	} {
 		if got := a.frozen(of(oneInstance + text)); got != keys {
 			t.Errorf("%q: frozen %q", text, got)

@@ -52,10 +52,8 @@ func (d *Daemon) newInstance(p plan) (*instance, error) {
 	if err := i.setHooks(p.steps); err != nil {
 		return nil, err
 	}
-	i.set = vip.New(d.kernel, vip.Config{
-		Interface: p.Interface, VHID: p.VHID, Addresses: p.Addresses, Lease: p.lease,
-		Now: link.Now, Observe: i.addressEvent, NeedPermit: func() { i.speaker.Renew() },
-	})
+	p.addresses.Now, p.addresses.Observe, p.addresses.NeedPermit = link.Now, i.addressEvent, func() { i.speaker.Renew() }
+	i.set = vip.New(d.kernel, p.addresses)
 	p.carp.ClockOffset = time.Since(groupEpoch) - time.Duration(link.Now())
 	p.carp.MinEpoch = d.readEpoch(p.Name)
 	port, err := d.attach(p)
@@ -200,7 +198,7 @@ func (i *instance) run(ctx context.Context, phase hooks.Phase, t carp.Transition
 	p := i.plan.Load()
 	err := i.runner.Load().Run(ctx, phase, hooks.Event{
 		Name: i.name, VHID: p.VHID, Interface: p.Interface, Node: p.node, From: t.From, To: t.To,
-		Reason: t.Reason, Peer: t.Peer, Epoch: t.Epoch, Time: time.Now(), Addresses: p.Addresses,
+		Reason: t.Reason, Peer: t.Peer, Epoch: t.Epoch, Time: time.Now(), Addresses: p.Held(),
 	})
 	var failed *hooks.StepError
 	if !errors.As(err, &failed) {
@@ -257,7 +255,7 @@ func (i *instance) reconfigure(ctx context.Context, p plan) error {
 	}
 	i.plan.Store(&p)
 	i.regroup(old, &p)
-	return i.set.Reconfigure(ctx, p.Addresses, p.lease)
+	return i.set.Reconfigure(ctx, p.Held(), p.lease)
 }
 
 // regroup gives the engine the demotions of the groups that it is in now, and

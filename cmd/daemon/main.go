@@ -70,7 +70,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 
 func commands(stdout, stderr io.Writer) *cobra.Command {
 	root := &cobra.Command{
-		Use: "carpd", Short: "CARP in userspace: two or more hosts share an address",
+		Use: "carpd", Short: "CARP and VRRP in userspace: two or more hosts share an address",
 		SilenceErrors: true, SilenceUsage: true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 		Args:              cobra.NoArgs,
@@ -202,8 +202,7 @@ func checkCommand(stdout io.Writer) *cobra.Command {
 				fmt.Fprintln(stdout, w.String())
 			}
 			for _, p := range plans {
-				fmt.Fprintf(stdout, "%s: %s, advbase %d, advskew %d, %d addresses. %s\n",
-					p.Name, p.Label(), p.AdvBase, p.AdvSkew, len(p.Addresses), p.lease.Note)
+				fmt.Fprintf(stdout, "%s: %s, %s, %d addresses. %s\n", p.Name, p.Label(), p.weight(), len(p.Held()), p.lease.Note)
 			}
 			fmt.Fprintf(stdout, "%s is sound: %d instances\n", path, len(plans))
 			return nil

@@ -3,6 +3,7 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -18,12 +19,13 @@ import (
 // between a file and a running speaker. Making one touches nothing.
 type plan struct {
 	config.Instance
-	node   string
-	carp   carp.Config
-	port   link.PortConfig
-	lease  vip.Lease
-	steps  []hooks.Step
-	shared []config.Hook // the file's own hooks, which are among steps
+	node      string
+	carp      carp.Config
+	port      link.PortConfig
+	addresses vip.Config // without what connects it to a running instance
+	lease     vip.Lease
+	steps     []hooks.Step
+	shared    []config.Hook // the file's own hooks, which are among steps
 }
 
 // groupEpoch is where the group clock begins: 2020-01-01 00:00 UTC.
@@ -54,30 +56,23 @@ func checkHook(h config.Hook) error {
 
 func newPlan(file *config.File, i config.Instance) (plan, error) {
 	p := plan{Instance: i, node: file.Node, shared: file.Hooks}
-	p.lease = planLease(i)
-	p.carp = carp.Config{
-		VHID: i.VHID, AdvBase: i.AdvBase, AdvSkew: i.AdvSkew, Passphrase: i.Passphrase, Peers: i.Peers,
-		Preempt: i.Preempt, PreemptDelay: i.PreemptDelay, PreemptGrace: i.PreemptGrace, StartupDelay: i.StartupDelay,
-		Roll: i.Roll, Leased: p.lease.Valid > 0, NodeID: file.NodeID, ReleaseBudget: carp.DefaultReleaseBudget,
+	var err error
+	if p.carp, err = engineConfig(file, i); err != nil {
+		return p, err
 	}
-	for _, a := range i.Addresses {
-		p.carp.Addresses = append(p.carp.Addresses, a.Addr())
-	}
-	if i.PreemptGrace == 0 {
-		p.carp.PreemptGrace = -1
-	}
-	if i.Compat == "bsd" {
-		p.carp.Compat = carp.CompatBSD
-	}
-	if i.Families == "each" {
-		p.carp.Families = carp.FamiliesEach
-	}
+	p.lease = planLease(i.Lease, &p.carp)
 	multicast := len(i.Peers) == 0 // both groups, so that a reload may add a family
-	p.port = link.PortConfig{VHID: i.VHID, Peers: i.Peers, IPv4: multicast, IPv6: multicast, Avoid: p.carp.Addresses}
+	p.port = link.PortConfig{
+		Protocol: p.carp.Protocol, Family: p.carp.Family(), VHID: i.VHID, Peers: i.Peers,
+		IPv4: multicast, IPv6: multicast, SourceMAC: link.Virtual, Avoid: addresses(i.Held()),
+	}
 	if i.SourceMAC == "interface" {
 		p.port.SourceMAC = link.InterfaceMAC
 	}
-	err := p.carp.Validate()
+	p.addresses = vip.Config{
+		Interface: i.Interface, VHID: i.VHID, Addresses: i.Held(), Lease: p.lease,
+	}
+	err = p.carp.Validate()
 	if i.Name == globalTarget || strings.HasPrefix(i.Name, groupTarget("")) {
 		err = errors.Join(err, fmt.Errorf("the name %q stands for a target of demotions: choose another", i.Name))
 	}
@@ -92,24 +87,56 @@ func newPlan(file *config.File, i config.Instance) (plan, error) {
 	return p, err
 }
 
+// engineConfig is an instance as its engine reads it. Only addresses in the advert
+// concern the engine.
+func engineConfig(file *config.File, i config.Instance) (carp.Config, error) {
+	c := carp.Config{
+		VHID: i.VHID, AdvBase: i.AdvBase, AdvSkew: i.AdvSkew, Passphrase: i.Passphrase, Peers: i.Peers, PeerTTL: i.PeerTTL,
+		Priority: i.Priority, Interval: i.Interval, Addresses: addresses(i.Addresses),
+		Preempt: i.Preempt, PreemptDelay: i.PreemptDelay, PreemptGrace: i.PreemptGrace, StartupDelay: i.StartupDelay,
+		Roll: i.Roll, Leased: !i.Lease.Off, NodeID: file.NodeID, ReleaseBudget: carp.DefaultReleaseBudget,
+	}
+	var err error
+	if c.Protocol, err = carp.ParseProtocol(i.Protocol); err != nil {
+		return c, err
+	}
+	if i.Checksum == carp.ChecksumRFC9568.String() {
+		c.Checksum = carp.ChecksumRFC9568
+	}
+	if i.PreemptGrace == 0 {
+		c.PreemptGrace = -1
+	}
+	if i.Compat == "bsd" {
+		c.Compat = carp.CompatBSD
+	}
+	if i.Families == "each" {
+		c.Families = carp.FamiliesEach
+	}
+	return c, nil
+}
+
+func addresses(prefixes []netip.Prefix) []netip.Addr {
+	list := make([]netip.Addr, len(prefixes))
+	for n, p := range prefixes {
+		list[n] = p.Addr()
+	}
+	return list
+}
+
 // planLease chooses the lease that dies before the fastest backup takes over. A
 // length from the configuration is taken as it is, with what it can promise.
-func planLease(i config.Instance) vip.Lease {
-	if i.Lease.Off {
+func planLease(want config.LeaseSetting, c *carp.Config) vip.Lease {
+	if want.Off {
 		return vip.Lease{Note: "no lease: a daemon that is dead or frozen leaves the addresses up"}
 	}
-	each := carp.Interval(i.AdvBase, i.AdvSkew)
-	if i.AdvBase > 0 { // under a lease the interval is never longer than advbase
-		each = min(each, time.Duration(i.AdvBase)*time.Second)
-	}
-	l := vip.PlanLease(carp.FastestDown(i.AdvBase, i.AdvSkew), each)
-	if i.Lease.Valid > 0 && i.Lease.Valid != l.Valid {
-		promised := l.Promised && i.Lease.Valid < l.Valid
-		l.Note = fmt.Sprintf("lease of %v as configured; %v would be chosen", i.Lease.Valid, l.Valid)
+	l := vip.PlanLease(c.FastestDown(), c.AdvertInterval())
+	if want.Valid > 0 && want.Valid != l.Valid {
+		promised := l.Promised && want.Valid < l.Valid
+		l.Note = fmt.Sprintf("lease of %v as configured; %v would be chosen", want.Valid, l.Valid)
 		if !promised {
 			l.Late, l.Note = 0, l.Note+"; a dead daemon's addresses outlive the backup's takeover"
 		}
-		l.Valid, l.Promised = i.Lease.Valid, promised
+		l.Valid, l.Promised = want.Valid, promised
 		l.Renew = min(l.Renew, l.Valid/4)
 	}
 	return l
@@ -136,18 +163,21 @@ func (p *plan) gated() bool {
 // frozen lists the keys that differ from q and that cannot change while the
 // instance runs: its link would have to be opened anew, and it would lose its role.
 func (p *plan) frozen(q *plan) string {
-	var keys []string
-	if p.Name != q.Name {
-		keys = append(keys, "name")
-	}
-	if p.SourceMAC != q.SourceMAC {
-		keys = append(keys, "source_mac")
-	}
-	if !slices.Equal(p.Peers, q.Peers) {
-		keys = append(keys, "peers")
-	}
+	keys := p.Frozen(q.Instance)
 	if p.carp.NodeID != q.carp.NodeID {
 		keys = append(keys, "node_id")
 	}
 	return strings.Join(keys, ", ")
+}
+
+// keepDevice goes on with the device of the running plan: in the new file the name
+// may have gone to another instance.
+func (p *plan) keepDevice(old *plan) { p.Device = old.Device }
+
+// weight says what the node stands for election with.
+func (p *plan) weight() string {
+	if p.VRRP() {
+		return fmt.Sprintf("%s, priority %d, interval %v", p.Protocol, p.Priority, p.Interval)
+	}
+	return fmt.Sprintf("advbase %d, advskew %d", p.AdvBase, p.AdvSkew)
 }

@@ -54,31 +54,26 @@ func describe(changes []config.Change) []string {
 
 // reloading is a reload that nothing stands against any more.
 type reloading struct {
-	plans   []plan
 	keep    map[*instance]plan
 	fresh   []*instance
 	leaving []*instance
 }
 
-// prepare matches plans with running instances by vhid and interface, and claims
-// the links of new ones. On an error nothing is changed.
+// prepare matches plans with running instances, as config.Pair does, and claims the
+// links of new ones. On an error nothing is changed.
 func (d *Daemon) prepare(file *config.File, plans []plan) (*reloading, error) {
 	if file.Control != d.file.Control || file.StateDir != d.stateDir || file.Node != d.node {
 		return nil, refusal{"node, control and state_dir cannot change while carpd runs", "nothing was changed: take the change back, or restart carpd"}
 	}
-	r := &reloading{plans: plans, keep: map[*instance]plan{}, leaving: d.all()}
-	var fresh []plan
-	for _, p := range plans {
-		at := slices.IndexFunc(r.leaving, func(i *instance) bool {
-			old := i.plan.Load()
-			return old.VHID == p.VHID && old.Interface == p.Interface
-		})
-		if at < 0 {
-			fresh = append(fresh, p)
+	r := &reloading{keep: map[*instance]plan{}}
+	running := d.all()
+	at := config.Pair(configured(running), file.Instances)
+	for n, i := range running {
+		if at[n] < 0 {
+			r.leaving = append(r.leaving, i)
 			continue
 		}
-		i := r.leaving[at]
-		r.leaving = slices.Delete(r.leaving, at, at+1)
+		p := plans[at[n]]
 		if keys := i.plan.Load().frozen(&p); keys != "" {
 			return nil, refusal{
 				fmt.Sprintf("%s: %s cannot change while the instance runs", i.name, keys),
@@ -88,9 +83,13 @@ func (d *Daemon) prepare(file *config.File, plans []plan) (*reloading, error) {
 		if err := i.speaker.CheckReconfigure(p.carp); err != nil {
 			return nil, refusal{fmt.Sprintf("%s: %v", i.name, err), "nothing was changed"}
 		}
+		p.keepDevice(i.plan.Load())
 		r.keep[i] = p
 	}
-	for _, p := range fresh {
+	for n, p := range plans {
+		if slices.Contains(at, n) {
+			continue
+		}
 		i, err := d.newInstance(p)
 		if err == nil {
 			err = d.cleanUp([]plan{p})
@@ -107,6 +106,15 @@ func (d *Daemon) prepare(file *config.File, plans []plan) (*reloading, error) {
 	return r, nil
 }
 
+// configured lists what running instances were last given.
+func configured(all []*instance) []config.Instance {
+	list := make([]config.Instance, len(all))
+	for n, i := range all {
+		list[n] = i.plan.Load().Instance
+	}
+	return list
+}
+
 // apply makes the changes: leaving instances first, since a new one may take over
 // their addresses. Nothing in it is refused any more; what does not work at once
 // is an alarm, and is tried again by the next reload.
@@ -119,8 +127,8 @@ func (d *Daemon) apply(ctx context.Context, r *reloading) {
 	stay := slices.DeleteFunc(d.all(), func(i *instance) bool { return slices.Contains(r.leaving, i) })
 	d.setInstances(append(stay, r.fresh...))
 	d.closeUnused()
-	d.avoid(r.plans)
 	for i, p := range r.keep {
+		i.link.SetAvoid(i.port, p.port.Avoid) // no advert from a shared address while there is another; new ports know theirs
 		if same(i.plan.Load(), &p) && !i.unfinished.Load() {
 			continue
 		}

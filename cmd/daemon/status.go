@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -38,7 +37,7 @@ func (i *instance) status() api.Instance {
 	out := api.Instance{
 		Name: i.name, Protocol: p.Protocol, VHID: p.VHID, Interface: p.Interface,
 		State: st.State.String(), Since: wall(st.Since, now), Reason: st.Reason.String(), Epoch: uint64(st.Epoch),
-		AdvBase: st.AdvBase, AdvSkew: st.AdvSkew, EffectiveAdvSkew: st.EffectiveAdvSkew, Demotion: st.Demotion, Preempt: p.Preempt,
+		AdvBase: st.AdvBase, AdvSkew: st.AdvSkew, Demotion: st.Demotion, Preempt: p.Preempt,
 		Addresses: []api.Address{}, Hooks: []api.Hook{}, Drops: map[string]uint64{},
 		Counters: api.Counters{
 			Received: st.Counters.Received, Sent: st.Counters.Sent,
@@ -47,11 +46,13 @@ func (i *instance) status() api.Instance {
 		Lease:  &api.Lease{ValidMS: p.lease.Valid.Milliseconds(), RenewMS: p.lease.Renew.Milliseconds(), Promised: p.lease.Promised, Note: p.lease.Note},
 		Alarms: i.d.book.standing(i.name),
 	}
+	if p.VRRP() {
+		out.Priority, out.EffectivePriority, out.IntervalMS = st.Priority, st.EffectivePriority, st.Interval.Milliseconds()
+	} else {
+		out.EffectiveAdvSkew = st.EffectiveAdvSkew
+	}
 	if st.Master.At != 0 {
-		out.Master = &api.Master{
-			Address: st.Master.Address.String(), AdvBase: st.Master.AdvBase, AdvSkew: st.Master.AdvSkew,
-			LastHeardMS: now.Sub(st.Master.At).Milliseconds(),
-		}
+		out.Master = masterStatus(p, st.Master, now)
 	}
 	for _, a := range i.set.Status() {
 		out.Addresses = append(out.Addresses, api.Address{Prefix: a.Prefix.String(), Present: a.Present})
@@ -79,77 +80,29 @@ func (i *instance) status() api.Instance {
 	return out
 }
 
+// masterStatus shows another master, in the words of the protocol.
+func masterStatus(p *plan, m carp.Sighting, now carp.Instant) *api.Master {
+	out := &api.Master{Address: m.Address.String(), LastHeardMS: now.Sub(m.At).Milliseconds()}
+	if !p.VRRP() {
+		out.AdvBase, out.AdvSkew = m.AdvBase, m.AdvSkew
+		return out
+	}
+	out.Priority, out.IntervalMS = m.Priority, m.Interval.Milliseconds()
+	if p.Checksum != "" {
+		out.Checksum = m.Sum.String()
+	}
+	if m.Refused != carp.Accepted {
+		out.Refused = m.Refused.String()
+	}
+	return out
+}
+
 // wall turns an instant into wall clock time, as of now.
 func wall(at, now carp.Instant) time.Time {
 	if at == 0 {
 		return time.Time{}
 	}
 	return time.Now().Add(at.Sub(now)).Truncate(time.Millisecond)
-}
-
-// explain says who is master and why, one sentence a line.
-func (i *instance) explain() api.Explanation {
-	st, now := i.speaker.Status()
-	p := i.plan.Load()
-	var lines []string
-	say := func(format string, a ...any) { lines = append(lines, fmt.Sprintf(format, a...)) }
-	if st.Since == 0 {
-		say("%s is in INIT: its interface %s has not been up yet, or does not exist.", i.name, p.Interface)
-	} else {
-		say("%s is %v since %s (%v): %s.", i.name, st.State, wall(st.Since, now).Format("2006-01-02 15:04:05.000"),
-			now.Sub(st.Since).Round(time.Millisecond), st.Reason.Text())
-	}
-	if !st.LinkUp {
-		say("The interface %s is down or missing; with it up the node would be BACKUP at once.", p.Interface)
-	}
-	own := carp.Interval(st.AdvBase, st.EffectiveAdvSkew)
-	say("This node weighs %v: advbase %d, advskew %d, with its demotion of %d an advskew of %d. Less is better.",
-		own, st.AdvBase, st.AdvSkew, st.Demotion, st.EffectiveAdvSkew)
-	for _, owner := range slices.Sorted(maps.Keys(st.Demotions)) {
-		say("It is demoted by %d: %s.", st.Demotions[owner], owner)
-	}
-	i.explainOthers(say, st, now, own)
-	if st.HeldUntil != 0 {
-		say("After a takeover that failed it does not try again for %v.", st.HeldUntil.Sub(now).Round(time.Second))
-	}
-	for _, drop := range carp.Drops() {
-		if n := st.Drops[drop]; n > 0 {
-			last := st.Refused[drop]
-			if last.At == 0 {
-				say("%d packets were refused: %s.", n, drop)
-				continue
-			}
-			say("%d packets were refused: %s. The last came from %v, %v ago.", n, drop, last.Address, now.Sub(last.At).Round(time.Millisecond))
-		}
-	}
-	say("%s", strings.ToUpper(p.lease.Note[:1])+p.lease.Note[1:]+".")
-	for _, a := range i.d.book.standing(i.name) {
-		say("Alarm %s: %s", a.Name, a.Text)
-	}
-	return api.Explanation{Name: i.name, State: st.State.String(), Lines: lines}
-}
-
-func (i *instance) explainOthers(say func(string, ...any), st carp.Status, now carp.Instant, own time.Duration) {
-	m := st.Master
-	switch {
-	case m.At == 0 && st.State == carp.Master:
-		say("No other master has been heard lately.")
-	case m.At == 0 && st.State == carp.Backup:
-		say("No master is heard. This node takes the role in %v.", st.Deadline.Sub(now).Round(time.Millisecond))
-	case m.At != 0:
-		theirs := carp.Interval(m.AdvBase, m.AdvSkew)
-		word := "worse than"
-		if theirs < own {
-			word = "better than"
-		} else if theirs == own {
-			word = "equal to"
-		}
-		say("The master %v was last heard %v ago. It weighs %v (advbase %d, advskew %d), which is %s this node.",
-			m.Address, now.Sub(m.At).Round(time.Millisecond), theirs, m.AdvBase, m.AdvSkew, word)
-		if st.State == carp.Backup && theirs > own && !i.plan.Load().Preempt {
-			say("This node would be the better one, but preempt is off: it waits until the master is silent for %v.", st.MasterDown)
-		}
-	}
 }
 
 // addressEvent notes what the address worker met, and counts what it put back.

@@ -66,7 +66,7 @@ func (i *instance) lookForForeign(state carp.State) {
 	if l, err := i.d.kernel.Link(p.Interface); err == nil && state != carp.Master && state != carp.Releasing {
 		have, _ := i.d.kernel.Addrs(l.Index) // what cannot be listed is not there, or seen the next time
 		for _, h := range have {
-			if h.Mark != vip.Mark && slices.Contains(p.carp.Addresses, h.Prefix.Addr()) {
+			if h.Mark != vip.Mark && slices.Contains(p.port.Avoid, h.Prefix.Addr()) {
 				found = append(found, h.Prefix.String())
 			}
 		}
@@ -83,40 +83,4 @@ func (d *Daemon) linkChanged(ifname string, amount int) {
 	if err := d.demote(globalTarget, owner, amount); err != nil {
 		d.log.Warn("the demotion of the node did not change", "owner", owner, "error", err)
 	}
-}
-
-func (i *instance) alarms(st carp.Status, now carp.Instant) {
-	p := i.plan.Load()
-	recent := func(drop carp.Drop) bool {
-		last := st.Refused[drop]
-		return last.At != 0 && now.Sub(last.At) < alarmHold
-	}
-	b := i.d.book
-	b.set(recent(carp.DropHash), i.name, "bad-hash", fmt.Sprintf(
-		"%s: adverts from %v have another passphrase or address list (%d so far): two masters are likely. Compare both on all nodes.",
-		i.name, st.Refused[carp.DropHash].Address, st.Drops[carp.DropHash]))
-	b.set(recent(carp.DropRolling), i.name, "peer-rolling", fmt.Sprintf(
-		"%s: the node at %v is changing passphrase or addresses: give this node the same ones and reload it, before the change ends there.",
-		i.name, st.Refused[carp.DropRolling].Address))
-	for _, drop := range []carp.Drop{carp.DropLength, carp.DropChecksum, carp.DropVersion} {
-		b.set(recent(drop), i.name, "bad-"+drop.String(), fmt.Sprintf(
-			"%s: packets from %v use this id and are no CARP adverts (%s): is VRRP running with vrid %d on %s, or is a link corrupting frames?",
-			i.name, st.Refused[drop].Address, drop, p.VHID, p.Interface))
-	}
-	restored := carp.Instant(i.restoredAt.Load())
-	b.set(restored != 0 && now.Sub(restored) < alarmHold, i.name, "address-lost", fmt.Sprintf(
-		"%s: addresses were taken off %s by somebody else and put back, %d times so far. Find out who: a network manager, or a hand.",
-		i.name, p.Interface, i.restored.Load()))
-	b.set(st.RollingUntil != 0, i.name, "rolling", fmt.Sprintf(
-		"%s: the old passphrase or address list is still in use beside the new one until %s. Reload all nodes before then.",
-		i.name, wall(st.RollingUntil, now).Format("15:04:05")))
-	b.set(st.Demotions[carp.OwnerSendErrors] != 0, i.name, "send-errors", fmt.Sprintf(
-		"%s: adverts cannot be sent on %s (%d errors): the node is demoted until they can.", i.name, p.Interface, st.Counters.SendErrors))
-	if i.foreign.Load() {
-		i.lookForForeign(st.State)
-	}
-	b.set(st.State == carp.Init && !st.LinkUp, i.name, "link-down", fmt.Sprintf(
-		"%s: the interface %s is down or missing.", i.name, p.Interface))
-	b.set(st.State == carp.Master && now < st.ContestedUntil, i.name, "contested",
-		fmt.Sprintf("%s: another master was heard; this node stayed. If it repeats, the nodes do not hear each other: look at the network between them.", i.name))
 }

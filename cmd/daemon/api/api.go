@@ -31,30 +31,35 @@ type Status struct {
 	Config      *ConfigStatus `json:"config,omitempty"`
 }
 
-// Instance is one virtual router: a vhid on an interface.
+// Instance is one virtual router: a vhid on an interface, or a vrid of VRRP in one
+// address family.
 type Instance struct {
-	Name             string            `json:"name"`
-	Protocol         string            `json:"protocol"`
-	VHID             uint8             `json:"vhid"`
-	Interface        string            `json:"interface"`
-	State            string            `json:"state"` // INIT, BACKUP, MASTER or RELEASING
-	Since            time.Time         `json:"since"`
-	Reason           string            `json:"reason"`
-	Epoch            uint64            `json:"epoch"`
-	AdvBase          uint8             `json:"advbase"`
-	AdvSkew          uint8             `json:"advskew"`
-	EffectiveAdvSkew uint8             `json:"effective_advskew"`
-	Demotion         int               `json:"demotion"`
-	Demotions        []Demotion        `json:"demotions,omitempty"`
-	Preempt          bool              `json:"preempt"`
-	Master           *Master           `json:"master,omitempty"` // the other master last heard; absent if none is known
-	Addresses        []Address         `json:"addresses"`
-	Hooks            []Hook            `json:"hooks"`
-	Drops            map[string]uint64 `json:"drops"` // by the names of the manual, zero counters left out
-	Counters         Counters          `json:"counters"`
-	Lease            *Lease            `json:"lease,omitempty"`
-	Rolling          *time.Time        `json:"rolling_until,omitempty"` // both digests are in use until then
-	Alarms           []Alarm           `json:"alarms,omitempty"`
+	Name             string    `json:"name"`
+	Protocol         string    `json:"protocol"`
+	VHID             uint8     `json:"vhid"`
+	Interface        string    `json:"interface"`
+	State            string    `json:"state"` // INIT, BACKUP, MASTER or RELEASING
+	Since            time.Time `json:"since"`
+	Reason           string    `json:"reason"`
+	Epoch            uint64    `json:"epoch"`
+	AdvBase          uint8     `json:"advbase"`
+	AdvSkew          uint8     `json:"advskew"`
+	EffectiveAdvSkew uint8     `json:"effective_advskew"`
+	// VRRP has these instead of the three above, which are 0 there.
+	Priority          uint8             `json:"priority,omitempty"`
+	EffectivePriority uint8             `json:"effective_priority,omitempty"`
+	IntervalMS        int64             `json:"interval_ms,omitempty"`
+	Demotion          int               `json:"demotion"`
+	Demotions         []Demotion        `json:"demotions,omitempty"`
+	Preempt           bool              `json:"preempt"`
+	Master            *Master           `json:"master,omitempty"` // the other master last heard; absent if none is known
+	Addresses         []Address         `json:"addresses"`
+	Hooks             []Hook            `json:"hooks"`
+	Drops             map[string]uint64 `json:"drops"` // by the names of the manual, zero counters left out
+	Counters          Counters          `json:"counters"`
+	Lease             *Lease            `json:"lease,omitempty"`
+	Rolling           *time.Time        `json:"rolling_until,omitempty"` // both digests are in use until then
+	Alarms            []Alarm           `json:"alarms,omitempty"`
 }
 
 // Master is another node's role as heard on the wire.
@@ -62,6 +67,10 @@ type Master struct {
 	Address     string `json:"address"`
 	AdvBase     uint8  `json:"advbase"`
 	AdvSkew     uint8  `json:"advskew"`
+	Priority    uint8  `json:"priority,omitempty"`    // VRRP
+	IntervalMS  int64  `json:"interval_ms,omitempty"` // VRRP
+	Checksum    string `json:"checksum,omitempty"`    // VRRP 3 over IPv4: the form that it sends
+	Refused     string `json:"refused,omitempty"`     // VRRP: the drop, if it is alive but its settings differ
 	LastHeardMS int64  `json:"last_heard_ms"`
 }
 

@@ -3,14 +3,17 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
+
+	"github.com/carpd/carpd/carp"
 )
 
 // The limits of a file.
 const (
 	MaxFile      = 1 << 20 // bytes
 	MaxInstances = 4096
-	MaxAddresses = 1024 // of one instance
+	MaxAddresses = 1024 // of one instance, those not in the advert included
 	MaxPeers     = 32   // of one instance
 	MaxGroups    = 64
 	MaxHooks     = 64  // of one instance, and of the file
@@ -25,6 +28,8 @@ const (
 	DefaultAdvBase      = 1 // seconds
 	DefaultPreemptGrace = 100 * time.Millisecond
 	DefaultRoll         = 10 * time.Minute
+	DefaultPriority     = carp.DefaultPriority
+	DefaultInterval     = carp.DefaultInterval
 	DefaultHookTimeout  = 20 * time.Second
 )
 
@@ -48,33 +53,43 @@ func (f *File) HooksOf(i Instance) []Hook {
 	return append(append(make([]Hook, 0, len(f.Hooks)+len(i.Hooks)), f.Hooks...), i.Hooks...)
 }
 
-// Instance is one virtual router as configured, defaults filled in.
+// Instance is one virtual router as configured, defaults filled in. What belongs
+// to the other protocol is zero.
 type Instance struct {
-	Name      string // unique; VHID@IF unless given
-	Protocol  string // "carp"
-	VHID      uint8  // 1 to 255, unique on the interface
+	Name      string // unique; VHID@IF unless given, VHID@IF.vrrp6 for VRRP over IPv6
+	Protocol  string // "carp", "vrrp2" or "vrrp3"
+	VHID      uint8  // 1 to 255, unique on the interface among those of its Kind
 	Interface string // never empty: found by the first address unless given
 	SourceMAC string // "virtual" or "interface"
 
-	Passphrase []byte // 1 to 20 bytes; nil for none
+	Passphrase []byte // CARP: 1 to 20 bytes, VRRP 2: 1 to 8; nil for none
 
-	AdvBase uint8 // seconds, 0 to 255; 0 only with AdvSkew above 0
-	AdvSkew uint8 // 1/256 seconds, 0 to 254; more than 240 is sent as 240
+	AdvBase uint8 // CARP: seconds, 0 to 255; 0 only with AdvSkew above 0
+	AdvSkew uint8 // CARP: 1/256 seconds, 0 to 254; more than 240 is sent as 240
+
+	Priority uint8         // VRRP: 1 to 254, 255 for the owner of the addresses
+	Interval time.Duration // VRRP: whole seconds for version 2, steps of 10 ms for version 3
+	Checksum string        // VRRP 3 over IPv4: a name of carp.Checksum
 
 	Preempt      bool
 	PreemptDelay time.Duration // 0 for none
 	PreemptGrace time.Duration
 	StartupDelay time.Duration // 0 for none
 
-	Addresses []netip.Prefix // unmasked: the address and its subnet; at least one
+	Addresses []netip.Prefix // unmasked: the address and its subnet; at least one; in the advert or its digest
+	Excluded  []netip.Prefix // held with Addresses, but not in the advert
 	Peers     []netip.Addr   // unicast; empty for multicast
+	// PeerTTL bounds what single peers send, VRRP only. Peers without bounds have
+	// no entry; Max is never 0.
+	PeerTTL map[netip.Addr]carp.TTLBounds
 
-	MAC      string // "interface"
+	MAC      string // "interface" or "virtual"
+	Device   string // of the virtual MAC, at most 15 bytes; empty with the interface's
 	Lease    LeaseSetting
-	Replay   string // "off"
-	Compat   string // "none" or "bsd"
-	Families string // "shared" or "each"
-	Roll     time.Duration
+	Replay   string        // CARP: "off"
+	Compat   string        // CARP: "none" or "bsd"
+	Families string        // CARP: "shared" or "each"
+	Roll     time.Duration // CARP
 	Groups   []string
 	Hooks    []Hook // its own; see File.HooksOf
 
@@ -82,8 +97,50 @@ type Instance struct {
 }
 
 // Label names the instance for an operator by what it is and not by its name:
-// "vhid 9 on eth0".
-func (i Instance) Label() string { return fmt.Sprintf("vhid %d on %s", i.VHID, i.Interface) }
+// "vhid 9 on eth0", "vrid 9 on eth0 over IPv6".
+func (i Instance) Label() string {
+	if i.Kind() == CARP {
+		return fmt.Sprintf("vhid %d on %s", i.VHID, i.Interface)
+	}
+	return fmt.Sprintf("vrid %d on %s over %v", i.VHID, i.Interface, i.Kind().family())
+}
+
+// Held lists all addresses that move with the instance, those in the advert first.
+func (i Instance) Held() []netip.Prefix { return slices.Concat(i.Addresses, i.Excluded) }
+
+// VRRP reports whether the instance speaks a version of VRRP.
+func (i Instance) VRRP() bool { return i.Protocol != carp.CARP.String() }
+
+// Kind says what the instance is one of. An interface has at most one instance of
+// a kind with the same id: both versions of VRRP are the same virtual router.
+func (i Instance) Kind() Kind {
+	switch {
+	case !i.VRRP():
+		return CARP
+	case len(i.Addresses) > 0 && carp.FamilyOf(i.Addresses[0].Addr()) == carp.IPv6:
+		return VRRP6
+	}
+	return VRRP4
+}
+
+// Kind is CARP, or VRRP over one of the families.
+type Kind uint8
+
+// The kinds.
+const (
+	CARP  Kind = iota
+	VRRP4      // also of an instance whose addresses are not known
+	VRRP6
+)
+
+func (k Kind) String() string { return [...]string{"carp", "vrrp4", "vrrp6"}[k] }
+
+func (k Kind) family() carp.Family {
+	if k == VRRP6 {
+		return carp.IPv6
+	}
+	return carp.IPv4
+}
 
 // LeaseSetting says how long the kernel keeps an address without renewal. The
 // zero value leaves it to the daemon.

@@ -3,6 +3,7 @@ package config
 import (
 	"bytes"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 )
@@ -10,13 +11,12 @@ import (
 // Change is one difference between two files. Its String is one line for an
 // operator and holds no passphrase.
 type Change struct {
-	What      What
-	Instance  string // name in the new file, in the old one if removed; empty for the file's own keys
-	VHID      uint8  // of the instance
-	Interface string // of the instance
-	Key       string // that changed; empty if the whole instance was added or removed
-	Text      string // what happened to it: "0 -> 100"
-	Restart   bool   // takes effect when the daemon starts only
+	What     What
+	Instance string // name in the new file, in the old one if removed; empty for the file's own keys
+	Label    string // of the instance, see Instance.Label
+	Key      string // that changed; empty if the whole instance was added or removed
+	Text     string // what happened to it: "0 -> 100"
+	Restart  bool   // takes effect when the daemon starts only
 }
 
 // What says what a Change is about.
@@ -33,8 +33,8 @@ func (w What) String() string { return [...]string{"changed", "added", "removed"
 
 func (c Change) String() string {
 	s := strings.TrimSpace(c.Key + " " + c.Text)
-	if c.Interface != "" {
-		s = fmt.Sprintf("vhid %d on %s: %s", c.VHID, c.Interface, s)
+	if c.Label != "" {
+		s = c.Label + ": " + s
 	}
 	if c.Restart {
 		s += " (needs a restart)"
@@ -46,31 +46,51 @@ func (c Change) String() string {
 type setting struct{ key, text string }
 
 // Diff lists what changes from f to the new file: keys of the file first, then
-// instances in the order of the old file, then added ones. An instance is the
-// same one if vhid and interface are. Equal files, however written, give
-// nothing.
+// instances in the order of the old file, then added ones. Pair says which
+// instances are the same. Equal files, however written, give nothing.
 func (f *File) Diff(new *File) []Change {
 	changes := f.diffTop(new)
-	for _, old := range f.Instances {
-		i := slices.IndexFunc(new.Instances, old.same)
-		if i < 0 {
+	at := Pair(f.Instances, new.Instances)
+	for n, old := range f.Instances {
+		if at[n] < 0 {
 			changes = append(changes, old.change(Removed, "", "removed"))
 			continue
 		}
-		changes = append(changes, old.diff(new.Instances[i])...)
+		changes = append(changes, old.diff(new.Instances[at[n]])...)
 	}
-	for _, added := range new.Instances {
-		if !slices.ContainsFunc(f.Instances, added.same) {
-			changes = append(changes, added.change(Added, "", "added with "+joinSome(texts(added.Addresses))))
+	for n, added := range new.Instances {
+		if !slices.Contains(at, n) {
+			changes = append(changes, added.change(Added, "", "added with "+joinSome(texts(added.Held()))))
 		}
 	}
 	return changes
 }
 
-func (i Instance) same(o Instance) bool { return i.VHID == o.VHID && i.Interface == o.Interface }
+// Pair returns, for each of old, which of new is the same instance, or -1: the one
+// with its id, interface and kind. Where there is none, it is the one with its id,
+// interface and name, which then has changed its protocol or family.
+func Pair(old, new []Instance) []int {
+	at, taken := make([]int, len(old)), make([]bool, len(new))
+	for n := range at {
+		at[n] = -1
+	}
+	for _, same := range []func(a, b Instance) bool{
+		func(a, b Instance) bool { return a.Kind() == b.Kind() },
+		func(a, b Instance) bool { return a.Name == b.Name },
+	} {
+		for n, o := range old {
+			for m, i := range new {
+				if at[n] < 0 && !taken[m] && o.VHID == i.VHID && o.Interface == i.Interface && same(o, i) {
+					at[n], taken[m] = m, true
+				}
+			}
+		}
+	}
+	return at
+}
 
 func (i Instance) change(what What, key, text string) Change {
-	return Change{What: what, Instance: i.Name, VHID: i.VHID, Interface: i.Interface, Key: key, Text: text}
+	return Change{What: what, Instance: i.Name, Label: i.Label(), Key: key, Text: text}
 }
 
 func (f *File) diffTop(new *File) []Change {
@@ -102,16 +122,18 @@ func (f *File) settings() []setting {
 // diff lists the changed keys of one instance.
 func (i Instance) diff(new Instance) []Change {
 	var changes []Change
+	frozen := i.Frozen(new)
 	add := func(key, text string) {
 		if text != "" {
 			c := new.change(Changed, key, text)
-			c.Restart = key == "name" || key == "source_mac" || key == "peers" // its link would have to be opened anew
+			c.Restart = slices.Contains(frozen, key)
 			changes = append(changes, c)
 		}
 	}
 	is := new.settings()
-	for n, w := range i.settings() {
-		if w != is[n] {
+	for _, w := range i.settings() {
+		n := slices.IndexFunc(is, func(s setting) bool { return s.key == w.key })
+		if n >= 0 && w.text != is[n].text { // the other protocol may not have the key
 			add(w.key, w.text+" -> "+is[n].text)
 		}
 	}
@@ -119,22 +141,76 @@ func (i Instance) diff(new Instance) []Change {
 		add("passphrase", passphraseChange(i.Passphrase, new.Passphrase))
 	}
 	add("addresses", listDiff(texts(i.Addresses), texts(new.Addresses)))
-	add("peers", listDiff(texts(i.Peers), texts(new.Peers)))
+	add("addresses_excluded", listDiff(texts(i.Excluded), texts(new.Excluded)))
+	add("peers", peersDiff(i, new))
 	add("groups", listDiff(i.Groups, new.Groups))
 	add("hooks", hooksDiff(i.Hooks, new.Hooks))
 	return changes
 }
 
-// settings are the keys with a single value that may be shown.
+// Frozen lists the keys that differ in new and that cannot change while the
+// instance runs: its link or its device would have to be made anew, and it would
+// lose its role.
+func (i Instance) Frozen(new Instance) []string {
+	var keys []string
+	for _, k := range []struct {
+		key  string
+		same bool
+	}{
+		{"name", i.Name == new.Name},
+		{"protocol", i.Protocol == new.Protocol},
+		{"source_mac", i.SourceMAC == new.SourceMAC},
+		{"mac", i.MAC == new.MAC},
+		{"peers", slices.Equal(i.Peers, new.Peers)},
+		{"addresses", i.Kind() == new.Kind() || i.Protocol != new.Protocol}, // to the other family
+	} {
+		if !k.same {
+			keys = append(keys, k.key)
+		}
+	}
+	return keys
+}
+
+// settings are the keys with a single value that may be shown, those of the
+// protocol among them.
 func (i Instance) settings() []setting {
-	return []setting{
-		{"name", i.Name}, {"protocol", i.Protocol}, {"source_mac", i.SourceMAC},
-		{"advbase", fmt.Sprint(i.AdvBase)}, {"advskew", fmt.Sprint(i.AdvSkew)},
-		{"preempt", fmt.Sprint(i.Preempt)}, {"preempt_delay", brief(i.PreemptDelay)},
-		{"preempt_grace", brief(i.PreemptGrace)}, {"startup_delay", brief(i.StartupDelay)},
-		{"mac", i.MAC}, {"lease", i.Lease.String()}, {"replay", i.Replay}, {"compat", i.Compat},
+	own := []setting{
+		{"advbase", fmt.Sprint(i.AdvBase)}, {"advskew", fmt.Sprint(i.AdvSkew)}, {"replay", i.Replay}, {"compat", i.Compat},
 		{"families", i.Families}, {"roll", brief(i.Roll)},
 	}
+	if i.VRRP() {
+		own = []setting{{"priority", fmt.Sprint(i.Priority)}, {"interval", brief(i.Interval)}}
+	}
+	if i.Checksum != "" {
+		own = append(own, setting{"checksum", i.Checksum})
+	}
+	return slices.Concat([]setting{{"name", i.Name}, {"protocol", i.Protocol}, {"source_mac", i.SourceMAC}, {"mac", i.MAC}}, own, []setting{
+		{"preempt", fmt.Sprint(i.Preempt)}, {"preempt_delay", brief(i.PreemptDelay)},
+		{"preempt_grace", brief(i.PreemptGrace)}, {"startup_delay", brief(i.StartupDelay)}, {"lease", i.Lease.String()},
+	})
+}
+
+// peersDiff says which peers are new, gone, or have other bounds of their TTL.
+func peersDiff(was, is Instance) string {
+	text := listDiff(texts(was.Peers), texts(is.Peers))
+	for _, p := range is.Peers {
+		if old, new := was.bounds(p), is.bounds(p); old != new && slices.Contains(was.Peers, p) {
+			if text != "" {
+				text += ", "
+			}
+			text += fmt.Sprintf("TTL of %v %s -> %s", p, old, new)
+		}
+	}
+	return text
+}
+
+// bounds are those of a peer's TTL, for an operator.
+func (i Instance) bounds(peer netip.Addr) string {
+	b, bounded := i.PeerTTL[peer]
+	if !bounded || b.Min == 0 && b.Max == 255 {
+		return "any"
+	}
+	return fmt.Sprintf("%d to %d", b.Min, b.Max)
 }
 
 func passphraseChange(was, is []byte) string {

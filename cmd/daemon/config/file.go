@@ -14,8 +14,10 @@ type draft struct {
 	at        map[string]pos // where its keys are
 	begin     pos
 	preempt   *bool
-	addresses []placed[netip.Prefix]
+	addresses []placedPrefix
+	excluded  []placedPrefix
 	peers     []placed[netip.Addr]
+	bounds    []placed[string] // the keys of PeerTTL
 	groups    []placed[string]
 }
 
@@ -24,6 +26,8 @@ type placed[T any] struct {
 	value T
 	at    pos
 }
+
+type placedPrefix = placed[netip.Prefix]
 
 // file reads the whole document.
 func (r *reader) file(doc *node) *File {
@@ -133,7 +137,7 @@ func (r *reader) together(f *File, drafts []*draft) {
 		}
 		r.interfaceOf(d)
 		if d.Name == "" && d.VHID != 0 && d.Interface != "" {
-			d.Name = defaultName(d.VHID, d.Interface)
+			d.Name = defaultName(d.Instance)
 		}
 		r.warnings(d)
 		for _, g := range d.groups {
@@ -143,6 +147,7 @@ func (r *reader) together(f *File, drafts []*draft) {
 		}
 	}
 	r.unique(drafts)
+	r.virtualMACs(drafts)
 	r.hookNames(f, drafts)
 }
 
@@ -170,50 +175,6 @@ func (r *reader) interfaceOf(d *draft) {
 			first.value.Addr(), strings.Join(names, ", "))
 	default:
 		d.Interface = names[0]
-	}
-}
-
-// unique checks that no two instances claim the same.
-func (r *reader) unique(drafts []*draft) {
-	type router struct {
-		vhid uint8
-		link string
-	}
-	type owned struct {
-		addr netip.Addr
-		link string
-	}
-	names, routers, addresses := map[string]pos{}, map[router]pos{}, map[owned]pos{}
-	for _, d := range drafts {
-		id := router{d.VHID, d.Interface}
-		if d.VHID != 0 && d.Interface != "" {
-			if first, taken := routers[id]; taken {
-				r.fault(d.at["vhid"], "use another vhid, or put the addresses into one instance",
-					"vhid %d is on %s twice, first in line %d", d.VHID, d.Interface, first.line)
-				continue // its default name is taken for the same reason
-			}
-			routers[id] = d.at["vhid"]
-		}
-		if d.Name != "" {
-			where, given := d.at["name"]
-			if !given {
-				where = d.begin
-			}
-			if first, taken := names[d.Name]; taken {
-				r.fault(where, "choose another name", "name: %s is taken in line %d", d.Name, first.line)
-			} else {
-				names[d.Name] = where
-			}
-		}
-		for _, a := range d.addresses {
-			o := owned{a.value.Addr(), d.Interface}
-			if first, taken := addresses[o]; taken && d.Interface != "" {
-				r.fault(a.at, "an address has one owner on an interface", "addresses: %v is on %s twice, first in line %d",
-					o.addr, d.Interface, first.line)
-				continue
-			}
-			addresses[o] = a.at
-		}
 	}
 }
 

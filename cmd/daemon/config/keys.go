@@ -32,8 +32,8 @@ var instanceKeys = keySet{
 	what: "an instance",
 	keys: []string{
 		"name", "protocol", "vhid", "interface", "source_mac", "passphrase", "passphrase_file",
-		"advbase", "advskew", "preempt", "preempt_delay", "preempt_grace", "startup_delay", "addresses", "peers",
-		"mac", "lease", "replay", "compat", "families", "roll", "groups", "hooks",
+		"advbase", "advskew", "priority", "interval", "checksum", "preempt", "preempt_delay", "preempt_grace", "startup_delay",
+		"addresses", "addresses_excluded", "peers", "mac", "lease", "replay", "compat", "families", "roll", "groups", "hooks",
 	},
 	aliases: map[string]string{"vrid": "vhid"},
 	foreign: map[string]string{
@@ -41,20 +41,25 @@ var instanceKeys = keySet{
 		"password_file": "passphrase_file", "carpdev": "interface", "dev": "interface", "device": "interface", "ifname": "interface",
 		"carppeer": "peers", "peer": "peers", "unicast_peer": "peers", "virtual_ipaddress": "addresses", "vip": "addresses",
 		"vips": "addresses", "ip": "addresses", "virtual_router_id": "vhid", "id": "vhid", "group": "groups",
-		"upscript": "hooks", "downscript": "hooks", "notify": "hooks", "garp_master_delay": "startup_delay",
+		"upscript": "hooks", "downscript": "hooks", "notify": "hooks", "vrrp_startup_delay": "startup_delay",
+		"advert_int": "interval", "advertisement_interval": "interval", "vrrpinterval": "interval", "vrrpprio": "priority",
+		"version": "protocol", "vrrp_version": "protocol", "carpver": "protocol", "use_vmac": "mac", "nopreempt": "preempt",
+		"v3_checksum_as_v2": "checksum", "virtual_ipaddress_excluded": "addresses_excluded",
 	},
 	planned: map[string]string{
-		"priority":           "the priority of VRRP",
-		"interval":           "the advert interval of VRRP",
-		"checksum":           "the checksum variants of VRRP version 3",
-		"addresses_excluded": "addresses of VRRP that are not advertised",
-		"paths":              "further interfaces to send adverts over",
-		"fence":              "a packet filter that keeps a lapsed master silent",
-		"window":             "how old a sealed advert may be",
-		"on_contest":         "what a master does when another one is heard",
-		"release_budget":     "how long resources may take to be let go",
-		"track":              "demotion by the health of interfaces and services",
+		"paths":          "further interfaces to send adverts over",
+		"fence":          "a packet filter that keeps a lapsed master silent",
+		"window":         "how old a sealed advert may be",
+		"on_contest":     "what a master does when another one is heard",
+		"release_budget": "how long resources may take to be let go",
+		"track":          "demotion by the health of interfaces and services",
 	},
+}
+
+var peerKeys = keySet{
+	what:    "a peer",
+	keys:    []string{"address", "min_ttl", "max_ttl"},
+	foreign: map[string]string{"addr": "address", "ip": "address", "ttl": "min_ttl"},
 }
 
 var hookKeys = keySet{
@@ -75,7 +80,7 @@ var hookKeys = keySet{
 // inside `with` belongs to the kind of the hook and is not listed.
 func Keys() []string {
 	all := make(map[string]bool)
-	for _, set := range []keySet{fileKeys, instanceKeys, hookKeys} {
+	for _, set := range keySets() {
 		for _, k := range set.keys {
 			all[k] = true
 		}
@@ -87,16 +92,21 @@ func Keys() []string {
 }
 
 // Planned lists the keys that are refused because a later version will know
-// them, sorted.
+// them, sorted. One that another mapping knows already is not among them.
 func Planned() []string {
 	all := make(map[string]bool)
-	for _, set := range []keySet{fileKeys, instanceKeys, hookKeys} {
+	for _, set := range keySets() {
 		for k := range set.planned {
 			all[k] = true
 		}
 	}
+	for _, k := range Keys() {
+		delete(all, k)
+	}
 	return slices.Sorted(maps.Keys(all))
 }
+
+func keySets() []keySet { return []keySet{fileKeys, instanceKeys, peerKeys, hookKeys} }
 
 // has reports whether the set knows the key, by whatever name.
 func (set keySet) has(key string) bool {

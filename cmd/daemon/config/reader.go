@@ -73,7 +73,7 @@ func (r *reader) unknown(e entry, set keySet) {
 
 // homeOf returns which other mapping knows the key.
 func homeOf(key, not string) string {
-	for _, set := range []keySet{fileKeys, instanceKeys, hookKeys} {
+	for _, set := range keySets() {
 		if _, planned := set.planned[key]; set.what != not && (set.has(key) || planned) {
 			return set.what
 		}

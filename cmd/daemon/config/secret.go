@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"github.com/carpd/carpd/carp"
 )
 
 // passphraseMax is the length of CARP's key: a longer passphrase has no room.
@@ -22,14 +24,22 @@ const (
 // shorter.
 const secretFileMax = 4096
 
-// secret sets the passphrase of the instance from one of the two keys.
+// secret sets the passphrase of the instance from one of the two keys. It comes
+// after the protocol, which says how long it may be.
 func (r *reader) secret(d *draft, inline, file *node) {
 	switch {
+	case d.Protocol == carp.VRRP3.String():
+		for _, key := range []string{"passphrase", "passphrase_file"} {
+			if at, given := d.at[key]; given {
+				r.fault(at, "remove the key, or use protocol: carp, which signs its adverts",
+					"%s: version 3 of VRRP has no authentication (RFC 9568, 9), only that nothing from behind a router is heard", key)
+			}
+		}
 	case inline != nil && file != nil:
 		r.fault(d.at["passphrase_file"], "keep one of them", "passphrase is given in line %d already", d.at["passphrase"].line)
 	case inline != nil:
-		if text, ok := r.str(inline, "1 to 20 bytes"); ok {
-			d.Passphrase = r.passphrase(inline, "passphrase", []byte(text))
+		if text, ok := r.str(inline, fmt.Sprintf("1 to %d bytes", passphraseRoom(d))); ok {
+			d.Passphrase = r.passphrase(d, inline, "passphrase", []byte(text))
 		}
 		if r.options.mode&0o077 != 0 {
 			r.warn(d.at["passphrase"], fmt.Sprintf("chmod 600 %s, or use passphrase_file", shellQuote(r.name)),
@@ -37,23 +47,34 @@ func (r *reader) secret(d *draft, inline, file *node) {
 		}
 	case file != nil:
 		if text, ok := r.str(file, "the name of a file"); ok {
-			d.Passphrase = r.passphraseFile(file, text)
+			d.Passphrase = r.passphraseFile(d, file, text)
 		}
-	default:
+	case d.Protocol == carp.CARP.String():
 		r.warn(d.begin, "give passphrase_file", "no passphrase: whoever is on the network can take the addresses over")
 	}
 }
 
+// passphraseRoom is how many bytes the protocol has room for.
+func passphraseRoom(d *draft) int {
+	if d.VRRP() {
+		return carp.MaxPassword
+	}
+	return passphraseMax
+}
+
 // passphrase checks a passphrase and returns it if it is sound. The messages
 // give its length, never its text.
-func (r *reader) passphrase(n *node, what string, p []byte) []byte {
+func (r *reader) passphrase(d *draft, n *node, what string, p []byte) []byte {
 	switch {
 	case len(p) == 0:
 		r.fault(n.at, "write the passphrase into its first line", "%s is empty", what)
+	case d.VRRP() && len(p) > carp.MaxPassword:
+		r.fault(n.at, "shorten it to 8 bytes on all nodes; keepalived uses the first 8 of a longer one and does not say so",
+			"%s is %d bytes long: VRRP has room for %d", what, len(p), carp.MaxPassword)
 	case len(p) > passphraseMax:
 		r.fault(n.at, "shorten it to 19 bytes", "%s is %d bytes long: CARP's key has room for %d", what, len(p), passphraseMax)
 	case bytes.IndexByte(p, 0) >= 0:
-		r.fault(n.at, "write it as text", "%s holds a zero byte, which no other CARP program can be given", what)
+		r.fault(n.at, "write it as text", "%s holds a zero byte, which no other program can be given", what)
 	case bytes.ContainsAny(p, "\n"):
 		r.fault(n.at, "write it on one line", "%s has more than one line", what)
 	default:
@@ -74,7 +95,7 @@ func (r *reader) passphraseWarnings(n *node, what string, p []byte) {
 }
 
 // passphraseFile reads the first line of a file that nobody else can read.
-func (r *reader) passphraseFile(n *node, path string) []byte {
+func (r *reader) passphraseFile(d *draft, n *node, path string) []byte {
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(r.dir, path)
 	}
@@ -85,7 +106,7 @@ func (r *reader) passphraseFile(n *node, path string) []byte {
 		r.note(p)
 		return nil
 	}
-	return r.passphrase(n, "the first line of "+path, line)
+	return r.passphrase(d, n, "the first line of "+path, line)
 }
 
 // readSecret reads the first line of a file, without its newline. It checks the
