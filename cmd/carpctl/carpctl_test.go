@@ -100,7 +100,7 @@ func golden(t *testing.T, name, got string) {
 	}
 }
 
-func twoInstances() api.Status {
+func threeInstances() api.Status {
 	return api.Status{
 		Node: "left", Version: "0.1.0", Replication: []any{},
 		Config:    &api.ConfigStatus{File: "/etc/carpd/carpd.yaml", Loaded: noon.Add(-26 * time.Hour)},
@@ -121,13 +121,19 @@ func twoInstances() api.Status {
 				Reason: "link-up", AdvBase: 1, AdvSkew: 100, Master: &api.Master{Address: "192.0.2.3", AdvBase: 1, LastHeardMS: 400},
 				Addresses: []api.Address{{Prefix: "192.0.2.20/24"}}, Hooks: []api.Hook{}, Lease: &api.Lease{Promised: true},
 			},
+			{
+				Name: "51@eth0.vrrp6", Protocol: "vrrp3", VHID: 51, Interface: "eth0", State: "BACKUP", Since: noon.Add(-time.Hour),
+				Reason: "incompatible-master", Priority: 150, EffectivePriority: 140, IntervalMS: 1000, Demotion: 10,
+				Master:    &api.Master{Address: "fe80::3", Priority: 200, IntervalMS: 1000, Refused: "addresses", LastHeardMS: 400},
+				Addresses: []api.Address{{Prefix: "fe80::51/64"}}, Hooks: []api.Hook{}, Lease: &api.Lease{Promised: true},
+			},
 		},
 	}
 }
 
 func oneInstance() api.Status {
-	st := twoInstances()
-	st.Instances = st.Instances[1:]
+	st := threeInstances()
+	st.Instances = st.Instances[1:2]
 	return st
 }
 
@@ -142,7 +148,7 @@ func TestEveryCommandPrintsAndExitsAsTheManualSays(t *testing.T) {
 		return &daemon{status: oneInstance(), code: 200, answer: api.Result{Text: text}}
 	}
 	refusing := func(code int, what, hint string) *daemon {
-		return &daemon{status: twoInstances(), code: code, answer: api.Error{Error: what, Hint: hint}}
+		return &daemon{status: threeInstances(), code: code, answer: api.Error{Error: what, Hint: hint}}
 	}
 	for _, c := range []struct {
 		name   string
@@ -150,13 +156,13 @@ func TestEveryCommandPrintsAndExitsAsTheManualSays(t *testing.T) {
 		lines  []string // command lines
 		codes  []int    // the codes that they end with, in order
 	}{
-		{"status", &daemon{status: twoInstances()}, []string{"status", "status --json"}, []int{0, 0}},
+		{"status", &daemon{status: threeInstances()}, []string{"status", "status --json"}, []int{0, 0}},
 		{"status-empty", &daemon{status: api.Status{Node: "left", Version: "0.1.0"}}, []string{"status", "is-master", "is-master --json"}, []int{0, 1, 1}},
 		{"events", &daemon{events: events}, []string{"events", "events --since 3", "events --json", "events --since x", "events --json --since -1"}, []int{0, 0, 0, 2, 2}},
 		{"events-follow", &daemon{events: events}, []string{"events --follow", "events --follow --json"}, []int{3, 3}},
 		{"explain", &daemon{code: 200, answer: api.Explanation{Name: "9@eth0", State: "BACKUP", Lines: []string{"9@eth0 is BACKUP.", "192.0.2.3 is master."}}},
 			[]string{"explain", "explain 9@eth0", "explain --json", "explain a b"}, []int{0, 0, 0, 2}},
-		{"is-master", &daemon{status: twoInstances()},
+		{"is-master", &daemon{status: threeInstances()},
 			[]string{"is-master 9@eth0", "is-master 10@eth0", "is-master 11@eth0", "is-master", "is-master 9@eth0 --json", "is-master 10@eth0 --json", "is-master nobody --json"},
 			[]int{0, 1, 1, 2, 0, 1, 1}},
 		{"is-master-only", &daemon{status: oneInstance()}, []string{"is-master"}, []int{1}},
@@ -165,7 +171,7 @@ func TestEveryCommandPrintsAndExitsAsTheManualSays(t *testing.T) {
 		{"resume", done("10@eth0 takes part again"), []string{"resume", "resume 10@eth0", "resume --json 10@eth0", "resume a b"}, []int{0, 0, 0, 2}},
 		{"demote", done("demotion is set"),
 			[]string{"demote 240", "demote 10@eth0 0", "demote --group lan 10 --owner backup", "demote --all 10 --json", "demote 10@eth0 -- -10"}, []int{0, 0, 0, 0, 0}},
-		{"demote-usage", &daemon{status: twoInstances(), code: 200, answer: api.Result{Text: "done"}},
+		{"demote-usage", &daemon{status: threeInstances(), code: 200, answer: api.Result{Text: "done"}},
 			[]string{"demote", "demote 240", "demote 9@eth0 much", "demote --all 9@eth0 10", "demote --all --group lan 10", "demote --group= 10", "demote -10"}, []int{2, 2, 2, 2, 2, 2, 2}},
 		{"state", done("10@eth0: MASTER asked for"), []string{"state master", "state 10@eth0 BACKUP", "state master --json", "state 10@eth0", "state init", "state"}, []int{0, 0, 0, 2, 2, 2}},
 		{"state-unknown", refusing(404, `no instance is named "x"`, "names are listed by carpctl status"), []string{"state x master"}, []int{1}},
@@ -197,7 +203,7 @@ func TestEveryCommandPrintsAndExitsAsTheManualSays(t *testing.T) {
 }
 
 func TestJSONOfStatusIsByteForByteTheDaemons(t *testing.T) {
-	d := &daemon{status: twoInstances()}
+	d := &daemon{status: threeInstances()}
 	var out, want bytes.Buffer
 	if code := run(t.Context(), []string{"status", "--json", "--socket", d.serve(t)}, &out, io.Discard, clock); code != 0 {
 		t.Fatalf("exit %d", code)

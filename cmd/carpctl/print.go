@@ -20,10 +20,10 @@ func (p *program) printStatus(st api.Status) {
 	}
 	fmt.Fprintln(p.out)
 	w := tabwriter.NewWriter(p.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "NAME\tSTATE\tSINCE\tREASON\tADDRESSES\tMASTER\tDEMOTED\tALARMS\tDROPS")
+	fmt.Fprintln(w, "NAME\tSTATE\tSINCE\tREASON\tADDRESSES\tMASTER\tWEIGHT\tDEMOTED\tALARMS\tDROPS")
 	for _, i := range st.Instances {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\n", i.Name, i.State, age(p.now().Sub(i.Since)), i.Reason,
-			present(i.Addresses), master(i), i.Demotion, len(i.Alarms), total(i.Drops))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\n", i.Name, i.State, age(p.now().Sub(i.Since)), i.Reason,
+			present(i.Addresses), master(i), weight(i), i.Demotion, len(i.Alarms), total(i.Drops))
 	}
 	w.Flush() // errors of the terminal are nobody's to handle
 	p.printBelow(st)
@@ -60,6 +60,9 @@ func (p *program) printBelow(st api.Status) {
 		if i.Lease != nil && !i.Lease.Promised {
 			add(i.Name, "lease: %s", i.Lease.Note)
 		}
+		if i.Master != nil && i.Master.Refused != "" {
+			add(i.Name, "%s is alive but incompatible: %s", i.Master.Address, i.Master.Refused)
+		}
 		if i.Rolling != nil {
 			add(i.Name, "adverts go out under the old and the new digest for %s more", age(i.Rolling.Sub(p.now())))
 		}
@@ -86,6 +89,14 @@ func master(i api.Instance) string {
 		return i.Master.Address
 	}
 	return "-"
+}
+
+// weight is what this node stands for election with, in the protocol's words.
+func weight(i api.Instance) string {
+	if i.EffectivePriority != 0 {
+		return fmt.Sprintf("priority %d", i.EffectivePriority)
+	}
+	return fmt.Sprintf("advskew %d", i.EffectiveAdvSkew)
 }
 
 func present(addresses []api.Address) string {
