@@ -64,7 +64,7 @@ func TestAPlanOfVRRPHasWhatThePartsNeed(t *testing.T) {
 
 func TestTheLeaseOfVRRPIsThatOfItsMasterDownTime(t *testing.T) {
 	for interval, promised := range map[time.Duration]bool{
-		10 * time.Millisecond: false, 700 * time.Millisecond: false, time.Second: true, 3 * time.Second: true,
+		10 * time.Millisecond: false, 920 * time.Millisecond: false, 930 * time.Millisecond: true, time.Second: true, 3 * time.Second: true,
 	} {
 		c := carp.Config{Protocol: carp.VRRP3, Interval: interval}
 		if l := planLease(config.LeaseSetting{}, &c); l.Promised != promised || l.Valid < time.Second {
