@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/carpd/carpd/carp"
@@ -10,7 +11,7 @@ import (
 // alarms raises and ends what follows from the status of one instance.
 func (i *instance) alarms(st carp.Status, now carp.Instant) {
 	p, b := i.plan.Load(), i.d.book
-	for _, a := range packetAlarms(p, st, now) {
+	for _, a := range packetAlarms(p, st, now, i.d.speaksBoth(p)) {
 		b.set(a.text != "", i.name, a.name, i.name+": "+a.text)
 	}
 	restored := carp.Instant(i.restoredAt.Load())
@@ -34,8 +35,18 @@ func (i *instance) alarms(st carp.Status, now carp.Instant) {
 // condition is an alarm that follows from refused packets; an empty text is none.
 type condition struct{ name, text string }
 
+// speaksBoth reports whether CARP and VRRP are both wanted here with the id of p, so
+// that each instance sees packets of the other.
+func (d *Daemon) speaksBoth(p *plan) bool {
+	return slices.ContainsFunc(d.all(), func(i *instance) bool {
+		q := i.plan.Load()
+		return q.VHID == p.VHID && q.Interface == p.Interface && q.VRRP() != p.VRRP()
+	})
+}
+
 // packetAlarms returns every alarm about packets, those that do not stand included.
-func packetAlarms(p *plan, st carp.Status, now carp.Instant) []condition {
+// both says that the other protocol is wanted with this id too.
+func packetAlarms(p *plan, st carp.Status, now carp.Instant, both bool) []condition {
 	recent := func(drop carp.Drop) bool {
 		last := st.Refused[drop]
 		return last.At != 0 && now.Sub(last.At) < alarmHold
@@ -65,7 +76,7 @@ func packetAlarms(p *plan, st carp.Status, now carp.Instant) []condition {
 	when(recent(carp.DropInterval) && !alive(p, carp.DropInterval, st.Refused[carp.DropInterval]), "bad-interval",
 		"adverts from %v have an interval of 0, which no sound router sends: they are refused and count as silence. Look at that node.",
 		st.Refused[carp.DropInterval].Address)
-	when(recent(carp.DropProtocol), "other-protocol", "%v speaks %s with the id %d, and this instance %s. The two do not hear each other, "+
+	when(recent(carp.DropProtocol) && !both, "other-protocol", "%v speaks %s with the id %d, and this instance %s. The two do not hear each other, "+
 		"and may share a virtual MAC: give one of them another id, or both the same protocol.",
 		st.Refused[carp.DropProtocol].Address, otherProtocol(p), p.VHID, p.Protocol)
 	when(recent(carp.DropForeign), "id-in-use", "%v is another virtual router with the id %d: none of its addresses is here. Give one of the two another "+

@@ -144,7 +144,7 @@ func TestARefusedPacketIsTheAlarmThatFitsIt(t *testing.T) {
 	} {
 		st := carp.Status{State: carp.Backup, Drops: map[carp.Drop]uint64{c.drop: 3}, Refused: map[carp.Drop]carp.Sighting{c.drop: c.who}}
 		standing := map[string]string{}
-		for _, a := range packetAlarms(planned(t, c.file), st, now) {
+		for _, a := range packetAlarms(planned(t, c.file), st, now, false) {
 			if a.text != "" {
 				standing[a.name] = a.text
 			}
@@ -157,6 +157,32 @@ func TestARefusedPacketIsTheAlarmThatFitsIt(t *testing.T) {
 			if !strings.Contains(text, want) {
 				t.Errorf("%s: %q does not say %q", c.name, text, want)
 			}
+		}
+	}
+}
+
+func TestTheOtherProtocolIsNoAlarmWhereBothAreWanted(t *testing.T) {
+	const now = carp.Instant(100e9)
+	st := carp.Status{Drops: map[carp.Drop]uint64{carp.DropProtocol: 1}, Refused: map[carp.Drop]carp.Sighting{carp.DropProtocol: heardAs(0, 0, now)}}
+	for _, a := range packetAlarms(planned(t, oneRouter), st, now, true) {
+		if a.text != "" {
+			t.Errorf("%s: %s", a.name, a.text)
+		}
+	}
+	carpToo := strings.Replace(oneRouter, "instances:\n", "instances:\n  - {vhid: 51, name: c, interface: eth0, passphrase: x, addresses: 192.0.2.53/24}\n", 1)
+	_, plans, err := load(write(t, carpToo+"  - {vrid: 52, interface: eth0, protocol: vrrp3, addresses: 192.0.2.54/24}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var d Daemon
+	for n := range plans {
+		i := &instance{}
+		i.plan.Store(&plans[n])
+		d.instances = append(d.instances, i)
+	}
+	for n, want := range []bool{true, true, false} {
+		if d.speaksBoth(&plans[n]) != want {
+			t.Errorf("%s: not %v", plans[n].Name, want)
 		}
 	}
 }
