@@ -187,8 +187,12 @@ func (e *Engine) fire(now Instant, t timer) {
 func (e *Engine) outlasted(now Instant) {
 	why, p := ReasonTimedOut, (*Packet)(nil)
 	if e.cfg.Protocol.VRRP() {
-		if best := e.best(now); best != leave && e.compare(e.bid(), best) < 0 {
-			why, p = ReasonPreempting, e.livingMaster(now)
+		if until := e.followedUntil(now); until > now {
+			e.arm(timerDown, until)
+			return
+		}
+		if p = e.livingMaster(now); p != nil {
+			why = ReasonPreempting
 		}
 	}
 	e.takeOver(now, why, p)

@@ -140,3 +140,15 @@ func (e *Engine) heardIncompatible(now Instant, h *hearing, p *Packet, why Drop)
 		e.lose(now, h, p, ReasonIncompatible)
 	}
 }
+
+// followedUntil is when the last of the masters that this backup follows is dead:
+// one with a longer interval than that of the advert heard last may still live.
+func (e *Engine) followedUntil(now Instant) (until Instant) {
+	for i := range e.heard {
+		s := &e.heard[i]
+		if e.fresh(now, s) && (s.refused != Accepted || e.asBackup(now, s.bid) == follow) {
+			until = max(until, s.at.Add(e.masterDown(s.bid)))
+		}
+	}
+	return until
+}

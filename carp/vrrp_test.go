@@ -167,6 +167,20 @@ func TestVRRPAfterYieldingWaitsByTheMastersIntervalAndAMasterUsesItsOwn(t *testi
 	}
 }
 
+func TestAShorterIntervalOfAnotherDoesNotEndTheWaitForAMasterThatLives(t *testing.T) {
+	for _, preempt := range []bool{false, true} {
+		r := newVRRP(t, func(c *Config) { c.Preempt = preempt })
+		r.hearRouter(peerHigh, 200, interval(3*time.Second))
+		r.run(50 * time.Millisecond)
+		r.hearRouter(peerLow, 150) // yields to the other: its farewell
+		r.take()
+		r.run(10_828_125_000 - 50*time.Millisecond - 1)
+		r.want("")
+		r.run(1)
+		r.want("BACKUP->MASTER master-timed-out, send 100, permit")
+	}
+}
+
 func TestVRRPPriorityZeroShortensTheWaitToTheSkew(t *testing.T) {
 	r := newVRRP(t)
 	r.hearRouter(peerHigh, 200)
