@@ -1,17 +1,35 @@
-// Package link carries CARP adverts over Linux sockets: it implements carp.Link
-// for one interface and all the vhids on it.
+// Package link carries the adverts of CARP and VRRP over Linux sockets: it
+// implements carp.Link for one interface and all the virtual routers on it.
 //
 // # What it does
 //
 // An Interface has one AF_PACKET socket, whose filter throws away in the kernel
-// all that is not IP protocol 112, and so stands before rp_filter and firewall.
-// It is a member of 224.0.0.18 and ff02::12 where a port asks for them, so that
-// switches that snoop forward adverts. A port is what one vhid sees of it: the
-// frames whose second payload byte is that vhid, and the changes of the link.
+// all that is not IP protocol 112, plain or behind an authentication header, and
+// so stands before rp_filter, firewall and any macvlan on the interface, which
+// would take frames that come with its own MAC. It is a member of 224.0.0.18 and
+// ff02::12 where a port asks for them, so that switches that snoop forward
+// adverts. A port is what one virtual router sees of it: packets, and the changes
+// of the link.
 //
 // Adverts to a group go out of the same socket as whole frames (TTL 255, DF, the
-// virtual source MAC); adverts to a peer go out of a raw IP socket, so that the
-// kernel resolves the neighbour.
+// chosen source MAC); adverts to a peer go out of a raw IP socket, so that the
+// kernel resolves the neighbour. Where the checksum covers the source address,
+// which is chosen here, it is set here (carp.Frame.Finish).
+//
+// # Who gets a packet
+//
+// One CARP, one VRRP router over IPv4 and one over IPv6 may have the same id on
+// one interface (Kind). The second payload byte is the id, the first nibble the
+// version:
+//
+//	version        CARP port                              VRRP port of the packet's family
+//	2              gets it                                gets it
+//	3              gets it if that VRRP port is not there gets it
+//	others         gets it                                -
+//	2, 3 behind AH -                                      gets it
+//
+// A packet that two ports get is copied for each. That CARP and version 2 of VRRP
+// look alike is for their engines to tell.
 //
 // # Life of the interface
 //
@@ -32,10 +50,11 @@
 //
 // # Limits
 //
-// 255 ports an interface, 64 events a port, 2048 bytes a frame. Sending never
-// blocks: a full socket is an error. Two ports of the same vhid on the same
-// interface, in one process or in two of the same network namespace, exclude
-// each other (BusyError). What excludes them is an abstract socket name, which any
-// local user can bind first: that keeps a vhid from being attached, and the
-// BusyError names who does it.
+// 255 ports of each Kind an interface, 64 events a port, 2048 bytes a frame, 32
+// frames a system call, a receive buffer of 1 MiB (less without CAP_NET_ADMIN).
+// Sending never blocks: a full socket is an error. Two ports of the same Kind and
+// id on the same interface, in one process or in two of the same network
+// namespace, exclude each other (BusyError); so do versions 2 and 3 of VRRP. What
+// excludes them is an abstract socket name (Claim), which any local user can bind
+// first: that keeps an id from being attached, and the BusyError names who does it.
 package link

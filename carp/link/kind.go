@@ -32,6 +32,14 @@ func KindOf(p carp.Protocol, f carp.Family) Kind {
 	return KindVRRP4
 }
 
+// String returns carp, vrrp4 or vrrp6.
+func (k Kind) String() string {
+	if k >= kinds {
+		return fmt.Sprintf("Kind(%d)", uint8(k))
+	}
+	return [kinds]string{"carp", "vrrp4", "vrrp6"}[k]
+}
+
 // label names an id of this kind in messages.
 func (k Kind) label(id uint8) string {
 	switch k {
@@ -52,4 +60,9 @@ func (k Kind) word() string {
 }
 
 // path is the part of a claim's name that CARP, which was there first, lacks.
-func (k Kind) path() string { return [kinds]string{"", "vrrp4/", "vrrp6/"}[k] }
+func (k Kind) path() string {
+	if k == KindCARP {
+		return ""
+	}
+	return k.String() + "/"
+}

@@ -62,7 +62,13 @@ func hold() {
 
 func hosts(t testing.TB) (lan *lab.LAN, a, b *lab.Host) {
 	lan = lab.New(t)
-	return lan, lan.Host("a", "192.0.2.1/24", "2001:db8::1/64"), lan.Host("b", "192.0.2.2/24", "2001:db8::2/64")
+	a, b = lan.Host("a", "192.0.2.1/24", "2001:db8::1/64"), lan.Host("b", "192.0.2.2/24", "2001:db8::2/64")
+	for _, h := range []*lab.Host{a, b} {
+		lab.Eventually(t, wait, "a link-local address", func() bool {
+			return strings.Contains(h.Run("ip", "-6", "addr", "show", "dev", "eth0", "scope", "link", "-tentative"), "fe80")
+		})
+	}
+	return lan, a, b
 }
 
 func open(t testing.TB, h *lab.Host) *link.Interface {
@@ -146,6 +152,21 @@ func TestLabConformance(t *testing.T) {
 		_, a, b := hosts(t)
 		return attach(t, a, open(t, a), both), attach(t, b, open(t, b), both)
 	})
+}
+
+// Conformance lets a link do without.
+func TestLabPacketsCarryTheKernelsStamp(t *testing.T) {
+	_, a, b := hosts(t)
+	sender, receiver := attach(t, a, open(t, a), both), attach(t, b, open(t, b), both)
+	awaitUp(t, sender, complete)
+	awaitUp(t, receiver, complete)
+	for n := range byte(3) {
+		before := link.Now()
+		send(t, sender, group4, n)
+		if at := next(t, receiver, true).Packet.At; at < before.Add(-time.Second) || at > link.Now() {
+			t.Errorf("packet %d arrived at %d, was sent at %d and read by %d", n, at, before, link.Now())
+		}
+	}
 }
 
 func TestLabInterfaceAbsentAtStartIsUsedWhenItAppears(t *testing.T) {

@@ -340,7 +340,7 @@ func TestFrameThatIsTooLongShowsAndIsRefused(t *testing.T) {
 	}
 	defer unix.Close(fds[0])
 	defer unix.Close(fds[1])
-	if err := attachFilter(fds[1], carpFilter); err != nil {
+	if err := attachFilter(fds[1], advertFilter); err != nil {
 		t.Fatal(err)
 	}
 	i := &Interface{}
@@ -403,6 +403,57 @@ func BenchmarkDeliver(b *testing.B) {
 		i.deliver(1, frame, 1)
 		if (<-p.inbox.events).Packet == nil {
 			b.Fatal("not delivered")
+		}
+	}
+}
+
+func TestClaimsAreFoundByTheirNames(t *testing.T) {
+	for name, want := range map[string]Claim{
+		"eth0/9":       {"eth0", 9, KindCARP},
+		"eth0/vrrp4/9": {"eth0", 9, KindVRRP4},
+		"eth0/vrrp6/9": {"eth0", 9, KindVRRP6},
+		"vrrp4/255":    {"vrrp4", 255, KindCARP},
+		"eth0.7/1":     {"eth0.7", 1, KindCARP},
+	} {
+		if c, ok := parseClaim(name); !ok || c != want || c.String() != name {
+			t.Errorf("%s: %+v, %v, want %+v", name, c, ok, want)
+		}
+	}
+	for _, name := range []string{"", "eth0", "eth0/0", "eth0/256", "eth0/09", "eth0/+9", "eth0/9/", "eth0/vrrp4/0", "eth0/vrrp5/9", "eth0/vrrp4", "eth0/carp/9", "eth0/vrrp4/vrrp6/9"} {
+		if c, ok := parseClaim(name); ok {
+			t.Errorf("%q is taken for %+v", name, c)
+		}
+	}
+}
+
+func TestPortConfigSaysWhatItsZeroValuesStandFor(t *testing.T) {
+	for _, tt := range []struct {
+		config PortConfig
+		mac    SourceMAC
+		tos    uint8
+	}{
+		{PortConfig{}, Virtual, 0x10},
+		{PortConfig{Protocol: carp.VRRP2}, InterfaceMAC, 0xc0},
+		{PortConfig{Protocol: carp.VRRP3, Family: carp.IPv6}, InterfaceMAC, 0xc0},
+		{PortConfig{Protocol: carp.VRRP3, SourceMAC: Virtual, TOS: 4}, Virtual, 4},
+		{PortConfig{SourceMAC: InterfaceMAC, TOS: 0xe0}, InterfaceMAC, 0xe0},
+	} {
+		if got := tt.config.withDefaults(); got.SourceMAC != tt.mac || got.TOS != tt.tos {
+			t.Errorf("%+v: MAC %v, TOS %#x, want %v and %#x", tt.config, got.SourceMAC, got.TOS, tt.mac, tt.tos)
+		}
+	}
+}
+
+func TestPortConfigThatCannotBeIsRefused(t *testing.T) {
+	for want, c := range map[string]PortConfig{
+		"vhid 0 is not allowed":                  {},
+		"vrid 0 is not allowed":                  {Protocol: carp.VRRP3},
+		"version 2 of VRRP knows IPv4 only":      {Protocol: carp.VRRP2, Family: carp.IPv6, VHID: 1},
+		"there is no such protocol: Protocol(3)": {Protocol: carp.VRRP3 + 1, VHID: 1},
+		"there is no such family: Family(2)":     {Family: carp.IPv6 + 1, VHID: 1},
+	} {
+		if _, err := c.check(); err == nil || err.Error() != want {
+			t.Errorf("%+v: %v, want %s", c, err, want)
 		}
 	}
 }

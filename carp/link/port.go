@@ -61,8 +61,10 @@ func (c *PortConfig) check() (hint string, err error) {
 	switch {
 	case c.VHID == 0:
 		return "use 1 to 255", fmt.Errorf("%s 0 is not allowed", c.Kind().word())
-	case c.Protocol > carp.VRRP3 || c.Family > carp.IPv6:
-		return "", fmt.Errorf("there is no such protocol: %v, %v", c.Protocol, c.Family)
+	case c.Protocol > carp.VRRP3:
+		return "", fmt.Errorf("there is no such protocol: %v", c.Protocol)
+	case c.Family > carp.IPv6:
+		return "", fmt.Errorf("there is no such family: %v", c.Family)
 	case c.Protocol == carp.VRRP2 && c.Family == carp.IPv6:
 		return "use vrrp3 for IPv6", errors.New("version 2 of VRRP knows IPv4 only")
 	}

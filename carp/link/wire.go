@@ -38,7 +38,7 @@ func openWire() (*wire, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := attachFilter(fd, carpFilter); err != nil {
+	if err := attachFilter(fd, advertFilter); err != nil {
 		unix.Close(fd)
 		return nil, err
 	}
