@@ -72,7 +72,7 @@ func (k *kernel) Apply(changes []Change) error {
 			k.compare(part, errs, lost)
 		}
 		for i, err := range errs {
-			if err == nil || part[i].Op == Remove && isGone(err) {
+			if err == nil || (part[i].Op == Remove || part[i].Op == SetDown) && isGone(err) {
 				continue
 			}
 			if first == nil {
@@ -92,14 +92,21 @@ func isGone(err error) bool { return errors.Is(err, unix.EADDRNOTAVAIL) || error
 
 func changeError(c Change, err error) *OpError {
 	e := &OpError{Op: "add", Addr: c.Prefix, Link: c.Link, Err: err}
-	if c.Op == Remove {
+	switch c.Op {
+	case Remove:
 		e.Op = "remove"
+	case SetUp:
+		e.Op = "set up"
+	case SetDown:
+		e.Op = "set down"
 	}
 	switch {
 	case errors.Is(err, unix.EPERM):
 		e.Hint = capabilityHint
 	case errors.Is(err, unix.ENODEV):
 		e.Err = ErrNoLink
+	case errors.Is(err, unix.EADDRINUSE) && c.Op == SetUp:
+		e.Hint = "another interface that is up has the same MAC: see ip -d link"
 	case errors.Is(err, unix.EACCES) && c.Prefix.Addr().Is6():
 		e.Hint = fmt.Sprintf("IPv6 is off there: sysctl net.ipv6.conf.%s.disable_ipv6=0", c.Link)
 	}
@@ -187,6 +194,14 @@ func (k *kernel) compare(part []Change, errs []error, lost error) {
 	lists := make(map[int][]Addr)
 	for i, c := range part {
 		if errs[i] != nil {
+			continue
+		}
+		if c.Op == SetUp || c.Op == SetDown {
+			if l, err := k.linkOf(c.Index, ""); err != nil {
+				errs[i] = err
+			} else if l.Up != (c.Op == SetUp) {
+				errs[i] = fmt.Errorf("answer of the kernel: %w", lost)
+			}
 			continue
 		}
 		have, known := lists[c.Index]

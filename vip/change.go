@@ -104,7 +104,7 @@ func (s *Set) awaitPermit(ctx context.Context, epoch carp.Epoch, turn uint64) er
 
 // raise puts the addresses on. The caller has the token.
 func (s *Set) raise(epoch carp.Epoch, turn uint64) error {
-	v, err := s.survey()
+	v, err := s.prepare()
 	if err == nil {
 		err = s.refuseForeign(v)
 	}
@@ -146,13 +146,16 @@ func (s *Set) refuseForeign(v survey) error {
 	s.mu.Lock()
 	placed := s.state.placed
 	s.mu.Unlock()
-	found := permanent(v.have, v.placed, placed)
+	found, where := permanent(v.have, v.placed, placed), v.link.Name
+	if len(found) == 0 {
+		found, where = permanent(v.own, v.placed, placed), s.link
+	}
 	if len(found) == 0 {
 		return nil
 	}
 	return &OpError{
-		Op: "add", Addr: found[0], Link: s.link, Err: ErrForeign, More: len(found) - 1,
-		Hint: fmt.Sprintf("take it out of the network configuration, ip address del %v dev %s; if it is the node's own, out of addresses", found[0], s.link),
+		Op: "add", Addr: found[0], Link: where, Err: ErrForeign, More: len(found) - 1,
+		Hint: fmt.Sprintf("take it out of the network configuration, ip address del %v dev %s; if it is the node's own, out of addresses", found[0], where),
 	}
 }
 
@@ -161,20 +164,28 @@ var errNoRoom = errors.New("the permit has too little left")
 
 // survey is a look at the interface, and what to do to have the addresses on.
 type survey struct {
-	link    Link
-	have    []Addr
+	base    Link           // the interface
+	link    Link           // where the addresses go: base, or our device on it; zero: that is not as it must be
+	own     []Addr         // of base
+	have    []Addr         // of link
 	placed  []netip.Prefix // forms of the wanted addresses
 	changes []Change
 }
 
 func (s *Set) survey() (survey, error) {
-	link, err := s.k.Link(s.link)
-	if err != nil {
+	var v survey
+	var err error
+	if v.base, err = s.k.Link(s.link); err != nil {
 		return survey{}, err
 	}
-	have, err := s.k.Addrs(link.Index)
-	if err != nil {
+	if v.own, err = s.k.Addrs(v.base.Index); err != nil {
 		return survey{}, err
+	}
+	v.link, v.have = v.base, v.own
+	if s.device.Name != "" {
+		if v.link, v.have, err = s.surveyDevice(v.base); err != nil {
+			return survey{}, err
+		}
 	}
 	s.mu.Lock()
 	want, on, lease := s.state.want, s.state.on, s.state.lease
@@ -182,17 +193,30 @@ func (s *Set) survey() (survey, error) {
 	s.mu.Unlock()
 	// The form is kept also on an interface that was made anew: its own addresses
 	// may come back after ours.
-	placed := forms(want, have, old)
-	var changes []Change
-	if on.Index != link.Index {
-		// Renamed, or made anew: in the first case ours are still on the other one.
-		changes, old = removes(on, old), nil
+	if s.device.Name == "" {
+		v.placed = forms(want, v.own, old)
+	} else {
+		v.placed = deviceForms(want, v.own, old)
 	}
-	return survey{link, have, placed, append(changes, plan(link, have, placed, old, lease)...)}, nil
+	if v.link.Index == 0 {
+		return v, nil
+	}
+	if on.Index != v.link.Index {
+		// Renamed, or made anew: in the first case ours are still on the other one.
+		v.changes, old = removes(on, old), nil
+	}
+	if s.device.Name != "" {
+		old = union(old, marked(v.have)) // nobody else's are there
+		if !v.link.Up {
+			v.changes = append(v.changes, Change{Op: SetUp, Index: v.link.Index, Link: v.link.Name})
+		}
+	}
+	v.changes = append(v.changes, plan(v.link, v.have, v.placed, old, lease)...)
+	return v, nil
 }
 
 func (s *Set) warnSecondaries(v survey) {
-	if v.link.PromoteSecondaries {
+	if v.link.PromoteSecondaries || s.device.Name != "" {
 		return
 	}
 	var wide []netip.Prefix

@@ -6,28 +6,45 @@ import (
 	"slices"
 )
 
-// Removed is an address that Cleanup took off.
+// Removed is what Cleanup removed: an address, or a virtual interface with all that
+// was on it.
 type Removed struct {
 	Interface string
-	Prefix    netip.Prefix
+	Prefix    netip.Prefix // zero: the interface itself
 }
 
-// Cleanup takes off the marked addresses that a dead daemon left: on the named
-// interfaces only, or on all if none is named, and of these the given addresses
-// only (whatever their prefix length), or all if none is given. What is not there
-// is no error, so it may be called again and again. It must not run for addresses
-// that a Set holds.
-func Cleanup(k Kernel, interfaces []string, prefixes []netip.Prefix) (removed []Removed, err error) {
+// String returns "192.0.2.9/32 from eth0" or "the virtual interface carp9".
+func (r Removed) String() string {
+	if !r.Prefix.IsValid() {
+		return "the virtual interface " + r.Interface
+	}
+	return r.Prefix.String() + " from " + r.Interface
+}
+
+// Cleanup removes what a dead daemon left: marked addresses, and virtual interfaces
+// of ours, with which the settings of the interfaces below them are restored. It
+// looks on the named interfaces and the virtual ones on them, or everywhere if none
+// is named. If addresses or devices are given it removes these only (addresses
+// whatever their prefix length), otherwise all. What is not there is no error, so
+// it may be called again and again. It must not run for what a Set holds: where
+// other instances may live, name what nobody holds.
+func Cleanup(k Kernel, interfaces []string, prefixes []netip.Prefix, devices ...string) (removed []Removed, err error) {
 	links, err := k.Links()
 	if err != nil {
 		return nil, err
 	}
-	var only map[netip.Addr]bool
-	if len(prefixes) > 0 {
-		only = addrSet(normal(prefixes))
-	}
+	all := len(prefixes) == 0 && len(devices) == 0
+	wanted := addrSet(normal(prefixes))
 	for _, l := range links {
-		if len(interfaces) > 0 && !slices.Contains(interfaces, l.Name) {
+		if len(interfaces) > 0 && !slices.Contains(interfaces, l.Name) && !slices.Contains(interfaces, nameOf(links, l.Parent)) {
+			continue
+		}
+		if l.Parent != 0 && (all || slices.Contains(devices, l.Name)) {
+			if deleteErr := k.RemoveDevice(l); deleteErr != nil {
+				err = errors.Join(err, deleteErr)
+				continue
+			}
+			removed = append(removed, Removed{Interface: l.Name})
 			continue
 		}
 		have, listErr := k.Addrs(l.Index)
@@ -35,12 +52,7 @@ func Cleanup(k Kernel, interfaces []string, prefixes []netip.Prefix) (removed []
 			err = errors.Join(err, listErr)
 			continue
 		}
-		var stale []netip.Prefix
-		for _, h := range have {
-			if h.Mark == Mark && (only == nil || only[h.Prefix.Addr()]) {
-				stale = append(stale, h.Prefix)
-			}
-		}
+		stale := slices.DeleteFunc(marked(have), func(p netip.Prefix) bool { return !all && !wanted[p.Addr()] })
 		if len(stale) == 0 {
 			continue
 		}
@@ -53,4 +65,14 @@ func Cleanup(k Kernel, interfaces []string, prefixes []netip.Prefix) (removed []
 		}
 	}
 	return removed, err
+}
+
+// nameOf returns the name of the link with this index, "" if there is none.
+func nameOf(links []Link, index int) string {
+	for _, l := range links {
+		if l.Index == index && index != 0 {
+			return l.Name
+		}
+	}
+	return ""
 }

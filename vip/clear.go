@@ -46,7 +46,7 @@ func (s *Set) clear(ctx context.Context) error {
 	placed := union(s.state.placed, s.state.strays)
 	s.mu.Unlock()
 
-	changes := removes(on, placed)
+	changes := append(removes(on, placed), s.switchOff(on)...)
 	var foreign []netip.Prefix
 	var err error
 	for try := range clearTries {
@@ -113,18 +113,27 @@ func (s *Set) cleared(err error) {
 	s.state.placed, s.state.strays, s.state.present = nil, nil, nil
 }
 
-// remaining lists what is still to be removed, on the interface where the
-// addresses were put (it may have been renamed) and on the one that has the name.
+// remaining lists what is still to be done: addresses to be removed on the
+// interface where they were put (it may have been renamed), on the one that has the
+// name and on our device, which must be down.
 func (s *Set) remaining(on Link, want, placed []netip.Prefix) (changes []Change, foreign []netip.Prefix, err error) {
-	links := make([]Link, 0, 2)
+	links := make([]Link, 0, 3)
 	if on.Index != 0 {
+		on.Up = false // unless it is found to be
 		links = append(links, on)
 	}
-	switch l, err := s.k.Link(s.link); {
-	case err == nil && l.Index != on.Index:
-		links = append(links, l)
-	case err != nil && !errors.Is(err, ErrNoLink):
-		return nil, nil, err
+	for _, name := range []string{s.link, s.device.Name} {
+		if name == "" {
+			continue
+		}
+		switch l, err := s.k.Link(name); {
+		case err == nil && l.Index != on.Index:
+			links = append(links, l)
+		case err == nil:
+			links[0] = l
+		case !errors.Is(err, ErrNoLink):
+			return nil, nil, err
+		}
 	}
 	for _, l := range links {
 		have, err := s.k.Addrs(l.Index)
@@ -133,6 +142,9 @@ func (s *Set) remaining(on Link, want, placed []netip.Prefix) (changes []Change,
 		}
 		ours, theirs := left(have, want, placed)
 		changes = append(changes, removes(l, ours)...)
+		if l.Up {
+			changes = append(changes, s.switchOff(l)...)
+		}
 		foreign = append(foreign, theirs...)
 	}
 	return changes, foreign, nil

@@ -32,12 +32,22 @@
 // 0), so that the node never picks them as a source, and skip duplicate address
 // detection, which would keep them silent for a second.
 //
+// # The device
+//
+// With a virtual MAC the addresses go on a macvlan of ours in private mode on the
+// interface. It is made when Run begins, up from the first address to the last, and
+// deleted when Run ends; it goes up first and down last in a batch, and down also
+// if an address could not be removed. Up or down without addresses it answers
+// nothing. Its alias says whose it is, and what arp_ignore and arp_announce of the
+// interface were before: the last device to go restores them, also by Cleanup.
+//
 // # Bounds
 //
 //	changes between two looks at the permit 250
 //	messages in one netlink send            1000, fewer if their answers would not fit
 //	wait for a permit after a slow batch    0.05 s
-//	restorations of lost addresses          10 at once, then 1 a second (a set)
+//	restorations of lost addresses          10 at once, then 1 a second (a set); of the device the same
+//	wait for another process's devices      2 s
 //	attempts to take addresses off          5 in 0.3 s, then again each second by the worker
 //	announcement frames                     1024 at once, then 20 000 a second (an interface)
 //	rounds of a burst                       at once, after 0.2 s, 1 s and 5 s

@@ -35,6 +35,17 @@ type Kernel interface {
 	// are tried; the error is an *OpError of the first that failed. To remove what
 	// is not there is no error.
 	Apply(changes []Change) error
+	// EnsureDevice sees to it that d is there, ours and set up as it must be, and
+	// returns it. One that it makes is down and without addresses; one of ours that
+	// differs is made anew. An interface of somebody else that has the name, or a
+	// macvlan that has the MAC on the same interface, is left alone: ErrForeignDevice.
+	// What it changes of the parent is remembered until RemoveDevice. On an error
+	// nothing is left half made.
+	EnsureDevice(d Device) (Link, error)
+	// RemoveDevice deletes a device of ours, as Link or EnsureDevice returned it, with
+	// its addresses; with the last one on its parent go the changes of the parent. It
+	// is no error if the device is gone, only then the parent is seen to.
+	RemoveDevice(l Link) error
 	// Watch calls f for each notice until stop is called; f must not block. After
 	// stop has returned f is not called any more. stop must not be called by f.
 	Watch(f func(Notice)) (stop func())
@@ -54,6 +65,23 @@ type Link struct {
 	// PromoteSecondaries is whether the kernel keeps the other addresses of a
 	// subnet when the first one goes (sysctl promote_secondaries, IPv4 only).
 	PromoteSecondaries bool
+	Up                 bool // as set by the administrator, whatever the carrier says
+	// Parent is the index of the interface on which carpd made this one; 0: it is
+	// none of ours.
+	Parent int
+	// Quiet is whether this interface keeps silent about addresses of others: it does
+	// not answer ARP for them (sysctl arp_ignore) nor names them in its own requests
+	// (arp_announce).
+	Quiet bool
+}
+
+// Device is a virtual interface of ours: a macvlan in private mode that has the
+// virtual MAC, so that the virtual router moves with its MAC (RFC 9568, 7.3).
+type Device struct {
+	Name   string // at most 15 bytes
+	Parent Link   // the interface that carries its frames
+	MAC    carp.MAC
+	VHID   uint8 // for the alias, which says what the interface is
 }
 
 // Addr is an address on an interface.
@@ -73,9 +101,13 @@ const (
 	Put ChangeOp = iota
 	// Remove takes the address off.
 	Remove
+	// SetUp and SetDown switch the interface itself; no Prefix belongs to them. Down,
+	// it answers nothing, whatever addresses it has.
+	SetUp
+	SetDown
 )
 
-// Change is one thing to be done to one address.
+// Change is one thing to be done to one address, or to an interface.
 type Change struct {
 	Op     ChangeOp
 	Index  int    // of the interface
@@ -122,13 +154,16 @@ var (
 	ErrLate = errors.New("the kernel took longer than the permit had room for")
 	// ErrForeign: the address is on the interface for good, put there by somebody else.
 	ErrForeign = errors.New("the address is there already, put there by somebody else")
+	// ErrForeignDevice: the virtual interface cannot be made, because another one has
+	// its name or its MAC.
+	ErrForeignDevice = errors.New("there is an interface already that carpd did not make for this")
 	// ErrPresent: an address is still there after all attempts to remove it.
 	ErrPresent = errors.New("the address is still there")
 )
 
 // OpError is an operation on addresses that failed.
 type OpError struct {
-	Op   string       // "add", "remove", "list", "look up", "announce", "open"
+	Op   string       // "add", "remove", "list", "look up", "announce", "open", "make", "set up", "set down"
 	Addr netip.Prefix // zero if no single address is concerned
 	Link string       // "" if no single interface is concerned
 	Err  error

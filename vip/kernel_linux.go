@@ -25,7 +25,10 @@ const (
 
 	ifaProto          = 11 // IFA_PROTO
 	inetConf          = 1  // IFLA_INET_CONF
-	promoteSecondary  = 20 // IPV4_DEVCONF_PROMOTE_SECONDARIES, counted from 1
+	confRPFilter      = 8  // IPV4_DEVCONF_RP_FILTER, counted from 1, as the next ones
+	confARPAnnounce   = 18
+	confARPIgnore     = 19
+	promoteSecondary  = 20
 	lifetimeForever   = ^uint32(0)
 	promoteAllSetting = "/proc/sys/net/ipv4/conf/all/promote_secondaries"
 )
@@ -36,6 +39,7 @@ type kernel struct {
 	list       map[int]*nl.SocketHandle // for dumps; locks itself
 	promoteAll *os.File                 // nil if unreadable
 	out        *packetSocket
+	devices    devices
 
 	batch sync.Mutex // guards fd's conversation and seq
 	fd    int
@@ -94,6 +98,7 @@ func (k *kernel) open() (err error) {
 		return fmt.Errorf("netlink watch: %w", err)
 	}
 	k.promoteAll, _ = os.Open(promoteAllSetting)
+	k.devices.open()
 	k.watching.Go(k.hear)
 	return nil
 }
@@ -122,22 +127,20 @@ func (k *kernel) Close() error {
 	if k.promoteAll != nil {
 		k.promoteAll.Close()
 	}
+	k.devices.close()
 	k.out.close()
 	return nil
 }
 
 func (k *kernel) Link(name string) (Link, error) {
-	req := k.request(unix.RTM_GETLINK, 0)
-	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
-	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
-	msgs, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
-	if errors.Is(err, unix.ENODEV) || err == nil && len(msgs) == 0 {
+	info, err := k.linkOf(0, name)
+	if errors.Is(err, unix.ENODEV) {
 		return Link{}, &OpError{Op: "look up interface", Link: name, Err: ErrNoLink, Hint: "compare with ip link"}
 	}
 	if err != nil {
 		return Link{}, &OpError{Op: "look up interface", Link: name, Err: err}
 	}
-	l := k.parseLink(msgs[0])
+	l := info.Link
 	if l.Name != name { // the kernel looks among the alternative names as well
 		return Link{}, &OpError{Op: "look up interface", Link: name, Err: ErrNoLink,
 			Hint: fmt.Sprintf("%s is an alternative name of %s: use that", name, l.Name)}
@@ -145,16 +148,45 @@ func (k *kernel) Link(name string) (Link, error) {
 	return l, nil
 }
 
+// linkOf looks up one interface by its index or, if that is 0, by its name. The
+// error is ENODEV if there is none.
+func (k *kernel) linkOf(index int, name string) (linkInfo, error) {
+	req := k.request(unix.RTM_GETLINK, 0)
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(index)
+	req.AddData(msg)
+	if index == 0 {
+		req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
+	}
+	msgs, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
+	if err == nil && len(msgs) == 0 {
+		err = unix.ENODEV
+	}
+	if err != nil {
+		return linkInfo{}, err
+	}
+	return k.parseLink(msgs[0]), nil
+}
+
 func (k *kernel) Links() ([]Link, error) {
+	infos, err := k.linkInfos()
+	links := make([]Link, len(infos))
+	for i, l := range infos {
+		links[i] = l.Link
+	}
+	return links, err
+}
+
+func (k *kernel) linkInfos() ([]linkInfo, error) {
 	msgs, err := k.dump(unix.RTM_GETLINK, unix.RTM_NEWLINK, func() nl.NetlinkRequestData { return nl.NewIfInfomsg(unix.AF_UNSPEC) })
 	if err != nil {
 		return nil, &OpError{Op: "list interfaces", Err: err}
 	}
-	links := make([]Link, len(msgs))
+	infos := make([]linkInfo, len(msgs))
 	for i, m := range msgs {
-		links[i] = k.parseLink(m)
+		infos[i] = k.parseLink(m)
 	}
-	return links, nil
+	return infos, nil
 }
 
 func (k *kernel) Addrs(index int) ([]Addr, error) {
@@ -198,8 +230,11 @@ func (k *kernel) dump(kind int, answer uint16, header func() nl.NetlinkRequestDa
 	return nil, err
 }
 
-// changeMessage builds RTM_NEWADDR or RTM_DELADDR.
+// changeMessage builds RTM_NEWADDR, RTM_DELADDR or RTM_SETLINK.
 func changeMessage(c Change) []byte {
+	if c.Op == SetUp || c.Op == SetDown {
+		return switchMessage(c.Index, c.Op == SetUp)
+	}
 	kind, flags := unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_REPLACE
 	if c.Op == Remove {
 		kind, flags = unix.RTM_DELADDR, 0
@@ -284,29 +319,61 @@ func lifetime(seconds uint32) time.Duration {
 	return time.Duration(seconds) * time.Second
 }
 
-func (k *kernel) parseLink(m []byte) Link {
+func (k *kernel) parseLink(m []byte) linkInfo {
 	msg := nl.DeserializeIfInfomsg(m)
-	l := Link{Index: int(msg.Index), PromoteSecondaries: k.promotesAll()}
+	l := linkInfo{Link: Link{Index: int(msg.Index), PromoteSecondaries: k.promotesAll(), Up: msg.Flags&unix.IFF_UP != 0}}
+	alias := ""
 	attrs, _ := nl.ParseRouteAttr(m[msg.Len():])
 	for _, at := range attrs {
 		switch at.Attr.Type &^ unix.NLA_F_NESTED {
 		case unix.IFLA_IFNAME:
 			l.Name = strings.TrimRight(string(at.Value), "\x00")
 		case unix.IFLA_ADDRESS:
+			copy(l.hardware[:], at.Value)
 			if msg.Type == unix.ARPHRD_ETHER && msg.Flags&unix.IFF_NOARP == 0 && len(at.Value) == len(l.MAC) {
-				copy(l.MAC[:], at.Value)
+				l.MAC = l.hardware
 			}
+		case unix.IFLA_LINK:
+			l.lower = int(int32(binary.NativeEndian.Uint32(at.Value)))
+		case unix.IFLA_IFALIAS:
+			alias = strings.TrimRight(string(at.Value), "\x00")
+		case unix.IFLA_LINKINFO:
+			l.macvlan, l.private = parseMacvlan(at.Value)
 		case unix.IFLA_AF_SPEC:
-			l.PromoteSecondaries = l.PromoteSecondaries || promotes(at.Value)
+			l.PromoteSecondaries = l.PromoteSecondaries || setting(at.Value, promoteSecondary) != 0
+			l.arp = arpSettings{ignore: setting(at.Value, confARPIgnore), announce: setting(at.Value, confARPAnnounce)}
 		}
+	}
+	l.Quiet = l.arp == l.arp.quiet()
+	if made, ok := parseLabel(alias); ok && l.macvlan {
+		l.label, l.Parent = made, made.parent
 	}
 	return l
 }
 
-// promotes reads promote_secondaries out of IFLA_AF_SPEC: AF_INET,
-// IFLA_INET_CONF, an array of 32-bit settings. /proc would answer for the
-// namespace of whichever thread asks.
-func promotes(spec []byte) bool {
+// parseMacvlan reads IFLA_LINKINFO.
+func parseMacvlan(b []byte) (is, private bool) {
+	attrs, _ := nl.ParseRouteAttr(b)
+	for _, at := range attrs {
+		switch at.Attr.Type &^ unix.NLA_F_NESTED {
+		case unix.IFLA_INFO_KIND:
+			is = strings.TrimRight(string(at.Value), "\x00") == "macvlan"
+		case unix.IFLA_INFO_DATA:
+			data, _ := nl.ParseRouteAttr(at.Value)
+			for _, d := range data {
+				if d.Attr.Type == nl.IFLA_MACVLAN_MODE && len(d.Value) == 4 {
+					private = binary.NativeEndian.Uint32(d.Value) == nl.MACVLAN_MODE_PRIVATE
+				}
+			}
+		}
+	}
+	return is, private
+}
+
+// setting reads an IPv4 setting out of IFLA_AF_SPEC: AF_INET, IFLA_INET_CONF, an
+// array of 32-bit values. /proc would answer for the namespace of whichever
+// thread asks.
+func setting(spec []byte, which int) uint32 {
 	families, _ := nl.ParseRouteAttr(spec)
 	for _, f := range families {
 		if f.Attr.Type&^unix.NLA_F_NESTED != unix.AF_INET {
@@ -314,12 +381,12 @@ func promotes(spec []byte) bool {
 		}
 		settings, _ := nl.ParseRouteAttr(f.Value)
 		for _, s := range settings {
-			if at := 4 * (promoteSecondary - 1); s.Attr.Type == inetConf && len(s.Value) >= at+4 {
-				return binary.NativeEndian.Uint32(s.Value[at:]) != 0
+			if at := 4 * (which - 1); s.Attr.Type == inetConf && len(s.Value) >= at+4 {
+				return binary.NativeEndian.Uint32(s.Value[at:])
 			}
 		}
 	}
-	return false
+	return 0
 }
 
 func (k *kernel) promotesAll() bool {

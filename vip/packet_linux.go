@@ -18,6 +18,7 @@ type packetSocket struct {
 	mu     sync.Mutex // guards what follows; held across sends, which do not block
 	fd     int
 	pacers map[int]*pacer // by interface index
+	below  map[int]int    // the interface that carries the frames of a device of ours
 }
 
 func openPacketSocket() (*packetSocket, error) {
@@ -25,7 +26,7 @@ func openPacketSocket() (*packetSocket, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &packetSocket{fd: fd, pacers: make(map[int]*pacer)}, nil
+	return &packetSocket{fd: fd, pacers: make(map[int]*pacer), below: make(map[int]int)}, nil
 }
 
 func (p *packetSocket) close() {
@@ -69,9 +70,22 @@ func (p *packetSocket) send(ctx context.Context, index int, frames [][]byte, liv
 	return &OpError{Op: "announce", Err: first}
 }
 
+// share has the frames of a device of ours paced with those of the interface below.
+func (p *packetSocket) share(device, below int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.below) >= maxPacers {
+		clear(p.below) // devices come and go; a full bucket more does no harm
+	}
+	p.below[device] = below
+}
+
 func (p *packetSocket) reserve(index, n int) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if below, ok := p.below[index]; ok {
+		index = below
+	}
 	b := p.pacers[index]
 	if b == nil {
 		if len(p.pacers) >= maxPacers {

@@ -40,6 +40,30 @@ func forms(prefixes []netip.Prefix, have []Addr, placed []netip.Prefix) []netip.
 	return out
 }
 
+// deviceForms returns the forms of prefixes on a device of ours, whose parent has
+// the addresses own: a host address where the way back is by the parent. Link-local
+// addresses need their subnet on the device itself, since the way back is by no
+// other interface.
+func deviceForms(prefixes []netip.Prefix, own []Addr, placed []netip.Prefix) []netip.Prefix {
+	out := forms(prefixes, own, placed)
+	for i, p := range out {
+		if a := p.Addr(); a.Is6() && a.IsLinkLocalUnicast() {
+			out[i] = netip.PrefixFrom(a, min(prefixes[i].Bits(), 64))
+		}
+	}
+	return out
+}
+
+// marked returns those of have that carry our mark.
+func marked(have []Addr) (out []netip.Prefix) {
+	for _, h := range have {
+		if h.Mark == Mark {
+			out = append(out, h.Prefix)
+		}
+	}
+	return out
+}
+
 // plan returns the changes that make want out of have on one interface: first
 // off what must go, then on, and anew, all that is wanted, so that one batch
 // gives them one lifetime and brings back a secondary that the kernel took with

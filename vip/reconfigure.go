@@ -74,7 +74,7 @@ func (s *Set) reshape(want []netip.Prefix, lease Lease) error {
 }
 
 func (s *Set) reshapeOn(old []netip.Prefix) error {
-	v, err := s.survey()
+	v, err := s.prepare()
 	if err != nil {
 		return err
 	}

@@ -12,12 +12,18 @@ import (
 // Config says what a Set holds. Interface and Addresses are required.
 type Config struct {
 	Interface string
-	VHID      uint8          // for logs only
-	Addresses []netip.Prefix // each address once; not masked
-	Lease     Lease          // the zero value is none: see PlanLease
-	Announce  Announce
-	Now       func() carp.Instant // nil = CLOCK_BOOTTIME; must be the clock of the permits
-	Log       *slog.Logger        // nil = silent
+	// VirtualMAC and Device: the addresses go on a macvlan with this MAC and this name
+	// (at most 15 bytes) on Interface, made by Run and Up and deleted when Run ends.
+	// It is up only while the addresses are wanted there. Both zero: the addresses go
+	// on Interface itself.
+	VirtualMAC carp.MAC
+	Device     string
+	VHID       uint8          // for logs and the label of the device
+	Addresses  []netip.Prefix // each address once; not masked
+	Lease      Lease          // the zero value is none: see PlanLease
+	Announce   Announce
+	Now        func() carp.Instant // nil = CLOCK_BOOTTIME; must be the clock of the permits
+	Log        *slog.Logger        // nil = silent
 	// Observe hears what happens, from the goroutine in which it happens; it must
 	// not block nor call the Set. nil = nobody.
 	Observe func(Event)
@@ -76,6 +82,7 @@ type Status struct {
 type Set struct {
 	k          Kernel
 	link       string
+	device     Device // its Parent is looked up each time; no name: there is none
 	announce   Announce
 	clock      func() carp.Instant
 	log        *slog.Logger
@@ -103,7 +110,8 @@ type state struct {
 	ended   EventKind  // why serving ended, until the addresses are off
 	permit  carp.Permit
 
-	on      Link                // where the addresses were put
+	on      Link                // where the addresses were put: the interface or the device on it
+	made    Link                // our device as it was last made; zero: none was
 	placed  []netip.Prefix      // their forms, in the order of want; none left = nothing of ours is on
 	present map[netip.Addr]bool // of placed: there as far as known
 	strays  []netip.Prefix      // of a Reconfigure that failed, and neither placed nor seen to be off
@@ -129,7 +137,8 @@ type state struct {
 func New(k Kernel, cfg Config) *Set {
 	s := &Set{
 		k: k, link: cfg.Interface, announce: cfg.Announce, clock: cfg.Now, log: cfg.Log, observe: cfg.Observe, needPermit: cfg.NeedPermit,
-		op: make(chan struct{}, 1), wake: make(chan struct{}, 1), changed: make(chan struct{}),
+		device: Device{Name: cfg.Device, MAC: cfg.VirtualMAC, VHID: cfg.VHID},
+		op:     make(chan struct{}, 1), wake: make(chan struct{}, 1), changed: make(chan struct{}),
 		state: state{want: normal(cfg.Addresses), lease: cfg.Lease},
 	}
 	if s.clock == nil {
@@ -141,6 +150,9 @@ func New(k Kernel, cfg Config) *Set {
 	s.log = s.log.With("vhid", cfg.VHID, "interface", cfg.Interface)
 	if s.observe == nil {
 		s.observe = func(Event) {}
+	}
+	if s.device.Name != "" {
+		s.log = s.log.With("device", s.device.Name)
 	}
 	return s
 }

@@ -93,12 +93,13 @@ func (st *state) next(now carp.Instant) (task, carp.Instant) {
 
 // Run is the worker: it renews the lease, restores lost addresses, repeats the
 // announcements and takes the addresses off when the permit ends. It runs until
-// ctx ends; then the addresses go, if they are still on, and its error is that of
-// taking them off. Run once per Set.
+// ctx ends; then the addresses go, if they are still on, and the device, and its
+// error is that of removing them. Run once per Set.
 func (s *Set) Run(ctx context.Context) error {
 	stop := s.k.Watch(s.notice)
 	defer stop()
 	s.lookOnce()
+	s.beginDevice(ctx)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for ctx.Err() == nil {
@@ -123,10 +124,11 @@ func (s *Set) Run(ctx context.Context) error {
 	s.mu.Lock()
 	left := len(s.state.placed) > 0 || len(s.state.strays) > 0
 	s.mu.Unlock()
-	if !left {
-		return nil
+	var err error
+	if left {
+		err = s.Down(ctx)
 	}
-	return s.Down(ctx)
+	return errors.Join(err, s.endDevice())
 }
 
 // lookOnce plans a look if the set is up. When the watch begins: what was lost
@@ -251,15 +253,19 @@ func (s *Set) renewFailed(err error) {
 }
 
 // restored announces and tells that addresses are back.
-func (s *Set) restored(missing []netip.Prefix, epoch carp.Epoch) {
+func (s *Set) restored(missing []netip.Prefix, epoch carp.Epoch, away bool) {
 	now := s.clock()
 	s.mu.Lock()
 	if s.state.serving {
 		s.state.burst(now, s.announce, 0)
 	}
 	s.mu.Unlock()
-	s.tell(Event{Kind: EventRestored, Epoch: epoch, Addresses: missing, Text: fmt.Sprintf(
-		"%d addresses were lost and are back, %v among them: see who removes them by ip monitor address", len(missing), missing[0])})
+	text := fmt.Sprintf("%d addresses were lost and are back, %v among them: see who removes them by ip monitor address", len(missing), missing[0])
+	if away {
+		text = fmt.Sprintf("%s was deleted, set down or changed by somebody else, and is back with %d addresses: see who does it by ip monitor link",
+			s.device.Name, len(missing))
+	}
+	s.tell(Event{Kind: EventRestored, Epoch: epoch, Addresses: missing, Text: text})
 }
 
 // look compares with the kernel and puts back what is missing. The caller has
@@ -278,8 +284,19 @@ func (s *Set) look() {
 		s.lookFailed(err, epoch) // and put back what is missing all the same
 	}
 	missing := lost(v.have, v.placed)
+	away := s.away(v)
+	if away {
+		missing = v.placed // a device that is down answers for none
+	}
 	if !s.mayRestore(v, before, missing) {
 		return
+	}
+	if v.link.Index == 0 {
+		if v, err = s.prepare(); err != nil {
+			s.lookFailed(err, epoch)
+			return
+		}
+		s.placeOn(v)
 	}
 	if err := s.commit(v.changes, nil); err != nil {
 		if errors.Is(err, errNoRoom) {
@@ -291,7 +308,7 @@ func (s *Set) look() {
 		}
 		return
 	}
-	s.restored(missing, epoch)
+	s.restored(missing, epoch, away)
 }
 
 // mayRestore records what a look found and reports whether the missing addresses
@@ -318,7 +335,9 @@ func (s *Set) mayRestore(v survey, before Link, missing []netip.Prefix) bool {
 		return false
 	}
 	st.tokens = st.tokens.spend(now)
-	st.on, st.placed = v.link, v.placed
+	if v.link.Index != 0 {
+		st.on, st.placed = v.link, v.placed
+	}
 	return true
 }
 

@@ -48,6 +48,11 @@ func Conformance(t *testing.T, open func(t *testing.T) vip.Kernel) {
 		{"ThousandsInOneBatch", testThousands},
 		{"SendEndsWithItsContext", testSend},
 		{"SendAsksBeforeEachFrame", testSendAsks},
+		{"DeviceIsMadeOnceAndDown", testDevice},
+		{"DeviceIsMadeAnewIfItDiffers", testDeviceDiffers},
+		{"DeviceOfOthersIsRefused", testDeviceForeign},
+		{"DeviceIsSwitched", testDeviceSwitch},
+		{"DevicesChangeTheirParentUntilTheLastIsRemoved", testDeviceParent},
 		{"CloseTwice", testClose},
 	}
 	for _, tc := range tests {

@@ -39,6 +39,8 @@ type Hooks struct {
 	BeforeList func()
 	// Fail returns the error of one change, which is then not made.
 	Fail func(vip.Change) error
+	// FailDevice returns the error of a device that is about to be made.
+	FailDevice func(vip.Device) error
 	// BeforeSend is called before frames are sent; its error is Send's.
 	BeforeSend func(frames [][]byte) error
 	// Late is how late the kernel removes an address whose lifetime has ended.
@@ -55,6 +57,7 @@ type Frame struct {
 type fakeLink struct {
 	vip.Link
 	addrs []*fakeAddr
+	loud  bool // of a parent: it was not Quiet before it had devices
 }
 
 type fakeAddr struct {
@@ -82,7 +85,7 @@ func (k *FakeKernel) SetHooks(h Hooks) {
 // AddLink makes an interface, with a new index, and tells the watchers.
 func (k *FakeKernel) AddLink(name string, prefixes ...string) {
 	k.mu.Lock()
-	l := &fakeLink{Link: vip.Link{Index: k.next, Name: name, MAC: carp.MAC{2, 0, 0, 0, 0, 1}}}
+	l := &fakeLink{Link: vip.Link{Index: k.next, Name: name, MAC: carp.MAC{2, 0, 0, 0, 0, 1}, Up: true}}
 	k.next++
 	k.links = append(k.links, l)
 	for _, p := range prefixes {
@@ -104,17 +107,26 @@ func (k *FakeKernel) ChangeLink(name string, change func(*vip.Link)) {
 	k.tell([]vip.Notice{n})
 }
 
-// DeleteLink deletes an interface with its addresses and tells the watchers.
+// DeleteLink deletes an interface with its addresses and the devices on it, and
+// tells the watchers.
 func (k *FakeKernel) DeleteLink(name string) {
 	k.mu.Lock()
-	l := k.link(name)
-	var notices []vip.Notice
+	notices := k.deleteLink(k.link(name))
+	k.mu.Unlock()
+	k.tell(notices)
+}
+
+func (k *FakeKernel) deleteLink(l *fakeLink) (notices []vip.Notice) {
+	for _, on := range slices.Clone(k.links) {
+		if on.Parent == l.Index {
+			notices = append(notices, k.deleteLink(on)...)
+		}
+	}
 	for len(l.addrs) > 0 {
 		notices = append(notices, l.drop(l.addrs[0], true)...)
 	}
 	k.links = slices.DeleteFunc(k.links, func(x *fakeLink) bool { return x == l })
-	k.mu.Unlock()
-	k.tell(append(notices, vip.Notice{Kind: vip.LinkGone, Index: l.Index, Link: name}))
+	return append(notices, vip.Notice{Kind: vip.LinkGone, Index: l.Index, Link: l.Name})
 }
 
 // AddAddr adds an address as a hand would: without mark and lifetime.
@@ -168,13 +180,30 @@ func (k *FakeKernel) Has(addr string) bool {
 	return false
 }
 
+// Answers reports whether any interface that is up has the address.
+func (k *FakeKernel) Answers(addr string) bool {
+	want := netip.MustParseAddr(addr)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.ContainsFunc(k.links, func(l *fakeLink) bool {
+		return l.Up && slices.ContainsFunc(l.addrs, func(a *fakeAddr) bool { return a.prefix.Addr() == want })
+	})
+}
+
 // String returns all interfaces in the words of `ip addr`.
 func (k *FakeKernel) String() string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	var b strings.Builder
 	for _, l := range k.links {
-		fmt.Fprintf(&b, "%d: %s: <BROADCAST,MULTICAST,UP>\n    link/ether %x:%x:%x:%x:%x:%x\n", l.Index, l.Name,
+		name, up := l.Name, ",UP"
+		if p := k.byIndex(l.Parent); p != nil {
+			name += "@" + p.Name
+		}
+		if !l.Up {
+			up = ""
+		}
+		fmt.Fprintf(&b, "%d: %s: <BROADCAST,MULTICAST%s>\n    link/ether %x:%x:%x:%x:%x:%x\n", l.Index, name, up,
 			l.MAC[0:1], l.MAC[1:2], l.MAC[2:3], l.MAC[3:4], l.MAC[4:5], l.MAC[5:6])
 		for _, a := range l.addrs {
 			family, valid, preferred := "inet", "forever", "forever"
@@ -278,8 +307,13 @@ func (k *FakeKernel) Apply(changes []vip.Change) error {
 			continue
 		}
 		first = &vip.OpError{Op: "add", Addr: c.Prefix, Link: c.Link, Err: err}
-		if c.Op == vip.Remove {
+		switch c.Op {
+		case vip.Remove:
 			first.Op = "remove"
+		case vip.SetUp:
+			first.Op = "set up"
+		case vip.SetDown:
+			first.Op = "set down"
 		}
 	}
 	k.mu.Unlock()
@@ -298,10 +332,12 @@ func (k *FakeKernel) change(c vip.Change, hooks Hooks) ([]vip.Notice, error) {
 	}
 	l := k.byIndex(c.Index)
 	switch {
-	case l == nil && c.Op == vip.Remove:
+	case l == nil && (c.Op == vip.Remove || c.Op == vip.SetDown):
 		return nil, nil
 	case l == nil:
 		return nil, vip.ErrNoLink
+	case c.Op == vip.SetUp || c.Op == vip.SetDown:
+		return l.set(c.Op == vip.SetUp), nil
 	}
 	a := l.find(c.Prefix)
 	if c.Op == vip.Remove {
