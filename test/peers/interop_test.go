@@ -2,8 +2,6 @@ package peers_test
 
 import (
 	"fmt"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -39,14 +37,11 @@ func ucarpLate(n uint8) time.Duration { return readLate + second + skew(n) }
 // the time.
 func TestInterop(t *testing.T) {
 	lab.New(t) // skips once, not in each part
-	binary := filepath.Join(t.TempDir(), "carpd")
-	if out, err := exec.Command("go", "build", "-o", binary, "github.com/carpd/carpd/cmd/carpd").CombinedOutput(); err != nil {
-		t.Fatalf("build carpd: %v\n%s", err, out)
-	}
+	binary := build(t)
 	part := func(name string, s setup, run func(*pair)) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			run(newPair(t, binary, s))
+			awake(t, func(t lab.TB) { run(newPair(t, binary, s)) })
 		})
 	}
 	// The long ones first.

@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"testing"
 	"time"
 
 	"github.com/carpd/carpd/carp"
@@ -52,7 +51,7 @@ type setup struct {
 // pair is one LAN with carpd, ucarp, and a client that pings the shared address
 // all the time. Its methods belong on the test's goroutine.
 type pair struct {
-	t       *testing.T
+	t       lab.TB
 	setup   setup
 	binary  string
 	hosts   map[string]*lab.Host
@@ -64,7 +63,7 @@ type pair struct {
 	http    *http.Client
 }
 
-func newPair(t *testing.T, binary string, s setup) *pair {
+func newPair(t lab.TB, binary string, s setup) *pair {
 	t.Helper()
 	if s.ourAddr == "" {
 		s.ourAddr, s.theirAddr = "10.9.0.1", "10.9.0.2"
@@ -79,35 +78,7 @@ func newPair(t *testing.T, binary string, s setup) *pair {
 	p.capture = lan.Capture()
 	p.client = lan.Host("client", "10.9.0.200/16").ProbeEvery(vip.Addr(), probes)
 	p.configure()
-	p.pulse()
 	return p
-}
-
-// pulse says of a failed test how long the machine stood still meanwhile: timers
-// of seconds mean little where nothing runs for one.
-func (p *pair) pulse() {
-	stop, longest := make(chan struct{}), make(chan time.Duration)
-	go func() {
-		tick := time.NewTicker(10 * time.Millisecond)
-		defer tick.Stop()
-		last, gap := time.Now(), time.Duration(0)
-		for {
-			select {
-			case <-tick.C:
-				gap = max(gap, time.Since(last))
-				last = time.Now()
-			case <-stop:
-				longest <- gap
-				return
-			}
-		}
-	}()
-	p.t.Cleanup(func() {
-		close(stop)
-		if gap := <-longest; p.t.Failed() {
-			p.t.Logf("a ticker of 10 ms in this process stood still for up to %v", gap)
-		}
-	})
 }
 
 // configure writes carpd's files. The path of a socket may have 107 bytes, which
