@@ -17,7 +17,7 @@ type Checker interface {
 
 // Standard returns all checkers that hold at any time, whatever is broken.
 func Standard() []Checker {
-	return []Checker{&Overlap{}, &Promise{}, &Permits{}, &Hooks{}, &Adverts{}, &Packets{}}
+	return []Checker{&Overlap{}, &Promise{}, &Silence{}, &Permits{}, &Hooks{}, &Adverts{}, &Packets{}}
 }
 
 // Overlap checks that two hosts of one segment answer for the address together
@@ -114,7 +114,7 @@ func overlapBound(a, b *Host) (time.Duration, bool) {
 			}
 			d = longest(l.Valid+kernelLate, maxRate)
 			if h.hung {
-				d += longest(carp.FastestDown(h.Config.AdvBase, h.Config.AdvSkew), maxRate)
+				d += longest(h.Config.FastestDown(), maxRate)
 			}
 		} else if !ok {
 			return 0, false
@@ -151,7 +151,7 @@ func (c *Promise) Observe(w *World, e *Event) {
 		switch b.reason {
 		case carp.ReasonTimedOut, carp.ReasonBowOut:
 			c.dead(w, a, b)
-		case carp.ReasonPreempting, carp.ReasonWillTimeOut:
+		case carp.ReasonPreempting, carp.ReasonWillTimeOut, carp.ReasonOwner:
 			c.grace(w, a, b)
 		}
 	}
@@ -160,14 +160,21 @@ func (c *Promise) Observe(w *World, e *Event) {
 // dead: b waited for a's silence.
 func (c *Promise) dead(w *World, a, b *Host) {
 	k := b.known[a.index]
-	promised := a.opts.Lease.Late > 0 || a.Alive() && a.opts.Lease.Valid > 0
+	promised := a.opts.Lease.Late > 0 || a.Alive() && a.stoppedAt <= k.sent && a.opts.Lease.Valid > 0 && a.offInTime()
 	paused := a.kernel.pausedAt > 0 && a.kernel.pausedAt >= k.sent
-	until := k.sent + longest(carp.FastestDown(a.Config.AdvBase, a.Config.AdvSkew), maxRateOf(a, b)) + slack
+	until := k.sent + longest(a.Config.FastestDown(), maxRateOf(a, b)) + slack
 	if k.missed || k.sent < a.promoted || !promised || paused || a.kernel.late || w.now <= until || a.lastOK <= until && a.lastOK > b.promoted {
 		return
 	}
 	w.Fail(c, "%s put the address on (%v) %v after %s's last advert, which it had heard, and %s still answers",
 		b.Name, b.reason, w.now-k.sent, a.Name, a.Name)
+}
+
+// offInTime reports whether the address is off within what a permit leaves for
+// that: a tenth of a second, or a tenth of the time that it lasts.
+func (h *Host) offInTime() bool {
+	worst, ok := h.offWorst()
+	return ok && worst <= min(100*time.Millisecond, h.Config.FastestDown()/10)
 }
 
 // maxRateOf returns the sum of what two clocks may be off.
@@ -176,7 +183,8 @@ func maxRateOf(a, b *Host) int64 {
 }
 
 // grace: b said that it preempts a. An advert of a that crosses b's on the wire
-// looks like the farewell; nothing tells them apart.
+// looks like the farewell; in CARP nothing tells them apart, in VRRP the farewell is
+// known by coming out of turn.
 func (c *Promise) grace(w *World, a, b *Host) {
 	grace := b.Config.PreemptGrace
 	if grace == 0 || b.opts.Mutant == NoGrace {
@@ -184,9 +192,53 @@ func (c *Promise) grace(w *World, a, b *Host) {
 	}
 	waited := w.now - b.promoted
 	heard := a.seg.path(a, b).heard
-	crossed := heard >= b.promoted-a.seg.delay() && (a.state == carp.Master || heard <= a.left)
-	if !crossed && waited < grace-longest(grace, maxRate)/50 && (b.rival == a.local.IPv4 || b.rival == a.local.IPv6) && !b.Config.Guarded {
+	crossed := heard >= b.promoted-a.seg.delay() && (a.state == carp.Master || heard <= a.left) && !a.inTurn()
+	rival := b.rival == a.local.IPv4 || b.rival == a.local.IPv6 || !b.rival.IsValid()
+	if !crossed && waited < grace-longest(grace, maxRate)/50 && rival && !b.Config.Guarded {
 		w.Fail(c, "%s put the address on %v after it preempted %s, which still answers: it must wait for its farewell or for %v",
 			b.Name, waited, a.Name, grace)
 	}
+}
+
+// Silence checks that nobody is called dead who is not. A host that becomes master
+// because a master was silent has not heard the latest advert of one that runs and
+// is not late with the next, whether or not it understands its settings. What it
+// had heard before it was BACKUP does not count: it waits by its own interval then.
+type Silence struct{}
+
+// Name implements Checker.
+func (*Silence) Name() string { return "silence" }
+
+// Look implements Checker.
+func (*Silence) Look(*World) {}
+
+// Observe implements Checker.
+func (c *Silence) Observe(w *World, e *Event) {
+	if e.Kind != KindTransition || e.Change.To != carp.Master || e.Change.From == carp.Master {
+		return
+	}
+	b := e.Host
+	for _, a := range w.hosts {
+		if a == b || a.seg != b.seg || !a.Alive() || a.state != carp.Master || a.deaf > 0 {
+			continue
+		}
+		k := b.known[a.index]
+		if k.missed || k.sent < max(a.promoted, b.left) || w.now-k.sent > a.Config.AdvertInterval() {
+			continue
+		}
+		switch why := e.Change.Reason; {
+		case why == carp.ReasonTimedOut:
+			w.Fail(c, "%s says that nobody is master, %v after an advert of %s that it had heard", b.Name, w.now-k.sent, a.Name)
+		case why == carp.ReasonPreempting && b.rival.IsValid() && !b.understands(a):
+			w.Fail(c, "%s preempts, though %s, whose settings differ, is master and was heard %v ago", b.Name, a.Name, w.now-k.sent)
+		}
+	}
+}
+
+// inTurn reports whether the last advert of a VRRP master came so long after the one
+// before that nobody may take it for a farewell.
+func (h *Host) inTurn() bool {
+	o := &h.w.opts
+	again := o.DuplicateChance > 0 || o.ReorderChance > 0 // a second copy comes out of turn
+	return h.Config.Protocol.VRRP() && !again && h.gap-h.seg.Latency.Max >= h.interval()*3/4
 }

@@ -41,6 +41,9 @@ func (c *Convergence) Begin(w *World) {
 		st := h.Status()
 		down = max(down, longest(st.MasterDown, maxRate))
 		interval = max(interval, h.interval())
+		if h.Config.Protocol.VRRP() { // who follows another interval waits by that
+			down = max(down, 4*h.interval())
+		}
 		hold = max(hold, longest(st.HeldUntil.Sub(h.now()), maxRate))
 		start = max(start, longest(h.Config.StartupDelay, maxRate))
 		preempt = max(preempt, longest(h.Config.PreemptDelay, maxRate))
@@ -103,8 +106,8 @@ func (c *Convergence) Look(w *World) {
 		return
 	}
 	for _, h := range w.hosts {
-		if h.Config.Preempt && h.speed() < holder.speed() {
-			w.Fail(c, "%s answers, but %s is faster and preempts%s", holder.Name, h.Name, states(w))
+		if h.preempts() && h.better(holder) && h.understands(holder) {
+			w.Fail(c, "%s answers, but %s is better and preempts%s", holder.Name, h.Name, states(w))
 		}
 	}
 	for _, client := range w.clients {
@@ -115,7 +118,7 @@ func (c *Convergence) Look(w *World) {
 	c.quiet = true
 }
 
-// speed is by what masters are compared: the smaller the better.
+// speed is by what masters of CARP are compared: the smaller the better.
 func (h *Host) speed() int { return int(h.Config.AdvBase)<<8 + int(h.Config.AdvSkew) }
 
 func states(w *World) string {

@@ -1,6 +1,6 @@
 // Package sim is a simulator of hosts, segments, links and clients around the
-// real carp.Engine: an hour of three nodes under every kind of fault takes a
-// fraction of a second, needs no root, socket or goroutine, and is the same again
+// real carp.Engine, speaking CARP or VRRP: an hour of three nodes under every kind of
+// fault takes a fraction of a second, needs no root, socket or goroutine, and is the same again
 // for the same seed.
 //
 //	w := sim.New(7, sim.Options{Latency: sim.Span(0, 30*time.Millisecond)})
@@ -40,8 +40,8 @@
 //
 // # What is promised, and what is not
 //
-// The checkers assert the strongest statements that are true of CARP with permits
-// and leases. A and B are two hosts on one segment.
+// The checkers assert the strongest statements that are true of CARP and VRRP with
+// permits and leases. A and B are two hosts on one segment.
 //
 // Promise. If B puts the address on because of a time-out or a bow-out, and had
 // heard A's latest advert when it was promoted, then A does not answer any more:
@@ -53,15 +53,22 @@
 //     each lost advert takes an interval off the margin. With the last one lost
 //     the margin of 100 ms is gone, and the bound of Overlap holds instead.
 //   - It needs a lease that fits (Lease.Late > 0) where A does not run. Without a
-//     lease a dead daemon's kernel answers for ever.
+//     lease a dead daemon's kernel answers for ever, and with VRRP's intervals below
+//     a second no lease fits. There it holds for an A that has run all the time, if taking the address
+//     off takes no longer than a permit leaves for that: a tenth of three intervals.
 //   - A machine that is paused is excepted: lifetimes in its kernel stand still,
 //     and nothing on it can know. After it goes on the rest of the lease runs.
 //   - A daemon frozen between asking for the permit and calling the kernel puts
 //     the address on late, sees that and takes it off: excepted for that long.
 //
 // Preempting: B waits for its grace (100 ms) or for A's farewell. An advert of A
-// that crosses B's on the wire cannot be told from a farewell. If A is dead or
+// that crosses B's on the wire cannot be told from a farewell, in VRRP only one that
+// is out of turn. If A is dead or
 // frozen just then, its lease may last longer than the grace: up to lease + 1.1 s.
+//
+// Silence. No B calls an A dead that runs, and whose latest advert it has heard as
+// BACKUP: not if their settings differ either, as long as A's packets are of B's
+// virtual router (Mismatch). Nor does a B with preempt take over from such an A.
 //
 // Overlap. Two hosts that both answer, with no harm to either or to the paths
 // between them (no advert lost, delayed beyond the latency or altered, no cut or
@@ -75,7 +82,7 @@
 // Convergence. When all is whole, there is one holder within start-up delay,
 // hold after failures, master-down time, three intervals and twice the worker's
 // time; when send errors are forgiven and preempt delays over, nobody who preempts
-// is faster than the holder; and from then on nothing happens at all.
+// understands the holder's adverts is better; and from then on nothing happens at all.
 //
 // Permits, Hooks, Adverts, Packets: see their types. Replays of recorded packets
 // are accepted by the engine today; so no checker speaks of more than a host's own

@@ -77,6 +77,7 @@ type Host struct {
 	left      time.Duration // when the last one ended
 	known     []known       // what it knew of each other host then
 	lastOK    time.Duration // last successful send; -1 none
+	gap       time.Duration // between that and the one before
 	stoppedAt time.Duration // when the daemon last stood still, went on, began or died
 	startedAt time.Duration // when it last began
 	lastPkt   *packet       // heard just before, with nothing between
@@ -123,7 +124,7 @@ func (w *World) Host(name string, c carp.Config, opts HostOptions) *Host {
 	rng := newSource(w.seed, "engine "+name)
 	h.Config.Rand = rng.Uint64
 	if !opts.NoLease && h.opts.Lease == (Lease{}) {
-		h.opts.Lease = PlanLease(carp.FastestDown(c.AdvBase, c.AdvSkew), time.Duration(max(c.AdvBase, 1))*time.Second)
+		h.opts.Lease = PlanLease(c.FastestDown(), leaseInterval(&c))
 	}
 	if opts.NoLease {
 		h.opts.Lease = Lease{}
@@ -140,6 +141,14 @@ func (w *World) Host(name string, c carp.Config, opts HostOptions) *Host {
 		w.After(0, h.Start)
 	}
 	return h
+}
+
+// leaseInterval is how far apart the adverts are that renew a lease.
+func leaseInterval(c *carp.Config) time.Duration {
+	if c.Protocol.VRRP() {
+		return c.AdvertInterval()
+	}
+	return time.Duration(max(c.AdvBase, 1)) * time.Second
 }
 
 // boot reads the host's clock.

@@ -45,11 +45,8 @@ func (h *Host) receive(p *packet, at carp.Instant) {
 	e := h.engine.Receive(h.now(), in)
 	way := h.seg.path(p.src, h)
 	again := h.lastPkt == p && h.lastAt == h.w.now
-	switch e.Drop {
-	case carp.Accepted, carp.DropBowOut, carp.DropStalled:
-		if p.sent >= way.heard && !p.bad {
-			way.heard = p.sent
-		}
+	if h.heard(e.Drop) && p.sent >= way.heard && !p.bad {
+		way.heard = p.sent
 	}
 	told := Event{Kind: KindHeard, Host: h, Peer: p.src, Drop: e.Drop, Own: p.src == h, Copy: again,
 		Bad: p.bad, BowOut: p.bowOut, Sent: p.sent}
@@ -214,7 +211,7 @@ func (h *Host) transmit() (e carp.Effects, ok bool) {
 	for _, f := range frames {
 		h.seg.send(h, f)
 	}
-	h.lastOK = h.w.now
+	h.gap, h.lastOK = h.w.now-h.lastOK, h.w.now
 	h.w.tell(Event{Kind: KindSent, Host: h})
 	if h.engine.Stalled(h.now()) { // as carp.Speaker: frozen while sending
 		h.decided = h.now()

@@ -59,6 +59,9 @@ func (m Mutant) configure(c *carp.Config) {
 	case NoGrace:
 		c.PreemptGrace = -time.Nanosecond
 	case WrongKey:
+		if c.Protocol.VRRP() {
+			return // nothing is signed
+		}
 		c.Passphrase = append([]byte("x"), c.Passphrase...)
 	}
 }

@@ -29,6 +29,15 @@ type Options struct {
 	TraceTime     time.Duration // how much of the trace before a violation a report shows; 0: 30 s
 	Mutant        Mutant        // of one host, or of all; see MutantHosts
 	MutantHosts   int           // 0: all
+	Unicast       bool          // all hosts are each other's unicast peers
+
+	// The same for VRRP, which has no AdvBase and SkewStep, one family, and no
+	// Passphrase but with OtherPassword.
+	Protocol     carp.Protocol
+	Interval     time.Duration // between adverts; 0: 1 s
+	PriorityStep uint8         // priority of host i is 200 less i times this
+	Owners       int           // so many hosts own the address: priority 255
+	Mismatch     Mismatch      // one host, drawn from all, differs
 
 	// Network: defaults of each segment.
 	Latency         Range
@@ -125,6 +134,7 @@ func Draw(seed uint64) Options {
 		}
 	}
 	o.KillWeight = max(o.KillWeight, 0.05) // something always happens
+	o.drawProtocol(seed)
 	return o
 }
 
@@ -176,6 +186,9 @@ const maxRate = 10_000_000
 // interval is the longest time between two adverts of a master.
 func (h *Host) interval() time.Duration {
 	c := &h.Config
+	if c.Protocol.VRRP() {
+		return longest(c.AdvertInterval(), maxRate)
+	}
 	if c.Leased && c.AdvBase > 0 {
 		return longest(time.Duration(c.AdvBase)*time.Second, maxRate)
 	}

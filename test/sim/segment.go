@@ -120,7 +120,7 @@ func (s *Segment) send(h *Host, f carp.Frame) {
 	multicast := f.Dst.IsMulticast()
 	pkt := &packet{
 		Packet: carp.Packet{Src: src, Dst: f.Dst, SrcMAC: h.local.MAC, TTL: 255, Payload: payload, Broadcast: multicast},
-		src:    h, sent: s.w.now, bowOut: payload[2] == 255 && payload[5] == 255,
+		src:    h, sent: s.w.now, bowOut: h.leaves(payload),
 	}
 	for _, to := range s.hosts {
 		switch {

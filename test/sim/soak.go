@@ -100,6 +100,8 @@ func (o *Options) breakTime() time.Duration {
 var (
 	groupIPv4 = netip.MustParseAddr("192.0.2.100")
 	groupIPv6 = netip.MustParseAddr("2001:db8::100")
+
+	groupLinkLocal = netip.MustParseAddr("fe80::100") // which VRRP over IPv6 has first
 )
 
 // Build makes the world that Soak runs: hosts a, b, c... and clients on one
@@ -110,6 +112,10 @@ func Build(seed uint64, o Options) (*World, *Convergence) {
 	hosts := o.Hosts
 	if hosts <= 0 {
 		hosts = 3
+	}
+	odd := -1
+	if o.Mismatch != NoMismatch {
+		odd = newSource(seed, "mismatch").IntN(hosts)
 	}
 	lan := w.Segment("lan")
 	for i := range hosts {
@@ -124,6 +130,12 @@ func Build(seed uint64, o Options) (*World, *Convergence) {
 		}
 		if o.IPv6 {
 			c.Addresses = append(c.Addresses, groupIPv6)
+		}
+		if o.Protocol.VRRP() {
+			o.vrrp(&c, i, i == odd)
+		}
+		if o.Unicast {
+			c.Peers = others(i, hosts, carp.FamilyOf(c.Addresses[0]))
 		}
 		opts := HostOptions{
 			NoLease: rng.chance(o.NoLeaseChance), Wall: rng.in(o.ClockAhead),
@@ -144,6 +156,20 @@ func Build(seed uint64, o Options) (*World, *Convergence) {
 	w.Require(Standard()...)
 	w.Require(c)
 	return w, c
+}
+
+// others are the addresses of all hosts but i.
+func others(i, hosts int, f carp.Family) (all []netip.Addr) {
+	for j := range hosts {
+		switch l := hostLocal(j); {
+		case j == i:
+		case f == carp.IPv6:
+			all = append(all, l.IPv6)
+		default:
+			all = append(all, l.IPv4)
+		}
+	}
+	return all
 }
 
 // Sweep runs the seeds from first on, n of them, at most workers at a time, each

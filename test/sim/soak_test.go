@@ -51,6 +51,10 @@ func TestSeedsThatOnceFailed(t *testing.T) {
 		14:   "an advert queued during a freeze passed for a farewell",
 		442:  "the second form of a farewell was a contest",
 		2072: "a master frozen between two system calls kept the role without its addresses",
+
+		105:   "a backup waited by the interval of the master heard last, and not by that of the one that lived",
+		194:   "a node that ignored a worse master, and was demoted, took over from it as from a dead one",
+		10298: "the second copy of a VRRP advert made a contest",
 	} {
 		if r := sim.Soak(seed, sim.Draw(seed)); r.Err != nil {
 			t.Errorf("%s again? %s", found, r.String())
