@@ -126,24 +126,29 @@ func (d *Daemon) cleanUp(plans []plan) error {
 			continue
 		}
 		done = append(done, p.Interface)
-		stale, all := d.stale(p.Interface, plans)
-		if !all && len(stale) == 0 {
+		stale, devices, all := d.stale(p.Interface, plans)
+		if !all && len(stale) == 0 && len(devices) == 0 {
 			continue // to Cleanup, none named means all
 		}
-		removed, err := vip.Cleanup(d.kernel, []string{p.Interface}, stale)
+		removed, err := vip.Cleanup(d.kernel, []string{p.Interface}, stale, devices...)
 		if err != nil {
 			return fmt.Errorf("remove what an earlier run left on %s: %w", p.Interface, err)
 		}
-		for _, a := range removed {
-			d.log.Warn("removed an address that an earlier run left", "interface", a.Interface, "address", a.Prefix.String())
+		for _, r := range removed {
+			if !r.Prefix.IsValid() {
+				d.log.Warn("removed a virtual interface that an earlier run left", "interface", r.Interface)
+				continue
+			}
+			d.log.Warn("removed an address that an earlier run left", "interface", r.Interface, "address", r.Prefix.String())
 		}
 	}
 	return nil
 }
 
-// stale returns which addresses on an interface nobody can hold, of plans that
-// are claimed and not started; all says that this goes for whatever is there.
-func (d *Daemon) stale(name string, plans []plan) (addresses []netip.Prefix, all bool) {
+// stale returns which addresses and virtual interfaces on an interface nobody can
+// hold, of plans that are claimed and not started; all says that this goes for
+// whatever is there.
+func (d *Daemon) stale(name string, plans []plan) (addresses []netip.Prefix, devices []string, all bool) {
 	here := func(p plan) bool { return p.Interface == name }
 	others := slices.DeleteFunc(link.Held(), func(c link.Claim) bool {
 		return c.Interface != name || slices.ContainsFunc(plans, func(p plan) bool { return here(p) && p.VHID == c.VHID && p.port.Kind() == c.Kind })
@@ -157,14 +162,17 @@ func (d *Daemon) stale(name string, plans []plan) (addresses []netip.Prefix, all
 		}
 	}
 	if len(others) == 0 && len(held) == 0 {
-		return nil, true
+		return nil, nil, true
 	}
 	for _, p := range plans {
 		if here(p) {
 			addresses = append(addresses, p.Held()...)
 		}
+		if here(p) && p.Device != "" {
+			devices = append(devices, p.Device)
+		}
 	}
-	return slices.DeleteFunc(addresses, func(a netip.Prefix) bool { return held[a.Addr()] }), false
+	return slices.DeleteFunc(addresses, func(a netip.Prefix) bool { return held[a.Addr()] }), devices, false
 }
 
 // find returns the instance with this name; an empty name means the only one.

@@ -224,7 +224,7 @@ func demoCommand(stdout io.Writer) *cobra.Command {
 }
 
 func cleanupCommand(stdout io.Writer) *cobra.Command {
-	return &cobra.Command{Use: "cleanup", Short: "Remove the addresses that a dead daemon left", Args: noArgs,
+	return &cobra.Command{Use: "cleanup", Short: "Remove the addresses and virtual interfaces that a dead daemon left", Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			kernel, err := vip.Open()
 			if err != nil {
@@ -236,7 +236,7 @@ func cleanupCommand(stdout io.Writer) *cobra.Command {
 			}
 			removed, err := vip.Cleanup(kernel, nil, nil)
 			for _, a := range removed {
-				fmt.Fprintf(stdout, "removed %v from %s\n", a.Prefix, a.Interface)
+				fmt.Fprintf(stdout, "removed %v\n", a)
 			}
 			return err
 		}}

@@ -70,7 +70,10 @@ func newPlan(file *config.File, i config.Instance) (plan, error) {
 		p.port.SourceMAC = link.InterfaceMAC
 	}
 	p.addresses = vip.Config{
-		Interface: i.Interface, VHID: i.VHID, Addresses: i.Held(), Lease: p.lease,
+		Interface: i.Interface, VHID: i.VHID, Addresses: i.Held(), Lease: p.lease, Device: i.Device,
+	}
+	if i.Device != "" {
+		p.addresses.VirtualMAC = carp.VirtualMACOf(p.carp.Protocol, p.carp.Family(), i.VHID)
 	}
 	err = p.carp.Validate()
 	if i.Name == globalTarget || strings.HasPrefix(i.Name, groupTarget("")) {
@@ -172,7 +175,7 @@ func (p *plan) frozen(q *plan) string {
 
 // keepDevice goes on with the device of the running plan: in the new file the name
 // may have gone to another instance.
-func (p *plan) keepDevice(old *plan) { p.Device = old.Device }
+func (p *plan) keepDevice(old *plan) { p.Device, p.addresses.Device = old.Device, old.Device }
 
 // weight says what the node stands for election with.
 func (p *plan) weight() string {

@@ -90,12 +90,10 @@ func (d *Daemon) prepare(file *config.File, plans []plan) (*reloading, error) {
 		if slices.Contains(at, n) {
 			continue
 		}
-		i, err := d.newInstance(p)
+		i, err := d.admit(p, running)
 		if err == nil {
-			err = d.cleanUp([]plan{p})
 			r.fresh = append(r.fresh, i)
-		}
-		if err != nil {
+		} else {
 			for _, made := range r.fresh {
 				made.discard()
 			}
@@ -104,6 +102,26 @@ func (d *Daemon) prepare(file *config.File, plans []plan) (*reloading, error) {
 		}
 	}
 	return r, nil
+}
+
+// admit makes an instance beside those that run, ready to run. The device of one
+// that leaves is not free before it has gone.
+func (d *Daemon) admit(p plan, running []*instance) (*instance, error) {
+	for _, other := range running {
+		if p.Device != "" && other.plan.Load().Device == p.Device {
+			return nil, fmt.Errorf("%s: its virtual MAC would be on the interface %s, which %s has: remove that one, reload, and add it again",
+				p.Name, p.Device, other.name)
+		}
+	}
+	i, err := d.newInstance(p)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.cleanUp([]plan{p}); err != nil {
+		i.discard()
+		return nil, err
+	}
+	return i, nil
 }
 
 // configured lists what running instances were last given.

@@ -54,8 +54,11 @@ func TestAPlanOfVRRPHasWhatThePartsNeed(t *testing.T) {
 	if p.port.Protocol != carp.VRRP3 || p.port.Family != carp.IPv4 || p.port.SourceMAC != link.Virtual || len(p.port.Avoid) != 3 {
 		t.Errorf("link: %+v", p.port)
 	}
-	if a := p.addresses; len(a.Addresses) != 3 {
+	if a := p.addresses; a.Device != "vrrp4-51" || a.VirtualMAC != (carp.MAC{0, 0, 0x5e, 0, 1, 51}) || len(a.Addresses) != 3 {
 		t.Errorf("addresses: %+v", a)
+	}
+	if six := planned(t, strings.Replace(oneRouter, "192.0.2.50/24", `"fe80::50/64"`, 1)); six.port.Family != carp.IPv6 || six.port.SourceMAC != link.InterfaceMAC {
+		t.Errorf("link over IPv6: %+v", six.port)
 	}
 	if p.lease.Promised || !strings.Contains(p.lease.Note, "not promised") {
 		t.Errorf("300 ms of master-down time promise %+v", p.lease)
@@ -187,6 +190,19 @@ func TestTheOtherProtocolIsNoAlarmWhereBothAreWanted(t *testing.T) {
 	}
 }
 
+func TestAnInstanceIsNotAdmittedToTheDeviceOfAnother(t *testing.T) {
+	running, fresh := planned(t, oneRouter+"    mac: virtual\n"), planned(t, strings.Replace(oneRouter, "eth0", "eth1", 1)+"    mac: virtual\n")
+	i := &instance{name: running.Name}
+	i.plan.Store(running)
+	if _, err := new(Daemon).admit(*fresh, []*instance{i}); err == nil || !strings.Contains(err.Error(), "vrrp4-51, which 51@eth0 has") {
+		t.Errorf("got %v", err)
+	}
+	fresh.keepDevice(&plan{Instance: config.Instance{Device: "vrrp4-51.eth1"}})
+	if fresh.Device != "vrrp4-51.eth1" || fresh.addresses.Device != "vrrp4-51.eth1" {
+		t.Errorf("an instance that goes on has %q and %q", fresh.Device, fresh.addresses.Device)
+	}
+}
+
 func TestTheAlarmSaysWhatAMasterDoesAboutAnIncompatiblePeer(t *testing.T) {
 	for state, want := range map[carp.State]string{
 		carp.Master: "stays master", carp.Backup: "stays BACKUP", carp.Init: "not taken for silent",
@@ -227,7 +243,7 @@ func TestExplainComparesPriorities(t *testing.T) {
 		q.Preempt = c.preempt
 		st.Master = heardAs(c.theirs, time.Second, now-1e9)
 		st.Master.Refused = c.refused
-		if got := told(func(say sayer) { explainOthers(say, &q, st, now) }); !strings.Contains(got, c.want) {
+		if got := told(func(say sayer) { explainOthers(say, &q, st, now) }); !strings.Contains(got, c.want) || c.theirs >= 150 && strings.Contains(got, "takes the role") {
 			t.Errorf("priority %d, preempt %v: %s", c.theirs, c.preempt, got)
 		}
 	}
