@@ -82,6 +82,7 @@ func TestVRRPInterop(t *testing.T) {
 	p.owners()
 	p.mismatches()
 	p.checksums()
+	p.virtualMACs()
 	p.freezes()
 }
 
