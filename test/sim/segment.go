@@ -170,10 +170,13 @@ func (s *Segment) launch(p *path, pkt *packet, to *Host) {
 
 // delay is the longest that an advert is under way while nothing holds it back.
 func (s *Segment) delay() time.Duration {
-	if s.Reorder > 0 || s.Duplicate > 0 {
-		return s.Latency.Max + s.ReorderTime.Max
+	most := s.Latency.Max
+	for _, chance := range []float64{s.Reorder, s.Duplicate} { // a copy of one that is late is later
+		if chance > 0 {
+			most += s.ReorderTime.Max
+		}
 	}
-	return s.Latency.Max
+	return most
 }
 
 // harm notes that an advert does not arrive in time.

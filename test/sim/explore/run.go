@@ -9,7 +9,8 @@ import (
 	"github.com/carpd/carpd/carp"
 )
 
-// World says what to explore. Nodes, two or three, is required; Rand and
+// World says what to explore. Nodes, two or three, is required, all CARP or all VRRP
+// over IPv4; Rand and
 // ClockOffset of the configurations are set here.
 type World struct {
 	Nodes []carp.Config
@@ -163,7 +164,7 @@ func (x *search) begin() *state {
 		if err != nil {
 			panic(fmt.Sprintf("explore: node %c: %v", 'A'+i, err))
 		}
-		s.nodes = append(s.nodes, node{engine: e})
+		s.nodes = append(s.nodes, node{engine: e, config: c})
 	}
 	for i := range s.nodes {
 		s.apply(i, s.nodes[i].engine.LinkUp(s.now, local(i)), NoFault)

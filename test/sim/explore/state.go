@@ -13,6 +13,7 @@ import (
 // node is one engine and what surrounds it.
 type node struct {
 	engine   *carp.Engine
+	config   carp.Config
 	crashed  bool
 	frozen   bool
 	placed   bool // the worker has put the address on
@@ -36,6 +37,15 @@ type packet struct {
 	from, to uint8
 	round    uint32
 	payload  []byte
+	vrrp     bool
+}
+
+// leaves reports whether it is a bow-out.
+func (p *packet) leaves() bool {
+	if p.vrrp {
+		return p.payload[2] == 0
+	}
+	return p.payload[2] == 255 && p.payload[5] == 255
 }
 
 // state is one state of the world.
@@ -81,8 +91,13 @@ func (s *state) key(seed maphash.Seed, buf []byte) (uint64, []byte) {
 		for _, p := range all {
 			last := p.round == s.nodes[p.from].round
 			bits(last)
+			b = append(b, p.from, p.to)
+			if p.vrrp {
+				b = append(b, p.payload...)
+				continue
+			}
 			clock := carp.Instant(binary.BigEndian.Uint64(p.payload[8:])>>24) * carp.Instant(time.Millisecond)
-			b = append(b, p.from, p.to, p.payload[2], p.payload[5])
+			b = append(b, p.payload[2], p.payload[5])
 			rel(clock)
 		}
 	}
@@ -132,7 +147,7 @@ func (s *state) apply(i int, e carp.Effects, fault Fault) string {
 		}
 		if e.Permit.Epoch != 0 {
 			n.permit = e.Permit
-			if most := n.spoke.Add(carp.FastestDown(1, 0)); e.Permit.Until > most {
+			if most := n.spoke.Add(n.config.FastestDown()); e.Permit.Until > most {
 				return "a permit lasts longer than the master-down time after the last advert"
 			}
 		}
@@ -146,7 +161,7 @@ func (s *state) apply(i int, e carp.Effects, fault Fault) string {
 			f.Finish(local(i).IPv4)
 			for j := range s.nodes {
 				if j != i && !s.nodes[j].crashed {
-					s.wire = append(s.wire, packet{uint8(i), uint8(j), n.round, f.Payload})
+					s.wire = append(s.wire, packet{uint8(i), uint8(j), n.round, f.Payload, n.config.Protocol.VRRP()})
 				}
 			}
 		}
@@ -179,7 +194,7 @@ func (s *state) handle(p packet, fault Fault) string {
 	case p.round >= n.heard[p.from]:
 		n.heard[p.from] = p.round
 		n.fooled &^= bit
-	case p.payload[2] == 255 && p.payload[5] == 255:
+	case p.leaves():
 		n.fooled |= bit
 	}
 	return s.apply(int(p.to), n.engine.Receive(s.now, carp.Packet{
