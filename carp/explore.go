@@ -72,6 +72,7 @@ func (e *Engine) AppendState(dst []byte, now Instant) []byte {
 			address(s.src)
 			claim(s.bid)
 			number(int64(now.Sub(s.at)))
+			number(int64(now.Sub(s.came)))
 		}
 	}
 	if e.timers[timerGrace] != 0 {

@@ -10,8 +10,9 @@ type sighting struct {
 	src     netip.Addr
 	bid     bid
 	sum     Checksum
-	refused Drop // VRRP: alive, but incompatible
-	at      Instant
+	refused Drop    // VRRP: alive, but incompatible
+	at      Instant // when the engine heard it
+	came    Instant // when the kernel got it
 }
 
 // hearing is an advert of any protocol as the election needs it.
@@ -308,7 +309,7 @@ func (e *Engine) isFarewell(now Instant, p *Packet) bool {
 	}
 	for i := range e.heard {
 		if s := &e.heard[i]; s.src == p.Src && s.at != 0 {
-			return now.Sub(s.at) < s.bid.every*3/4
+			return arrival(now, p).Sub(s.came) < s.bid.every*3/4
 		}
 	}
 	return false
@@ -331,8 +332,16 @@ func (e *Engine) see(now Instant, h *hearing, p *Packet) *sighting {
 			slot = s
 		}
 	}
-	*slot = sighting{src: p.Src, bid: h.bid, sum: h.sum, at: now}
+	*slot = sighting{src: p.Src, bid: h.bid, sum: h.sum, at: now, came: arrival(now, p)}
 	return slot
+}
+
+// arrival is when the kernel got a packet, which may have waited for the loop.
+func arrival(now Instant, p *Packet) Instant {
+	if p.At != 0 {
+		return p.At
+	}
+	return now
 }
 
 func (e *Engine) fresh(now Instant, s *sighting) bool {

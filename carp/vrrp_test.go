@@ -125,6 +125,20 @@ func TestTheFarewellOfAPreemptedVRRPMasterEndsTheGrace(t *testing.T) {
 	}
 }
 
+func TestAdvertsThatQueuedAreNoFarewell(t *testing.T) {
+	r := newVRRP(t, preempting)
+	r.run(3609_375_000 - 300*time.Millisecond)
+	r.hearRouter(peerHigh, 50)
+	r.run(300 * time.Millisecond)
+	r.take()
+	for _, came := range []time.Duration{700 * time.Millisecond, 1700 * time.Millisecond} { // both in turn, and handled at once
+		p := r.router(peerHigh, 50)
+		p.At = r.now.Add(came)
+		r.do(r.e.Receive(r.now.Add(1800*time.Millisecond), p))
+	}
+	r.want("")
+}
+
 func TestVRRPMasterYieldsToABetterOneAndStaysAgainstAWorse(t *testing.T) {
 	for _, test := range []struct {
 		src    netip.Addr
