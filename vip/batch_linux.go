@@ -59,6 +59,12 @@ func batchLimit(receive, send int) int {
 }
 
 func (k *kernel) Apply(changes []Change) error {
+	if len(changes) == 1 && changes[0].Op == SetDown {
+		if !k.slow.TryLock() {
+			return &OpError{Op: "set down", Link: changes[0].Link, Err: ErrBusy}
+		}
+		defer k.slow.Unlock()
+	}
 	var first *OpError
 	for part := range slices.Chunk(changes, k.most) {
 		msgs := make([][]byte, len(part))

@@ -121,6 +121,7 @@ func (s *Set) raise(epoch carp.Epoch, turn uint64) error {
 		st.serving, st.epoch = true, epoch
 		st.slow, st.failing, st.gone, st.mute = false, false, false, false
 		st.on, st.placed, st.tokens = v.link, v.placed, tokens{}
+		st.raised, st.lowerAt = s.device.Name != "", 0
 	}
 	s.mu.Unlock()
 	switch {

@@ -46,7 +46,7 @@ func (s *Set) clear(ctx context.Context) error {
 	placed := union(s.state.placed, s.state.strays)
 	s.mu.Unlock()
 
-	changes := append(removes(on, placed), s.switchOff(on)...)
+	changes := removes(on, placed)
 	var foreign []netip.Prefix
 	var err error
 	for try := range clearTries {
@@ -111,11 +111,13 @@ func (s *Set) cleared(err error) {
 		return
 	}
 	s.state.placed, s.state.strays, s.state.present = nil, nil, nil
+	s.state.lowerAt = now.Add(lowerAfter)
 }
 
 // remaining lists what is still to be done: addresses to be removed on the
 // interface where they were put (it may have been renamed), on the one that has the
-// name and on our device, which must be down.
+// name and on our device. If one stays on that, it goes down, and so answers for
+// none; otherwise this is left to the worker, because it takes time.
 func (s *Set) remaining(on Link, want, placed []netip.Prefix) (changes []Change, foreign []netip.Prefix, err error) {
 	links := make([]Link, 0, 3)
 	if on.Index != 0 {
@@ -142,7 +144,7 @@ func (s *Set) remaining(on Link, want, placed []netip.Prefix) (changes []Change,
 		}
 		ours, theirs := left(have, want, placed)
 		changes = append(changes, removes(l, ours)...)
-		if l.Up {
+		if l.Up && len(ours) > 0 {
 			changes = append(changes, s.switchOff(l)...)
 		}
 		foreign = append(foreign, theirs...)

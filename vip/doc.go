@@ -35,10 +35,11 @@
 // # The device
 //
 // With a virtual MAC the addresses go on a macvlan of ours in private mode on the
-// interface. It is made when Run begins, up from the first address to the last, and
-// deleted when Run ends; it goes up first and down last in a batch, and down also
-// if an address could not be removed. Up or down without addresses it answers
-// nothing. Its alias says whose it is, and what arp_ignore and arp_announce of the
+// interface. It is made when Run begins and deleted when Run ends. It goes up first
+// in the batch that puts the addresses on. When they are off the worker sets it down,
+// which takes the kernel 15 ms and more and is waited for by nobody: up without
+// addresses it answers nothing either. If an address cannot be removed, it goes down
+// at once. Its alias says whose it is, and what arp_ignore and arp_announce of the
 // interface were before: the last device to go restores them, also by Cleanup.
 //
 // # Bounds

@@ -102,7 +102,9 @@ const (
 	// Remove takes the address off.
 	Remove
 	// SetUp and SetDown switch the interface itself; no Prefix belongs to them. Down,
-	// it answers nothing, whatever addresses it has.
+	// it answers nothing, whatever addresses it has. To go down takes the kernel long
+	// (15 ms), and all others wait: a batch of one SetDown alone is refused with ErrBusy
+	// while another such one is under way.
 	SetUp
 	SetDown
 )
@@ -157,6 +159,8 @@ var (
 	// ErrForeignDevice: the virtual interface cannot be made, because another one has
 	// its name or its MAC.
 	ErrForeignDevice = errors.New("there is an interface already that carpd did not make for this")
+	// ErrBusy: another interface is being set down at this moment.
+	ErrBusy = errors.New("another interface is being set down")
 	// ErrPresent: an address is still there after all attempts to remove it.
 	ErrPresent = errors.New("the address is still there")
 )

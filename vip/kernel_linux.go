@@ -41,6 +41,7 @@ type kernel struct {
 	out        *packetSocket
 	devices    devices
 
+	slow  sync.Mutex // held while an interface is set down
 	batch sync.Mutex // guards fd's conversation and seq
 	fd    int
 	seq   uint32

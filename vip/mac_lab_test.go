@@ -210,6 +210,7 @@ func TestLabDeviceThatIsDownAnswersNothing(t *testing.T) {
 	if err := n.set.Down(t.Context()); err != nil {
 		t.Errorf("Down: %v", err)
 	}
+	lab.Eventually(t, time.Second, "the device to be down", func() bool { return !n.on("carp9") })
 	if got := p.neighbour(200*time.Millisecond, virtual9); len(got) != 0 || n.on("carp9") {
 		t.Errorf("after Down: answers from %v, up %v", got, n.on("carp9"))
 	}

@@ -112,6 +112,8 @@ type state struct {
 
 	on      Link                // where the addresses were put: the interface or the device on it
 	made    Link                // our device as it was last made; zero: none was
+	raised  bool                // it may be up
+	lowerAt carp.Instant        // next attempt to set it down
 	placed  []netip.Prefix      // their forms, in the order of want; none left = nothing of ours is on
 	present map[netip.Addr]bool // of placed: there as far as known
 	strays  []netip.Prefix      // of a Reconfigure that failed, and neither placed nor seen to be off

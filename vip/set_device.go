@@ -3,6 +3,7 @@ package vip
 import (
 	"context"
 	"errors"
+	"time"
 )
 
 // fits reports whether link is our device on base, apart from being up. It is pure.
@@ -67,9 +68,39 @@ func (s *Set) placeOn(v survey) {
 	}
 }
 
-// switchOff returns the change that sets l down if it is our device: the last of
-// those that take the addresses off. It goes down also if an address could not be
-// removed, and then answers for it no more.
+const (
+	// lowerAfter is how long a device stays up without addresses. Those of the other
+	// sets that end at the same time go first: the kernel does one thing at a time.
+	lowerAfter = 200 * time.Millisecond
+	// lowerAgain is the time between two attempts to set a device down while others go
+	// down. Of 255 that ended at once the last is down after seconds.
+	lowerAgain = 20 * time.Millisecond
+)
+
+// lower sets our device down. Nothing is left on it, so there is no hurry. The caller
+// has the token.
+func (s *Set) lower() {
+	l, err := s.k.Link(s.device.Name)
+	if off := s.switchOff(l); err == nil && l.Up && len(off) > 0 {
+		err = s.k.Apply(off)
+	}
+	if errors.Is(err, ErrNoLink) {
+		err = nil
+	}
+	now := s.clock()
+	s.mu.Lock()
+	s.state.raised = err != nil
+	s.state.lowerAt = now.Add(clearAgain)
+	if errors.Is(err, ErrBusy) {
+		s.state.lowerAt = now.Add(lowerAgain)
+	}
+	s.mu.Unlock()
+	if err != nil && !errors.Is(err, ErrBusy) {
+		s.tell(Event{Kind: EventFailed, Err: err, Text: "the virtual interface could not be set down; nothing is left on it"})
+	}
+}
+
+// switchOff returns the change that sets l down if it is our device.
 func (s *Set) switchOff(l Link) []Change {
 	if s.device.Name == "" || l.Name != s.device.Name || l.Parent == 0 {
 		return nil

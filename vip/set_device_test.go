@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -47,8 +48,10 @@ func TestDeviceIsUpOnlyWithItsAddresses(t *testing.T) {
 		if err := w.set.Down(w.Context()); err != nil {
 			t.Errorf("Down: %v", err)
 		}
+		w.wantOn(false, "after Down")
+		time.Sleep(200 * ms)
 		w.wantDevice(false, "after Down")
-		if b := w.k.Batches(); len(b) != 1 || len(b[0]) != 3 || b[0][2].Op != vip.SetDown {
+		if b := w.k.Batches(); len(b) != 2 || len(b[0]) != 2 || len(b[1]) != 1 || b[1][0].Op != vip.SetDown {
 			t.Errorf("batches of Down: %+v", b)
 		}
 		w.up(2)
@@ -62,24 +65,55 @@ func TestDeviceGoesDownThoughAnAddressStays(t *testing.T) {
 	inWorld(t, onDevice, func(w *world) {
 		w.up(1)
 		stuck := errors.New("stuck")
-		downs := 0
+		var downs atomic.Int32
 		w.k.SetHooks(viptest.Hooks{Fail: func(c vip.Change) error {
-			if c.Op == vip.SetDown {
-				downs++
-			}
-			if c.Op == vip.Remove && c.Prefix.Addr().Is4() || c.Op == vip.SetDown && downs == 1 {
+			if c.Op == vip.Remove && c.Prefix.Addr().Is4() || c.Op == vip.SetDown && downs.Add(1) == 1 {
 				return stuck
 			}
 			return nil
 		}})
-		if err := w.set.Down(w.Context()); !errors.Is(err, stuck) || downs != 2 {
-			t.Errorf("Down: %v, %d attempts to set the device down; want that it is stuck, and 2", err, downs)
+		if err := w.set.Down(w.Context()); !errors.Is(err, stuck) || downs.Load() != 2 {
+			t.Errorf("Down: %v, %d attempts to set the device down; want that it is stuck, and 2", err, downs.Load())
 		}
 		if w.k.Answers(vip9) {
 			t.Errorf("the address answers:\n%v", w.k)
 		}
 		w.k.SetHooks(viptest.Hooks{})
 		w.await(2*time.Second, "gone by the worker", func() bool { return !w.k.Has(vip9) })
+	})
+}
+
+// 255 devices that go down at once keep the kernel busy for seconds.
+func TestDeviceThatWaitsToGoDownKeepsNobodyWaiting(t *testing.T) {
+	inWorld(t, onDevice, func(w *world) {
+		w.up(1)
+		w.events()
+		var free atomic.Bool
+		w.k.SetHooks(viptest.Hooks{Fail: func(c vip.Change) error {
+			if !free.Load() && c.Op == vip.SetDown {
+				return vip.ErrBusy
+			}
+			return nil
+		}})
+		begin := time.Now()
+		if err := w.set.Down(w.Context()); err != nil || time.Since(begin) != 0 {
+			t.Errorf("Down: %v after %v", err, time.Since(begin))
+		}
+		w.wantOn(false, "after Down")
+		time.Sleep(time.Second)
+		begin = time.Now()
+		w.up(2)
+		w.wantOn(true, "up again meanwhile")
+		if d := time.Since(begin); d != 0 {
+			t.Errorf("Up waited for %v", d)
+		}
+		if err := w.set.Down(w.Context()); err != nil {
+			t.Errorf("Down: %v", err)
+		}
+		free.Store(true)
+		time.Sleep(220 * ms)
+		w.wantDevice(false, "when others are down")
+		w.wantEvents(vip.EventDown, vip.EventUp, vip.EventDown)
 	})
 }
 
@@ -126,8 +160,8 @@ func TestDeviceTakenByHandIsBackWithin100ms(t *testing.T) {
 func TestDeviceTakenAgainAndAgainIsMadeAtALimitedRate(t *testing.T) {
 	inWorld(t, func(c *vip.Config) { onDevice(c); c.Lease = vip.Lease{} }, func(w *world) {
 		w.up(1)
-		made := 0
-		w.k.SetHooks(viptest.Hooks{FailDevice: func(vip.Device) error { made++; return nil }})
+		var made atomic.Int32
+		w.k.SetHooks(viptest.Hooks{FailDevice: func(vip.Device) error { made.Add(1); return nil }})
 		for range 300 { // 30 s
 			w.permit(1)
 			if l, err := w.k.Link("carp1"); err == nil && l.Up {
@@ -135,8 +169,8 @@ func TestDeviceTakenAgainAndAgainIsMadeAtALimitedRate(t *testing.T) {
 			}
 			time.Sleep(100 * ms)
 		}
-		if made < 35 || made > 42 {
-			t.Errorf("made %d times in 30 s, want 10 and then one a second", made)
+		if n := made.Load(); n < 35 || n > 42 {
+			t.Errorf("made %d times in 30 s, want 10 and then one a second", n)
 		}
 	})
 }

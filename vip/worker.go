@@ -44,6 +44,7 @@ type task uint8
 const (
 	taskWait     task = iota
 	taskClear         // take off what is left after the end of a turn
+	taskLower         // set our device down, on which nothing is left
 	taskLapse         // the permit ended
 	taskLook          // compare with the kernel, put back what was lost
 	taskAsk           // the look may not put anything back under this permit: ask for a fresher one
@@ -55,13 +56,17 @@ const (
 // woken). It is pure.
 func (st *state) next(now carp.Instant) (task, carp.Instant) {
 	if !st.serving {
-		switch {
-		case len(st.placed) == 0 && len(st.strays) == 0:
-			return taskWait, 0
-		case now < st.clearAt:
+		switch on := len(st.placed) > 0 || len(st.strays) > 0; {
+		case on && now < st.clearAt:
 			return taskWait, st.clearAt
+		case on:
+			return taskClear, 0
+		case st.raised && now < st.lowerAt:
+			return taskWait, st.lowerAt
+		case st.raised:
+			return taskLower, 0
 		}
-		return taskClear, 0
+		return taskWait, 0
 	}
 	if !st.permit.Live(now) {
 		return taskLapse, 0
@@ -167,6 +172,8 @@ func (s *Set) perform(ctx context.Context, do task) {
 	switch again {
 	case taskClear:
 		_ = s.clear(context.Background()) // told and retried by itself
+	case taskLower:
+		s.lower()
 	case taskLook:
 		s.look()
 	case taskRenew:

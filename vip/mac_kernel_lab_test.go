@@ -1,0 +1,248 @@
+package vip_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/carpd/carpd/carp"
+	"github.com/carpd/carpd/test/lab"
+	"github.com/carpd/carpd/vip"
+	"github.com/carpd/carpd/vip/viptest"
+	"golang.org/x/sys/unix"
+)
+
+func deviceOn(t testing.TB, k vip.Kernel, n int) vip.Device {
+	t.Helper()
+	parent, err := k.Link("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return vip.Device{Name: fmt.Sprintf("carp%d", n), Parent: parent, MAC: carp.VirtualMAC(uint8(n)), VHID: uint8(n)}
+}
+
+func ensured(t testing.TB, k vip.Kernel, n int) vip.Link {
+	t.Helper()
+	l, err := k.EnsureDevice(deviceOn(t, k, n))
+	if err != nil {
+		t.Fatalf("EnsureDevice: %v", err)
+	}
+	return l
+}
+
+// What the interface below was like is known to whoever removes the last device,
+// whoever made the first, and though one of them was deleted by hand.
+func TestLabInterfaceBelowIsAsBeforeWhoeverRemovesTheLastDevice(t *testing.T) {
+	h := lab.New(t).Host("a", viptest.Own()...)
+	h.Sysctl("ipv4/conf/eth0/arp_announce", "1")
+	first, second := openOn(t, h), openOn(t, h)
+	remove := func(k vip.Kernel, l vip.Link) {
+		t.Helper()
+		if err := k.RemoveDevice(l); err != nil {
+			t.Errorf("RemoveDevice: %v", err)
+		}
+	}
+	want := func(when, settingsWanted string) {
+		t.Helper()
+		if got := settings(h); got != settingsWanted {
+			t.Errorf("%s: arp_ignore and arp_announce are %s, want %s", when, got, settingsWanted)
+		}
+	}
+	a, b := ensured(t, first, 1), ensured(t, second, 2)
+	remove(first, a)
+	want("one is left", "1 2")
+	remove(second, b)
+	want("the maker of the second removed the last", "0 1")
+
+	ensured(t, first, 1)
+	h.Run("ip", "link", "del", "carp1")
+	again := ensured(t, first, 1)
+	remove(first, again)
+	want("the first was deleted by hand and made again", "0 1")
+
+	a = ensured(t, first, 1)
+	h.Sysctl("ipv4/conf/eth0/arp_ignore", "2")
+	remove(first, a)
+	want("somebody changed arp_ignore meanwhile", "2 1")
+}
+
+// Two processes make and remove devices on one interface at once.
+func TestLabInterfaceBelowIsAsBeforeThoughTwoProcessesUseIt(t *testing.T) {
+	h := lab.New(t).Host("a", viptest.Own()...)
+	for round := range 10 {
+		var both sync.WaitGroup
+		for n := range 2 {
+			k := openOn(t, h)
+			d := deviceOn(t, k, n+1)
+			both.Go(func() {
+				for range 5 {
+					l, err := k.EnsureDevice(d)
+					if err == nil {
+						err = k.RemoveDevice(l)
+					}
+					if err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		both.Wait()
+		if got := settings(h); got != "0 0" {
+			t.Fatalf("round %d: arp_ignore and arp_announce are %s, want 0 0", round, got)
+		}
+	}
+}
+
+const withReadOnlySettings = "CARPD_TEST_READ_ONLY_SETTINGS"
+
+// In a container /proc/sys is read-only as a rule.
+func TestLabDeviceWhereSettingsAreReadOnly(t *testing.T) {
+	if os.Getenv(withReadOnlySettings) == "" {
+		lab.New(t) // skips where there are no namespaces
+		cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v")
+		cmd.Env = append(os.Environ(), withReadOnlySettings+"=1")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET | syscall.CLONE_NEWNS,
+			UidMappings: []syscall.SysProcIDMap{{HostID: os.Geteuid(), Size: 1}}, GidMappings: []syscall.SysProcIDMap{{HostID: os.Getegid(), Size: 1}}}
+		out, err := cmd.CombinedOutput()
+		if err != nil && !strings.Contains(string(out), "Test") {
+			t.Skipf("no user namespace here: %v", err)
+		}
+		if err != nil || !strings.Contains(string(out), "--- PASS") {
+			t.Errorf("%v\n%s", err, out)
+		}
+		return
+	}
+	run := func(args ...string) {
+		t.Helper()
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", args, err, out)
+		}
+	}
+	accept := func(value string) {
+		t.Helper()
+		if err := os.WriteFile("/proc/sys/net/ipv6/conf/default/accept_ra", []byte(value), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "other0")
+	for _, accepts := range []string{"1", "0"} {
+		accept(accepts)
+		if err := unix.Mount("/proc/sys", "/proc/sys", "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Mount("", "/proc/sys", "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+			t.Fatal(err)
+		}
+		k, err := vip.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := k.EnsureDevice(deviceOn(t, k, 9))
+		_, missing := k.Link("carp9")
+		below, _ := k.Link("eth0")
+		switch accepts {
+		case "1":
+			if !errors.Is(err, unix.EROFS) || !strings.Contains(err.Error(), "net.ipv6.conf.default.accept_ra=0") || !errors.Is(missing, vip.ErrNoLink) || below.Quiet {
+				t.Errorf("EnsureDevice: %v; then the device: %v, eth0 %+v; want a hint and nothing half made", err, missing, below)
+			}
+		case "0":
+			if err != nil || missing != nil || !below.Quiet {
+				t.Errorf("EnsureDevice where nothing is to be written to /proc/sys: %+v, %v, eth0 %+v", l, err, below)
+			}
+		}
+		if err := k.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := unix.Unmount("/proc/sys", 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestLabDeviceOnAPortOfABridgeSaysWhatToDo(t *testing.T) {
+	h := lab.New(t).Host("a", viptest.Own()...)
+	h.Run("ip", "link", "add", "br7", "type", "bridge")
+	h.Run("ip", "link", "set", "eth0", "master", "br7")
+	k := openOn(t, h)
+	_, err := k.EnsureDevice(deviceOn(t, k, 9))
+	if !errors.Is(err, unix.EBUSY) || !strings.Contains(err.Error(), "bridge") {
+		t.Errorf("EnsureDevice: %v, want EBUSY and a hint", err)
+	}
+	if _, err := k.Link("carp9"); !errors.Is(err, vip.ErrNoLink) || settings(h) != "0 0" {
+		t.Errorf("afterwards: %v, arp_ignore and arp_announce %s", err, settings(h))
+	}
+}
+
+// BenchmarkDevices is what 255 virtual routers with virtual MACs cost on one
+// interface: until their devices are made, all addresses are taken over at once, they
+// are let go, the devices are down, and they are removed.
+func BenchmarkDevices(b *testing.B) {
+	const count = 255
+	for b.Loop() {
+		h := lab.New(b).Host("a", "198.51.1.1/16")
+		k := openOn(b, h)
+		began := time.Now()
+		done := func(name string) {
+			b.ReportMetric(float64(time.Since(began).Microseconds())/1000, "ms/"+name)
+			began = time.Now()
+		}
+		asked := 0
+		devices := func(like func(vip.Link) bool) int {
+			if asked++; asked%20 != 0 {
+				return -1 // to list them costs more than to make them
+			}
+			links, err := k.Links()
+			if err != nil {
+				b.Fatal(err)
+			}
+			return len(slices.DeleteFunc(links, func(l vip.Link) bool { return l.Parent == 0 || !like(l) }))
+		}
+		var sets []*vip.Set
+		each := func(f func(i int) error) {
+			var all sync.WaitGroup
+			for i := range count {
+				all.Go(func() {
+					if err := f(i); err != nil {
+						b.Error(err)
+					}
+				})
+			}
+			all.Wait()
+		}
+		ctx, cancel := context.WithCancel(b.Context())
+		var workers sync.WaitGroup
+		for i := range count {
+			cfg := virtual(fmt.Sprintf("198.51.100.%d/16", i+1))
+			cfg.Interface, cfg.Device, cfg.VirtualMAC, cfg.VHID = "eth0", fmt.Sprintf("carp%d", i+1), carp.VirtualMAC(uint8(i+1)), uint8(i+1)
+			set := vip.New(k, cfg)
+			sets = append(sets, set)
+			workers.Go(func() {
+				if err := set.Run(ctx); err != nil {
+					b.Error(err)
+				}
+			})
+		}
+		lab.Eventually(b, time.Minute, "all devices", func() bool { return devices(func(vip.Link) bool { return true }) == count })
+		done("made")
+		each(func(i int) error {
+			sets[i].Permit(carp.Permit{Epoch: 1, Until: bootTime().Add(time.Minute)})
+			return sets[i].Up(b.Context(), 1)
+		})
+		done("taken-over")
+		each(func(i int) error { return sets[i].Down(b.Context()) })
+		done("let-go")
+		lab.Eventually(b, time.Minute, "all devices to be down", func() bool { return devices(func(l vip.Link) bool { return l.Up }) == 0 })
+		done("down")
+		cancel()
+		workers.Wait()
+		done("removed")
+	}
+}
