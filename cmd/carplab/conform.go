@@ -8,7 +8,9 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"os/exec"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -18,7 +20,9 @@ import (
 // conformFlags are the flags of carplab conform.
 type conformFlags struct {
 	iface, protocol, key, keyFile, format, out string
-	vhid, advskew                              uint8
+	restart, stop                              string
+	vhid, advskew, priority                    uint8
+	interval                                   time.Duration
 	addresses                                  []string
 	quick, verbose, list                       bool
 }
@@ -26,27 +30,38 @@ type conformFlags struct {
 func conformCommand() *cobra.Command {
 	var f conformFlags
 	c := &cobra.Command{
-		Use:   "conform --interface IF --vhid N (--key PASS | --key-file FILE) --address A... [flags]",
+		Use:   "conform --interface IF [--protocol P] --vhid N (--key PASS | --key-file FILE) --address A... [flags]",
 		Short: "Say row by row what a speaker does: any speaker, on an interface that both are on",
 		Long: "conform talks to the one speaker of a group and says row by row what it does with good, odd and bad\n" +
 			"adverts, and how it sends its own, compared with FreeBSD's kernel and with carpd.\n\n" +
 			"Give the speaker the group, advbase 1 and the same --advskew, and nobody else: its address will move to\n" +
 			"and fro dozens of times, and a flood of malformed packets is sent. It takes one to three minutes.\n\n" +
+			"With --protocol vrrp2 or vrrp3 it is a speaker of VRRP, compared with the RFCs and with carpd. Give it the\n" +
+			"same --priority, --interval and addresses, and to this command the addresses in the order of its adverts.\n" +
+			"Rows that need another priority, or an orderly stop, need --restart and --stop. It takes a minute at an\n" +
+			"interval of 100 ms, and six at one second.\n\n" +
 			"Exit code 0: no row is contrary to a must; 1: one is; 2: usage; 3: no speaker was heard, or its HMAC is\n" +
 			"another; 77: raw sockets are not allowed here. --list shows all rows, and which are a must.",
-		Example: "  carplab conform --interface eth0 --vhid 9 --key-file /etc/carpd/vhid9.pass --address 192.168.1.50 --format junit --out carp.xml",
-		Args:    cobra.NoArgs,
+		Example: "  carplab conform --interface eth0 --vhid 9 --key-file /etc/carpd/vhid9.pass --address 192.168.1.50 --format junit --out carp.xml\n" +
+			"  carplab conform --protocol vrrp3 --interface eth0 --vrid 51 --priority 100 --interval 100ms --address 192.168.1.50 \\\n" +
+			"      --restart 'ssh router set-priority $PRIORITY' --stop 'ssh router systemctl stop keepalived'",
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return f.run(c.Context(), c.OutOrStdout(), c.ErrOrStderr())
 		},
 	}
 	c.Flags().StringVar(&f.iface, "interface", "", "the interface on which the speaker is heard")
-	c.Flags().StringVar(&f.protocol, "protocol", "carp", "the protocol; carp is the only one so far")
+	c.Flags().StringVar(&f.protocol, "protocol", "carp", "the protocol: carp, vrrp2 or vrrp3")
 	c.Flags().Uint8Var(&f.vhid, "vhid", 0, "the group's vhid, 1 to 255")
-	c.Flags().StringVar(&f.key, "key", "", "the group's passphrase; others can read it in ps")
+	c.Flags().Uint8Var(&f.vhid, "vrid", 0, "VRRP's word for --vhid")
+	c.Flags().StringVar(&f.key, "key", "", "the group's passphrase, with vrrp2 its password if it has one; others can read it in ps")
 	c.Flags().StringVar(&f.keyFile, "key-file", "", "a file whose first line is the passphrase")
-	c.Flags().StringSliceVar(&f.addresses, "address", nil, "a shared address, all of the group's: several flags, or commas")
+	c.Flags().StringSliceVar(&f.addresses, "address", nil, "a shared address, all of the group's: several flags, or commas; VRRP: in the order of the adverts")
 	c.Flags().Uint8Var(&f.advskew, "advskew", 100, fmt.Sprintf("the speaker's advskew, %d to %d", conform.MinAdvSkew, conform.MaxAdvSkew))
+	c.Flags().Uint8Var(&f.priority, "priority", 100, fmt.Sprintf("VRRP: the speaker's priority, %d to %d", conform.MinPriority, conform.MaxPriority))
+	c.Flags().DurationVar(&f.interval, "interval", time.Second, "VRRP: the speaker's interval; vrrp3: a multiple of 10ms")
+	c.Flags().StringVar(&f.restart, "restart", "", "VRRP: a shell command that starts the speaker anew with the priority in $PRIORITY, all else as it was")
+	c.Flags().StringVar(&f.stop, "stop", "", "VRRP: a shell command that ends the speaker in order and waits for its end")
 	c.Flags().StringVar(&f.format, "format", "table", "table, json or junit")
 	c.Flags().StringVar(&f.out, "out", "", "write the report to this file and not to stdout")
 	c.Flags().BoolVar(&f.quick, "quick", false, "leave out what takes long")
@@ -67,14 +82,11 @@ func (f *conformFlags) run(ctx context.Context, stdout, stderr io.Writer) error 
 	if f.list {
 		return f.listRows(stdout)
 	}
-	cfg, err := f.config()
+	test, err := f.test(stderr)
 	if err != nil {
 		return err
 	}
-	if f.verbose {
-		cfg.Progress = func(r conform.Row) { fmt.Fprintf(stderr, "%-16s %-11s %s\n", r.ID, r.Verdict, r.Seen) }
-	}
-	report, err := conform.Run(ctx, cfg)
+	report, err := test(ctx)
 	if err != nil {
 		return explain(err)
 	}
@@ -92,31 +104,89 @@ func (f *conformFlags) run(ctx context.Context, stdout, stderr io.Writer) error 
 	return nil
 }
 
-// config checks the flags that package conform cannot check.
-func (f *conformFlags) config() (c conform.Config, err error) {
-	if f.protocol != "carp" {
-		return c, failure{exitUsage, fmt.Sprintf("unknown protocol %q", f.protocol), "only carp can be tested so far"}
+// test returns the run that the flags ask for, and checks what package conform
+// cannot check.
+func (f *conformFlags) test(stderr io.Writer) (func(context.Context) (conform.Report, error), error) {
+	key, err := f.secret()
+	if err != nil {
+		return nil, err
 	}
-	if (f.key == "") == (f.keyFile == "") {
-		return c, failure{exitUsage, "one of --key and --key-file is needed", "an empty --key-file is a group without passphrase"}
+	addresses, err := f.addrs()
+	if err != nil {
+		return nil, err
 	}
-	c = conform.Config{Interface: f.iface, VHID: f.vhid, Key: []byte(f.key), AdvSkew: f.advskew, Quick: f.quick}
-	if f.keyFile != "" {
-		text, err := os.ReadFile(f.keyFile)
-		if err != nil {
-			return c, failure{exitUsage, err.Error(), "give --key-file a file that can be read"}
+	var progress func(conform.Row)
+	if f.verbose {
+		progress = func(r conform.Row) { fmt.Fprintf(stderr, "%-16s %-11s %s\n", r.ID, r.Verdict, r.Seen) }
+	}
+	switch f.protocol {
+	case "carp":
+		c := conform.Config{
+			Interface: f.iface, VHID: f.vhid, Key: []byte(key), Addresses: addresses, AdvSkew: f.advskew, Quick: f.quick, Progress: progress,
 		}
-		line, _, _ := strings.Cut(string(text), "\n")
-		c.Key = []byte(strings.TrimSuffix(line, "\r"))
+		return func(ctx context.Context) (conform.Report, error) { return conform.Run(ctx, c) }, nil
+	case "vrrp2", "vrrp3":
+		c := conform.VRRPConfig{
+			Interface: f.iface, Version: f.version(), VRID: f.vhid, Priority: f.priority, Interval: f.interval, Addresses: addresses,
+			Password: key, Quick: f.quick, Progress: progress,
+		}
+		if f.restart != "" {
+			c.Restart = func(ctx context.Context, priority uint8) error {
+				return shell(ctx, stderr, "--restart", f.restart, fmt.Sprintf("PRIORITY=%d", priority))
+			}
+		}
+		if f.stop != "" {
+			c.Stop = func(ctx context.Context) error { return shell(ctx, stderr, "--stop", f.stop) }
+		}
+		return func(ctx context.Context) (conform.Report, error) { return conform.RunVRRP(ctx, c) }, nil
 	}
+	return nil, failure{exitUsage, fmt.Sprintf("unknown protocol %q", f.protocol), "use carp, vrrp2 or vrrp3"}
+}
+
+// version is that of VRRP.
+func (f *conformFlags) version() uint8 { return f.protocol[len(f.protocol)-1] - '0' }
+
+// shellLimit bounds a command of --restart or --stop.
+const shellLimit = time.Minute
+
+// shell runs a command to its end. What it leaves running may hold its output.
+func shell(ctx context.Context, stderr io.Writer, flag, command string, env ...string) error {
+	ctx, cancel := context.WithTimeout(ctx, shellLimit)
+	defer cancel()
+	c := exec.CommandContext(ctx, "/bin/sh", "-c", command)
+	c.Env = append(os.Environ(), env...)
+	c.Stdout, c.Stderr, c.WaitDelay = stderr, stderr, 100*time.Millisecond
+	if err := c.Run(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
+		return fmt.Errorf("%s %q: %w", flag, command, err)
+	}
+	return nil
+}
+
+// secret is the passphrase, or the password. Only CARP must have one.
+func (f *conformFlags) secret() (string, error) {
+	switch {
+	case f.key != "" && f.keyFile != "", f.protocol == "carp" && f.key == f.keyFile:
+		return "", failure{exitUsage, "one of --key and --key-file is needed", "an empty --key-file is a group without passphrase"}
+	case f.keyFile == "":
+		return f.key, nil
+	}
+	text, err := os.ReadFile(f.keyFile)
+	if err != nil {
+		return "", failure{exitUsage, err.Error(), "give --key-file a file that can be read"}
+	}
+	line, _, _ := strings.Cut(string(text), "\n")
+	return strings.TrimSuffix(line, "\r"), nil
+}
+
+func (f *conformFlags) addrs() (all []netip.Addr, err error) {
 	for _, a := range f.addresses {
 		addr, err := netip.ParseAddr(a)
 		if err != nil {
-			return c, failure{exitUsage, fmt.Sprintf("--address %q: not an address", a), "give it without prefix length: 192.168.1.50"}
+			return nil, failure{exitUsage, fmt.Sprintf("--address %q: not an address", a), "give it without prefix length: 192.168.1.50"}
 		}
-		c.Addresses = append(c.Addresses, addr)
+		all = append(all, addr)
 	}
-	return c, nil
+	return all, nil
 }
 
 // explain gives an error of package conform its exit code and a hint.
@@ -139,7 +209,16 @@ func (f *conformFlags) deliver(stdout io.Writer, report []byte) error {
 }
 
 func (f *conformFlags) listRows(w io.Writer) error {
-	for _, r := range conform.Rows() {
+	var rows []conform.Row
+	switch f.protocol {
+	case "carp":
+		rows = conform.Rows()
+	case "vrrp2", "vrrp3":
+		rows = conform.VRRPRows(f.version(), len(f.addresses) > 0 && strings.Contains(f.addresses[0], ":"))
+	default:
+		return failure{exitUsage, fmt.Sprintf("unknown protocol %q", f.protocol), "use carp, vrrp2 or vrrp3"}
+	}
+	for _, r := range rows {
 		must := ""
 		if r.Must {
 			must = "must"

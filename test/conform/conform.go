@@ -1,6 +1,6 @@
-// Package conform says what a CARP speaker does, row by row, by talking to it on
-// the wire: any speaker, ours or a foreign one, on any interface that both are
-// on. It knows nothing of the speaker but what it sends.
+// Package conform says what a speaker of CARP (Run) or VRRP (RunVRRP) does, row by
+// row, by talking to it on the wire: any speaker, ours or a foreign one, on any
+// interface that both are on. It knows nothing of the speaker but what it sends.
 //
 //	report, err := conform.Run(ctx, conform.Config{
 //		Interface: "eth0", VHID: 9, Key: key, Addresses: addrs, AdvSkew: 100,
@@ -10,7 +10,8 @@
 // # What the speaker must be given
 //
 // The group of Config, advbase 1, the same advskew, and nobody else in the
-// group: another member would answer in its place. It may be in any state when
+// group: another member would answer in its place. Of VRRP, the virtual router of
+// VRRPConfig. It may be in any state when
 // Run begins. Addresses move back and forth dozens of times, and a flood is sent:
 // never point this at a group that serves somebody.
 //
@@ -18,8 +19,8 @@
 //
 // Each Row compares what was seen with a rule, which it names. "as FreeBSD" is
 // what FreeBSD's kernel does (NetBSD's too where the rule does not say
-// otherwise), "as ours" what carpd does where it chose differently, "differs"
-// neither. To differ is no fault in itself. Some rows are such that two speakers
+// otherwise), "as RFC" what the RFCs of VRRP want, "as ours" what carpd does where
+// it chose differently, "differs" neither. To differ is no fault in itself. Some rows are such that two speakers
 // which differ there cannot share an address safely: those have Must set, and if
 // what was seen is not among what is allowed, Contrary too.
 //

@@ -21,7 +21,7 @@ import (
 )
 
 func TestAnOutcomeIsJudgedByTheRulesOfItsRow(t *testing.T) {
-	r := rule{id: "X", done: "x", freebsd: "yields", ours: "stays", must: []string{"yields", "stays"}, cite: "somewhere"}
+	r := rule{id: "X", done: "x", standard: "yields", ours: "stays", must: []string{"yields", "stays"}, cite: "somewhere"}
 	for _, tc := range []struct {
 		outcome  string
 		verdict  Verdict
@@ -29,12 +29,12 @@ func TestAnOutcomeIsJudgedByTheRulesOfItsRow(t *testing.T) {
 	}{
 		{"yields", AsFreeBSD, false}, {"stays", AsOurs, false}, {"explodes", Differs, true}, {"", NotTested, false},
 	} {
-		if row := r.judge(tc.outcome, "seen"); row.Verdict != tc.verdict || row.Contrary != tc.contrary || row.Seen != "seen" {
+		if row := r.judge(AsFreeBSD, tc.outcome, "seen"); row.Verdict != tc.verdict || row.Contrary != tc.contrary || row.Seen != "seen" {
 			t.Errorf("%q: %+v", tc.outcome, row)
 		}
 	}
 	r.must = nil
-	if row := r.judge("explodes", ""); row.Contrary || row.Must {
+	if row := r.judge(AsFreeBSD, "explodes", ""); row.Contrary || row.Must {
 		t.Errorf("a row without a must is contrary to it: %+v", row)
 	}
 }
@@ -42,11 +42,11 @@ func TestAnOutcomeIsJudgedByTheRulesOfItsRow(t *testing.T) {
 func TestRowsHaveDistinctIDsAndTheirRulesForetellWhatTheyDemand(t *testing.T) {
 	seen := map[string]bool{}
 	for _, r := range rules() {
-		if seen[r.id] || r.id == "" || r.done == "" || r.cite == "" || r.freebsd == "" || r.ours == "" {
+		if seen[r.id] || r.id == "" || r.done == "" || r.cite == "" || r.standard == "" || r.ours == "" {
 			t.Errorf("%q: twice, or without a part: %+v", r.id, r)
 		}
 		seen[r.id] = true
-		for _, outcome := range []string{r.freebsd, r.ours} {
+		for _, outcome := range []string{r.standard, r.ours} {
 			if r.must != nil && !slices.Contains(r.must, outcome) {
 				t.Errorf("%s: %q is foretold and contrary to what it must be", r.id, outcome)
 			}
@@ -119,7 +119,7 @@ func TestCountersAreToldApart(t *testing.T) {
 func TestReportsSayTheSameInEachForm(t *testing.T) {
 	r := Report{Protocol: "carp", Interface: "eth0", VHID: 9, AdvBase: 1, AdvSkew: 100, Speaker: "192.0.2.1", Notes: []string{"a note"}}
 	for i, outcome := range []string{"2, type 1", "3, type 1", ""} {
-		row := rules()[0].judge(outcome, "seen <"+outcome+">")
+		row := rules()[0].judge(AsFreeBSD, outcome, "seen <"+outcome+">")
 		row.ID = []string{"A-GOOD", "A-BAD", "A-NOT"}[i]
 		r.Rows = append(r.Rows, row)
 	}
@@ -308,7 +308,7 @@ func TestTheManualListsTheRowsThatAreAMust(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, list, _ := strings.Cut(string(text), "## The rows that are a must")
+	_, list, _ := strings.Cut(string(text), "## The rows of CARP that are a must")
 	list, _, _ = strings.Cut(list, "\n## ")
 	listed := regexp.MustCompile(`[A-Z]-[A-Z0-9-]+[A-Z0-9]`).FindAllString(list, -1)
 	for _, r := range rules() {

@@ -100,7 +100,7 @@ func (t *tester) variants() []variant {
 // writes down whether it takes over, under the row's name for that.
 func (t *tester) asBackup(id, taken string, build func(heard []byte) []byte) {
 	outcome, seen := t.offer(taken, build)
-	if outcome != "" && !foretold(id, outcome) {
+	if outcome != "" && !t.foretold(id, outcome) {
 		usual := t.reaction
 		t.reaction = reactionLimit
 		outcome, seen = t.offer(taken, build)
@@ -200,7 +200,7 @@ func (t *tester) contests(yielded []byte) {
 // down whether it yields.
 func (t *tester) asMaster(id string, src netip.Addr, build func(last *sighting) []byte) {
 	outcome, seen := t.show(src, build)
-	if outcome != "" && !foretold(id, outcome) {
+	if outcome != "" && !t.foretold(id, outcome) {
 		outcome, seen = t.show(src, build)
 		seen += " (second trial)"
 	}

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
 
 	"github.com/carpd/carpd/test/decode"
@@ -23,7 +24,7 @@ const (
 	advert    kind = iota // an authentic advert of the group
 	forged                // an advert of the vhid with another HMAC
 	announced             // a gratuitous ARP for a shared address
-	answered              // an ARP reply to the tester
+	answered              // an ARP reply, or a neighbour advertisement, to the tester
 	neighbour             // a neighbour advertisement for a shared address
 )
 
@@ -38,7 +39,8 @@ type sighting struct {
 	id       uint16
 	df       bool
 
-	carp *decode.CARP // advert, forged
+	carp *decode.CARP // advert, forged; of CARP
+	vrrp *vrrpSeen    // advert; of VRRP
 	arp  *layers.ARP  // announced, answered
 	addr netip.Addr   // announced, answered, neighbour: whose
 	na   *layers.ICMPv6NeighborAdvertisement
@@ -51,6 +53,7 @@ type record struct {
 	addrs  []netip.Addr
 	vhid   uint8
 	tester net.HardwareAddr
+	vrrp   bool // VRRP is spoken here, and not CARP
 
 	mu   sync.Mutex
 	all  []*sighting
@@ -77,7 +80,7 @@ func (r *record) add(at time.Time, frame []byte) {
 }
 
 func (r *record) read(frame []byte) *sighting {
-	p := decode.Packet(frame, decode.CARPv2)
+	p := r.decode(frame)
 	eth, ok := p.LinkLayer().(*layers.Ethernet)
 	if !ok {
 		return nil
@@ -96,7 +99,12 @@ func (r *record) read(frame []byte) *sighting {
 		s.dst, _ = netip.AddrFromSlice(ip.DstIP)
 		s.ttl, s.tos = ip.HopLimit, ip.TrafficClass
 	}
-	if c, ok := p.Layer(decode.LayerTypeCARP).(*decode.CARP); ok && c.VHID == r.vhid {
+	if r.vrrp {
+		if v := readVRRP(p); v != nil && v.vrid == r.vhid {
+			s.vrrp = v // with a wrong checksum too: row A-CHECKSUM says so
+			return s
+		}
+	} else if c, ok := p.Layer(decode.LayerTypeCARP).(*decode.CARP); ok && c.VHID == r.vhid {
 		s.carp = c
 		if c.Digest != c.Sign(r.key, r.addrs) {
 			s.kind = forged
@@ -105,12 +113,29 @@ func (r *record) read(frame []byte) *sighting {
 	}
 	if na, ok := p.Layer(layers.LayerTypeICMPv6NeighborAdvertisement).(*layers.ICMPv6NeighborAdvertisement); ok {
 		s.kind, s.na = neighbour, na
-		s.addr, _ = netip.AddrFromSlice(na.TargetAddress)
+		if s.addr, _ = netip.AddrFromSlice(na.TargetAddress); slices.Equal(s.to, r.tester) {
+			s.kind = answered
+			return s
+		}
 		if slices.Contains(r.addrs, s.addr) {
 			return s
 		}
 	}
 	return nil
+}
+
+// decode reads a frame as what is spoken here.
+func (r *record) decode(frame []byte) gopacket.Packet {
+	if !r.vrrp {
+		return decode.Packet(frame, decode.CARPv2)
+	}
+	p := decode.Packet(frame, decode.VRRPV3)
+	if p.Layer(decode.LayerTypeVRRPv3) == nil {
+		if q := decode.Packet(frame, decode.VRRPV2); q.Layer(decode.LayerTypeVRRPv2) != nil {
+			return q
+		}
+	}
+	return p
 }
 
 func (r *record) readARP(s *sighting, arp *layers.ARP) *sighting {

@@ -81,7 +81,7 @@ func (t *tester) frame6(p *packet) []byte {
 
 // question builds an ARP probe (RFC 5227 section 2.1.1): it asks who has the
 // address and, having no sender address, changes nobody's cache.
-func (t *tester) question(addr netip.Addr) []byte {
+func (t *bench) question(addr netip.Addr) []byte {
 	eth := layers.Ethernet{SrcMAC: t.wire.mac, DstMAC: broadcast, EthernetType: layers.EthernetTypeARP}
 	arp := layers.ARP{
 		AddrType: layers.LinkTypeEthernet, Protocol: layers.EthernetTypeIPv4, HwAddressSize: 6, ProtAddressSize: 4,

@@ -12,9 +12,11 @@ import (
 // Verdict is how what was seen compares with the rule of a row.
 type Verdict string
 
-// The verdicts; a speaker that does as both does is "as FreeBSD".
+// The verdicts; a speaker that does as the standard and as ours does is "as
+// FreeBSD" (CARP) or "as RFC" (VRRP).
 const (
 	AsFreeBSD Verdict = "as FreeBSD"
+	AsRFC     Verdict = "as RFC"
 	AsOurs    Verdict = "as ours"
 	Differs   Verdict = "differs"
 	NotTested Verdict = "not tested"
@@ -34,14 +36,16 @@ type Row struct {
 // Report is what a run found out.
 type Report struct {
 	Interface string        `json:"interface"`
-	Protocol  string        `json:"protocol"` // "carp"
-	VHID      uint8         `json:"vhid"`
+	Protocol  string        `json:"protocol"` // "carp", "vrrp2", "vrrp3"
+	VHID      uint8         `json:"vhid"`     // VRRP: the vrid
 	Addresses []string      `json:"addresses"`
-	AdvBase   uint8         `json:"advbase"`
-	AdvSkew   uint8         `json:"advskew"`
-	Speaker   string        `json:"speaker"` // source address of its adverts
-	MAC       string        `json:"mac"`     // of the interface that has this address; "" if it did not answer
-	Reaction  time.Duration `json:"reaction_ns"`
+	AdvBase   uint8         `json:"advbase"`               // CARP
+	AdvSkew   uint8         `json:"advskew"`               // CARP
+	Priority  uint8         `json:"priority,omitempty"`    // VRRP
+	Interval  time.Duration `json:"interval_ns,omitempty"` // VRRP
+	Speaker   string        `json:"speaker"`               // source address of its adverts
+	MAC       string        `json:"mac"`                   // of the interface that has this address; "" if it did not answer
+	Reaction  time.Duration `json:"reaction_ns"`           // CARP
 	Took      time.Duration `json:"took_ns"`
 	Notes     []string      `json:"notes"`
 	Rows      []Row         `json:"rows"` // in the order of rules
@@ -77,10 +81,18 @@ func (r *Report) count(v Verdict) (n int) {
 	return n
 }
 
+func (r *Report) standard() Verdict {
+	if r.Protocol == "carp" {
+		return AsFreeBSD
+	}
+	return AsRFC
+}
+
 // Summary is the report in one line.
 func (r *Report) Summary() string {
-	s := fmt.Sprintf("%d rows: %d as FreeBSD, %d as ours, %d differ, %d not tested; ",
-		len(r.Rows), r.count(AsFreeBSD), r.count(AsOurs), r.count(Differs), r.count(NotTested))
+	standard := r.standard()
+	s := fmt.Sprintf("%d rows: %d %s, %d as ours, %d differ, %d not tested; ",
+		len(r.Rows), r.count(standard), standard, r.count(AsOurs), r.count(Differs), r.count(NotTested))
 	if ids := r.Contrary(); len(ids) > 0 {
 		return s + "contrary to a must: " + strings.Join(ids, ", ")
 	}
@@ -94,9 +106,15 @@ func (r *Report) Table() string {
 	if r.MAC != "" {
 		fmt.Fprintf(&b, " (%s)", r.MAC)
 	}
-	fmt.Fprintf(&b, " on %s: %s vhid %d, advbase %d, advskew %d, addresses %s\n", r.Interface, r.Protocol, r.VHID,
-		r.AdvBase, r.AdvSkew, strings.Join(r.Addresses, " "))
-	fmt.Fprintf(&b, "%s\ntook %v; the speaker answers within %v\n", r.Summary(), r.Took.Round(time.Second), r.Reaction.Round(time.Millisecond))
+	if r.Protocol == "carp" {
+		fmt.Fprintf(&b, " on %s: %s vhid %d, advbase %d, advskew %d, addresses %s\n", r.Interface, r.Protocol, r.VHID,
+			r.AdvBase, r.AdvSkew, strings.Join(r.Addresses, " "))
+		fmt.Fprintf(&b, "%s\ntook %v; the speaker answers within %v\n", r.Summary(), r.Took.Round(time.Second), r.Reaction.Round(time.Millisecond))
+	} else {
+		fmt.Fprintf(&b, " on %s: %s vrid %d, priority %d, interval %v, addresses %s\n", r.Interface, r.Protocol, r.VHID,
+			r.Priority, r.Interval, strings.Join(r.Addresses, " "))
+		fmt.Fprintf(&b, "%s\ntook %v\n", r.Summary(), r.Took.Round(time.Second))
+	}
 	for _, n := range r.Notes {
 		fmt.Fprintf(&b, "note: %s\n", n)
 	}

@@ -5,10 +5,10 @@ import "slices"
 // rule is what a row is compared with. Outcomes are short and fixed; what was
 // seen says more.
 type rule struct {
-	id, done      string
-	freebsd, ours string // the outcome there; "" where neither has one
-	must          []string
-	cite          string // where freebsd is written, and ours if it differs
+	id, done       string
+	standard, ours string // the outcome there: of FreeBSD, or of the RFCs; "" where neither has one
+	must           []string
+	cite           string // where the standard is written, and ours if it differs
 }
 
 // Outcomes that several rows have.
@@ -41,22 +41,26 @@ func (r rule) empty() Row {
 
 // expectation says what the rule expects, in front of where it is written.
 func (r rule) expectation() string {
-	s := r.freebsd
-	if r.ours != r.freebsd {
+	s := r.standard
+	if s == "" {
+		s = "no rule"
+	}
+	if r.ours != r.standard {
 		s += ", ours " + r.ours
 	}
 	return s + ": "
 }
 
-// judge compares an outcome with the rule; "" is that it was not tested.
-func (r rule) judge(outcome, seen string) Row {
+// judge compares an outcome with the rule; "" is that it was not tested, and as
+// the verdict on one that is the standard's.
+func (r rule) judge(as Verdict, outcome, seen string) Row {
 	row := r.empty()
 	row.Seen = seen
 	switch outcome {
 	case "":
 		return row
-	case r.freebsd:
-		row.Verdict = AsFreeBSD
+	case r.standard:
+		row.Verdict = as
 	case r.ours:
 		row.Verdict = AsOurs
 	default:

@@ -81,17 +81,26 @@ func (s *segment) carpd(t *testing.T, addresses []string, lines ...string) {
 	for _, line := range lines {
 		text += "    " + line + "\n"
 	}
+	runCarpd(t, s.speaker, dir, text, key)
+}
+
+// runCarpd builds our daemon and starts it with a configuration; the secret is
+// in the file pass.
+func runCarpd(t *testing.T, h *lab.Host, dir, text, secret string) *lab.Proc {
+	t.Helper()
 	binary := filepath.Join(dir, "carpd")
-	if out, err := exec.Command("go", "build", "-o", binary, "github.com/carpd/carpd/cmd/carpd").CombinedOutput(); err != nil {
-		t.Fatalf("build carpd: %v\n%s", err, out)
+	if _, err := os.Stat(binary); err != nil {
+		if out, err := exec.Command("go", "build", "-o", binary, "github.com/carpd/carpd/cmd/carpd").CombinedOutput(); err != nil {
+			t.Fatalf("build carpd: %v\n%s", err, out)
+		}
 	}
 	if err := errors.Join(
-		os.WriteFile(filepath.Join(dir, "pass"), []byte(key+"\n"), 0o600),
+		os.WriteFile(filepath.Join(dir, "pass"), []byte(secret+"\n"), 0o600),
 		os.WriteFile(filepath.Join(dir, "carpd.yaml"), []byte(text), 0o644),
 	); err != nil {
 		t.Fatal(err)
 	}
-	s.speaker.Start(exec.Command(binary, "run", "--config", filepath.Join(dir, "carpd.yaml")))
+	return h.Start(exec.Command(binary, "run", "--config", filepath.Join(dir, "carpd.yaml")))
 }
 
 func (s *segment) ucarp(t *testing.T) {
@@ -181,8 +190,10 @@ func TestSpeakers(t *testing.T) {
 // keep writes a report with the command that makes it.
 func keep(t *testing.T, name, how string, r conform.Report) {
 	t.Helper()
-	text := fmt.Sprintf("Conformance of %s.\nMade by: go test ./test/conform -run TestSpeakers -update (as root; about two minutes)\n"+
-		"from network namespaces on one machine; times are of that machine, on that day.\n\n%s", how, r.Table())
+	test, _, _ := strings.Cut(t.Name(), "/")
+	text := fmt.Sprintf("Conformance of %s.\nMade by: go test ./test/conform -run %s -update -timeout 20m (as root; %s)\n"+
+		"from network namespaces on one machine; times are of that machine, on that day.\n\n%s", how, test,
+		map[bool]string{true: "about two minutes", false: "about eight minutes"}[r.Protocol == "carp"], r.Table())
 	if err := os.WriteFile(filepath.Join(reports, name+".txt"), []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -14,14 +14,31 @@ import (
 // arrived once a second.
 const reactionLimit = 1500 * time.Millisecond
 
-// tester is one run. It belongs to one goroutine, but for log and wire.
+// bench is what a run of any protocol rests on. It belongs to one goroutine, but
+// for log and wire.
+type bench struct {
+	ctx      context.Context
+	wire     *wire
+	log      *record
+	rand     *rand.Rand
+	rules    []rule
+	as       Verdict // on what is the standard's
+	rows     map[string]Row
+	progress func(Row)
+	notes    []string
+}
+
+func newBench(ctx context.Context, w *wire, rules []rule, as Verdict, progress func(Row)) bench {
+	return bench{
+		ctx: ctx, wire: w, rand: rand.New(rand.NewPCG(1, uint64(time.Now().UnixNano()))),
+		rules: rules, as: as, rows: map[string]Row{}, progress: progress,
+	}
+}
+
+// tester is one run with a speaker of CARP.
 type tester struct {
-	ctx  context.Context
-	cfg  Config
-	wire *wire
-	log  *record
-	rand *rand.Rand
-	rows map[string]Row
+	bench
+	cfg Config
 
 	speaker  netip.Addr       // source of its adverts
 	mac      net.HardwareAddr // of its interface; nil if it does not answer
@@ -34,7 +51,6 @@ type tester struct {
 	backup bool       // it is known to be BACKUP
 	quiet  int        // mark: no advert was heard after it, while it was BACKUP
 	last   netip.Addr // the source of the last advert that made it yield
-	notes  []string
 }
 
 func newTester(ctx context.Context, c Config, w *wire) *tester {
@@ -42,11 +58,12 @@ func newTester(ctx context.Context, c Config, w *wire) *tester {
 	for i, a := range c.Addresses {
 		c.Addresses[i] = a.Unmap().WithZone("")
 	}
-	return &tester{
-		ctx: ctx, cfg: c, wire: w, rand: rand.New(rand.NewPCG(1, uint64(time.Now().UnixNano()))), rows: map[string]Row{},
-		log:      &record{key: c.Key, addrs: c.Addresses, vhid: c.VHID, tester: w.mac, more: make(chan struct{})},
+	t := &tester{
+		bench: newBench(ctx, w, rules(), AsFreeBSD, c.Progress), cfg: c,
 		reaction: reactionLimit, interval: c.interval(),
 	}
+	t.log = &record{key: c.Key, addrs: c.Addresses, vhid: c.VHID, tester: w.mac, more: make(chan struct{})}
+	return t
 }
 
 // find waits for the speaker and learns who it is.
@@ -77,16 +94,16 @@ func (t *tester) find() error {
 func (t *tester) ours(s *sighting) bool { return s.kind == advert && s.src == t.speaker }
 
 // pause waits.
-func (t *tester) pause(d time.Duration) {
+func (t *bench) pause(d time.Duration) {
 	t.await(t.log.len(), d, func(*sighting) bool { return false })
 }
 
-func (t *tester) await(mark int, d time.Duration, want func(*sighting) bool) *sighting {
+func (t *bench) await(mark int, d time.Duration, want func(*sighting) bool) *sighting {
 	return t.log.await(t.ctx, mark, now().Add(d), want)
 }
 
 // transmit sends frames and returns the instant before the first.
-func (t *tester) transmit(frames ...[]byte) time.Time {
+func (t *bench) transmit(frames ...[]byte) time.Time {
 	at := now()
 	for _, f := range frames {
 		if err := t.wire.send(f); err != nil && t.ctx.Err() == nil {
@@ -99,7 +116,7 @@ func (t *tester) transmit(frames ...[]byte) time.Time {
 // maxNotes bounds the notes of a report.
 const maxNotes = 10
 
-func (t *tester) note(text string) {
+func (t *bench) note(text string) {
 	if len(t.notes) < maxNotes && !slices.Contains(t.notes, text) {
 		t.notes = append(t.notes, text)
 	}
@@ -181,15 +198,15 @@ func (t *tester) hears(mark int, sent time.Time, src netip.Addr) string {
 }
 
 // row writes down an outcome.
-func (t *tester) row(id, outcome, seen string, args ...any) {
-	for _, r := range rules() {
+func (t *bench) row(id, outcome, seen string, args ...any) {
+	for _, r := range t.rules {
 		if r.id != id {
 			continue
 		}
-		row := r.judge(outcome, fmt.Sprintf(seen, args...))
+		row := r.judge(t.as, outcome, fmt.Sprintf(seen, args...))
 		t.rows[id] = row
-		if t.cfg.Progress != nil {
-			t.cfg.Progress(row)
+		if t.progress != nil {
+			t.progress(row)
 		}
 		return
 	}
@@ -197,15 +214,27 @@ func (t *tester) row(id, outcome, seen string, args ...any) {
 }
 
 // skip writes down that a row was not tested.
-func (t *tester) skip(why string, ids ...string) {
+func (t *bench) skip(why string, ids ...string) {
 	for _, id := range ids {
 		t.row(id, "", "%s", why)
 	}
 }
 
-// foretold reports whether FreeBSD or ours has this outcome.
-func foretold(id, outcome string) bool {
-	return slices.ContainsFunc(rules(), func(r rule) bool { return r.id == id && (r.freebsd == outcome || r.ours == outcome) })
+// foretold reports whether the standard or ours has this outcome.
+func (t *bench) foretold(id, outcome string) bool {
+	return slices.ContainsFunc(t.rules, func(r rule) bool { return r.id == id && (r.standard == outcome || r.ours == outcome) })
+}
+
+// results lists the rows in the order of the rules.
+func (t *bench) results() (all []Row) {
+	for _, rule := range t.rules {
+		row, ok := t.rows[rule.id]
+		if !ok {
+			row = rule.empty()
+		}
+		all = append(all, row)
+	}
+	return all
 }
 
 // Why a row was not tested: the speaker could not be brought into the state that
@@ -235,12 +264,6 @@ func (t *tester) finish(begin time.Time) Report {
 	for _, a := range t.cfg.Addresses {
 		r.Addresses = append(r.Addresses, a.String())
 	}
-	for _, rule := range rules() {
-		row, ok := t.rows[rule.id]
-		if !ok {
-			row = rule.empty()
-		}
-		r.Rows = append(r.Rows, row)
-	}
+	r.Rows = t.results()
 	return r
 }

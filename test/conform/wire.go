@@ -23,10 +23,11 @@ type wire struct {
 	index int
 	mac   net.HardwareAddr
 	own   netip.Addr // the interface's first IPv4 address; the zero value if there is none
+	own6  netip.Addr // its first link-local IPv6 address, likewise
 
 	file  *os.File
 	raw   syscall.RawConn
-	group int // a UDP socket that is a member of 224.0.0.18, or -1
+	group []int // UDP sockets that are members of 224.0.0.18 and ff02::12
 	once  sync.Once
 }
 
@@ -38,15 +39,19 @@ func open(name string) (*wire, error) {
 	if len(link.HardwareAddr) != 6 {
 		return nil, fmt.Errorf("conform: interface %s: not an Ethernet", name)
 	}
-	w := &wire{index: link.Index, mac: link.HardwareAddr, group: -1}
+	w := &wire{index: link.Index, mac: link.HardwareAddr}
 	addrs, err := link.Addrs()
 	if err != nil {
 		return nil, fmt.Errorf("conform: list addresses of %s: %w", name, err)
 	}
 	for _, a := range addrs {
-		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Is4() {
+		p, err := netip.ParsePrefix(a.String())
+		switch {
+		case err != nil:
+		case p.Addr().Is4() && !w.own.IsValid():
 			w.own = p.Addr()
-			break
+		case p.Addr().Is6() && p.Addr().IsLinkLocalUnicast() && !w.own6.IsValid():
+			w.own6 = p.Addr().WithZone("")
 		}
 	}
 	fd, err := w.socket()
@@ -85,16 +90,19 @@ func (w *wire) socket() (int, error) {
 	return fd, nil
 }
 
-// join makes switches that snoop forward the group to this port. It may fail
-// where there is no IPv4 at all, and the test goes on.
+// join makes switches that snoop forward the groups to this port. It may fail
+// where there is no IPv4 or no IPv6 at all, and the test goes on.
 func (w *wire) join() {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return
+	if fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err == nil {
+		_ = unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP,
+			&unix.IPMreqn{Multiaddr: [4]byte{224, 0, 0, 18}, Ifindex: int32(w.index)})
+		w.group = append(w.group, fd)
 	}
-	_ = unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP,
-		&unix.IPMreqn{Multiaddr: [4]byte{224, 0, 0, 18}, Ifindex: int32(w.index)})
-	w.group = fd
+	if fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err == nil {
+		_ = unix.SetsockoptIPv6Mreq(fd, unix.IPPROTO_IPV6, unix.IPV6_JOIN_GROUP,
+			&unix.IPv6Mreq{Multiaddr: [16]byte{0: 0xff, 1: 2, 15: 0x12}, Interface: uint32(w.index)})
+		w.group = append(w.group, fd)
+	}
 }
 
 // filter lets through what others send of ARP, of protocol 112, and of ICMPv6.
@@ -177,8 +185,8 @@ func now() time.Time { return time.Now().Round(0) }
 func (w *wire) close() {
 	w.once.Do(func() {
 		_ = w.file.Close()
-		if w.group >= 0 {
-			_ = unix.Close(w.group)
+		for _, fd := range w.group {
+			_ = unix.Close(fd)
 		}
 	})
 }
