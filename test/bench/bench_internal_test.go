@@ -77,19 +77,39 @@ func TestTakeoverIsReadFromTheLastAdvertOfTheOldToTheFirstOfTheNew(t *testing.T)
 	}
 	var r Takeover
 	r.tell([]sound{
-		garp(1, 1), ad(2, 1, 1), // the other one was master for a moment at the start
+		garp(-900, 1), ad(-900, 1, 1), // the other one was master for a moment at the start
 		ad(10, 0, 1), garp(12, 0), ad(20, 0, 1), // the fault at 25
 		ad(26, 0, 1), // a farewell
 		ad(40, 1, 2), // of another instance
 		ad(62, 1, 1), ad(72, 1, 1), garp(63, 0), garp(64, 1), ad(80, 0, 1),
-	}, 25e6)
+	}, 25e6, 10*time.Millisecond)
 	if want := (Takeover{Silence: 36, Announced: 39}); r != want {
 		t.Errorf("%+v, want %+v", r, want)
 	}
 	r = Takeover{}
-	r.tell([]sound{ad(10, 0, 1), ad(50, 1, 1)}, 12e6)
+	r.tell([]sound{ad(10, 0, 1), ad(50, 1, 1)}, 12e6, 10*time.Millisecond)
 	if r.Error == "" {
 		t.Error("an address that was never announced passed as a takeover")
+	}
+	r = Takeover{}
+	r.tell([]sound{ad(10, 0, 1), ad(15, 1, 1), ad(16, 0, 1), ad(60, 1, 1), garp(60, 1)}, 20e6, 10*time.Millisecond)
+	if r.Error != disturbed {
+		t.Errorf("the backup had taken over before the fault: %+v", r)
+	}
+}
+
+func TestOutageIsTheLongestTimeWithoutAnAnswer(t *testing.T) {
+	answers := []int64{1, 2, 3, 9, 10, 11, 15}
+	for _, c := range []struct {
+		from, to int64
+		want     time.Duration
+	}{{0, 15, 6}, {5, 15, 4}, {10, 15, 4}, {0, 40, 25}, {20, 30, 10}, {9, 11, 1}} {
+		if got := longest(answers, c.from, c.to); got != c.want {
+			t.Errorf("from %d to %d: %d, want %d", c.from, c.to, got, c.want)
+		}
+	}
+	if longest(nil, 3, 9) != 6 {
+		t.Error("no answer at all is an outage all the time")
 	}
 }
 

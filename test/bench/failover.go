@@ -34,9 +34,17 @@ type Takeover struct {
 	BothAnswered float64 `json:"both_answered_ms"`     // by ARP, in steps of 20 ms
 	Watched      float64 `json:"watched_ms"`           // from the fault to the end
 	Late         float64 `json:"late_ms"`              // the bench's own worst lateness
+	Again        int     `json:"again,omitzero"`       // how often it was made before in vain: the backup took over before the fault
 	Error        string  `json:"error,omitempty"`      // nobody took over: the rest says nothing
 	Lost         uint64  `json:"lost_frames,omitzero"` // by the observer
 }
+
+// disturbed is the error of a run in which the backup took over before the fault: it
+// is made again, if it may be.
+const disturbed = "the backup took over before the fault"
+
+// maxTries bounds how often a run is made.
+const maxTries = 3
 
 // alone is how long the master must have been alone before it is broken.
 func alone(interval time.Duration) time.Duration { return max(300*time.Millisecond, 2*interval) }
@@ -64,57 +72,63 @@ func (f *field) failover(s Speaker, fault Fault, interval time.Duration, phase f
 	if err != nil {
 		return run, err
 	}
-	client := f.client.Probe(VIP(1))
-	defer client.Stop()
-	began := client.Mark()
-	if err := f.await(patience, "the client to be answered", func() bool { return client.Answering(began) }); err != nil {
-		run.Error = err.Error()
-		return run, f.ctx.Err()
-	}
-	quiet := f.asker.ask(VIP(1))
-	defer quiet()
-	beats := newPulse(takeoverLimit(interval) + tail(interval))
-	mark, at, err := f.inflict(fault, started[0], interval, phase)
+	began := stamp()
+	c, err := newClient(f.client, VIP(1), takeoverLimit(interval)+tail(interval))
 	if err != nil {
-		beats.stop()
 		return run, err
 	}
-	err = f.await(takeoverLimit(interval), "the other node to be master", func() bool { return f.ear.lastAdvert(1, 1) > at })
-	if err == nil {
-		err = f.pass(tail(interval))
-	}
+	quiet := f.asker.ask(VIP(1))
+	at, err := f.breakMaster(c, began, fault, started[0], interval, phase)
 	end := stamp()
-	outage, _ := client.Longest(mark)
-	run.Outage, run.OutageOpen = ms(outage), !client.Answering(time.Now().Add(-tail(interval)/2))
-	run.Watched, run.Late = ms(time.Duration(end-at)), spread(beats.stop()).Max
-	if err != nil {
+	quiet()
+	answers, late := c.stop()
+	if errors.Is(err, errTime) {
 		run.Error = err.Error()
-		return run, f.ctx.Err()
+		return run, nil
 	}
-	run.tell(f.ear.heard(), at)
+	if err != nil {
+		return run, err
+	}
+	outage := longest(answers, at-int64(beat), end)
+	run.Outage, run.OutageOpen = ms(outage), longest(answers, end-int64(tail(interval)/2), end) > tail(interval)/4
+	run.Watched, run.Late, run.Lost = ms(time.Duration(end-at)), spread(late).Max, f.ear.overruns()
+	run.tell(f.ear.heard(), at, interval)
 	gone := end
 	if fault == Unplug {
 		gone = at
 	}
 	hold, still := together(f.holders.take(), at, end, gone)
 	run.BothHold, run.HoldOpen = ms(hold), still
-	run.Lost = f.ear.overruns()
 	return run, nil
 }
 
-// inflict breaks the master at a phase of its interval. It returns the client's
-// mark just before, and the stamp of the fault.
-func (f *field) inflict(fault Fault, master Running, interval time.Duration, phase float64) (mark time.Time, at int64, err error) {
+// breakMaster waits until the client is answered, makes the fault, and waits for
+// the other node and a while longer. It returns the stamp of the fault.
+func (f *field) breakMaster(c *client, began int64, fault Fault, master Running, interval time.Duration, phase float64) (at int64, err error) {
+	if err = f.await(patience, "the client to be answered", func() bool { return c.answered(began) }); err != nil {
+		return 0, err
+	}
+	if at, err = f.inflict(fault, master, interval, phase); err != nil {
+		return at, err
+	}
+	if err = f.await(takeoverLimit(interval), "the other node to be master", func() bool { return f.ear.lastAdvert(1, 1) > at }); err != nil {
+		return at, err
+	}
+	return at, f.pass(tail(interval))
+}
+
+// inflict breaks the master at a phase of its interval, and returns the stamp.
+func (f *field) inflict(fault Fault, master Running, interval time.Duration, phase float64) (at int64, err error) {
 	pids, err := processes(f.hosts[0])
 	if err != nil {
-		return mark, 0, err
+		return 0, err
 	}
 	at = f.ear.lastAdvert(0, 1) + int64(phase*float64(interval))
 	for soon := stamp() + int64(5*time.Millisecond); at < soon; {
 		at += int64(interval)
 	}
 	sleepUntil(unix.CLOCK_REALTIME, at)
-	mark, at = time.Now(), stamp()
+	at = stamp()
 	switch fault {
 	case Kill:
 		killAll(pids)
@@ -123,9 +137,9 @@ func (f *field) inflict(fault Fault, master Running, interval time.Duration, pha
 	case Stop:
 		master.Stop()
 	default:
-		return mark, at, fmt.Errorf("bench: unknown fault %q", fault)
+		return at, fmt.Errorf("bench: unknown fault %q", fault)
 	}
-	return mark, at, nil
+	return at, nil
 }
 
 // killAll kills processes as if at once. They are frozen first: keepalived's worker
@@ -139,10 +153,13 @@ func killAll(pids []int) {
 }
 
 // tell reads from what was heard how the takeover of instance 1 went.
-func (r *Takeover) tell(sounds []sound, fault int64) {
+func (r *Takeover) tell(sounds []sound, fault int64, interval time.Duration) {
 	var last, first, announced int64 // of the old master, of the new one, of the address
 	for _, s := range sounds {
 		switch n, ok := nodeOf(s.from); {
+		case s.kind == advert && ok && n == 1 && s.at < fault && s.at > fault-int64(alone(interval)):
+			r.Error = disturbed
+			return
 		case s.kind == advert && ok && s.id == 1 && n == 0 && first == 0:
 			last = s.at
 		case s.kind == advert && ok && s.id == 1 && n == 1 && s.at > fault && first == 0:

@@ -25,14 +25,15 @@ func stamp() int64 {
 // pulse is a thread of ordinary rank that wakes each millisecond and notes how late
 // it was: so late is everything else that is measured, and the client's questions.
 type pulse struct {
+	each    func(n int) // nil: nothing
 	stopped atomic.Bool
 	ended   sync.WaitGroup
 	late    []time.Duration
 }
 
-// newPulse starts one. seconds is for how long it is expected to run.
-func newPulse(expected time.Duration) *pulse {
-	p := &pulse{late: make([]time.Duration, 0, min(int(expected/beat)*5/4+1000, maxBeats))}
+// newPulse starts one, which calls each, unless it is nil, as often as it wakes.
+func newPulse(expected time.Duration, each func(n int)) *pulse {
+	p := &pulse{each: each, late: make([]time.Duration, 0, min(int(expected/beat)*5/4+1000, maxBeats))}
 	p.ended.Go(p.run)
 	return p
 }
@@ -41,7 +42,7 @@ func (p *pulse) run() {
 	runtime.LockOSThread()                             // never unlocked: the thread ends with the goroutine
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0) // 50 us is the default
 	next := monotonic()
-	for range maxBeats {
+	for n := range maxBeats {
 		if p.stopped.Load() {
 			return
 		}
@@ -49,6 +50,9 @@ func (p *pulse) run() {
 		sleepUntil(unix.CLOCK_MONOTONIC, next)
 		now := monotonic()
 		p.late = append(p.late, time.Duration(now-next))
+		if p.each != nil {
+			p.each(n)
+		}
 		next = max(next, now-int64(beat)) // what was slept through is one lateness
 	}
 }

@@ -59,7 +59,7 @@ func (f *field) steady(s Speaker, g Group, last, warm time.Duration) (Steady, er
 		}
 	}
 	m := newMeter(run.Expected)
-	beats := newPulse(last)
+	beats := newPulse(last, nil)
 	before := readCPU(pids)
 	f.ear.measure(m)
 	err = f.pass(last)
