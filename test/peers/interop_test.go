@@ -36,6 +36,7 @@ func ucarpLate(n uint8) time.Duration { return readLate + second + skew(n) }
 // roles. Each part has a LAN of its own and all run at once: they wait most of
 // the time.
 func TestInterop(t *testing.T) {
+	t.Parallel()
 	lab.New(t) // skips once, not in each part
 	binary := build(t)
 	part := func(name string, s setup, run func(*pair)) {

@@ -14,13 +14,14 @@ import (
 // TestMain lets many tests run at once, however few the cores: they wait for
 // timers of seconds. -parallel still has the last word.
 func TestMain(m *testing.M) {
-	if err := flag.Set("test.parallel", "16"); err != nil {
+	if err := flag.Set("test.parallel", "20"); err != nil {
 		panic(err)
 	}
 	lab.Main(m)
 }
 
 func TestLabTwoUcarpsShareAnAddress(t *testing.T) {
+	t.Parallel()
 	lan := lab.New(t)
 	vip := netip.MustParsePrefix("192.0.2.50/32")
 	a, b := lan.Host("a", "192.0.2.1/24"), lan.Host("b", "192.0.2.2/24")

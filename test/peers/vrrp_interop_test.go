@@ -69,6 +69,7 @@ func (p parts) run(name string, seats []seat, body func(*segment)) {
 // TestVRRPInterop lets the real carpd, Debian's keepalived and FRR share an address,
 // in all roles.
 func TestVRRPInterop(t *testing.T) {
+	t.Parallel()
 	lab.New(t) // skips once, not in each part
 	p := parts{t, build(t)}
 	for _, program := range []string{keepalived, frr} {

@@ -21,6 +21,7 @@ const tenth = 100 * time.Millisecond
 // other, before ours meets them: both begin as told, the better one is master, says
 // so with what it was told, and the other takes over when it leaves or dies.
 func TestLabKeepalivedAndFRRShareAnAddress(t *testing.T) {
+	t.Parallel()
 	type start func(lab.TB, *lab.Host, ...VRRP) *Speaker
 	for _, c := range []struct {
 		name          string
