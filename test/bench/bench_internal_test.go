@@ -104,12 +104,15 @@ func TestOutageIsTheLongestTimeWithoutAnAnswer(t *testing.T) {
 		from, to int64
 		want     time.Duration
 	}{{0, 15, 6}, {5, 15, 4}, {10, 15, 4}, {0, 40, 25}, {20, 30, 10}, {9, 11, 1}} {
-		if got := longest(answers, c.from, c.to); got != c.want {
+		if got, _ := longest(answers, c.from, c.to); got != c.want {
 			t.Errorf("from %d to %d: %d, want %d", c.from, c.to, got, c.want)
 		}
 	}
-	if longest(nil, 3, 9) != 6 {
-		t.Error("no answer at all is an outage all the time")
+	if gap, began := longest(nil, 3, 9); gap != 6 || began != 3 {
+		t.Errorf("without an answer from 3 to 9: %d from %d on", gap, began)
+	}
+	if _, began := longest(answers, 0, 15); began != 3 {
+		t.Errorf("the outage began at %d, want 3, the last answer", began)
 	}
 }
 

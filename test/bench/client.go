@@ -115,15 +115,22 @@ func (c *client) stop() (answers []int64, late []time.Duration) {
 }
 
 // longest returns the longest time without an answer between two stamps, both of
-// which end it as an answer does.
-func longest(answers []int64, from, to int64) (gap time.Duration) {
+// which end it as an answer does, and when it began.
+func longest(answers []int64, from, to int64) (gap time.Duration, began int64) {
 	last := from
+	widen := func(at int64) {
+		if d := time.Duration(at - last); d > gap {
+			gap, began = d, last
+		}
+		last = at
+	}
 	for _, at := range answers {
 		if at > from && at <= to {
-			gap, last = max(gap, time.Duration(at-last)), at
+			widen(at)
 		}
 	}
-	return max(gap, time.Duration(to-last))
+	widen(to)
+	return gap, began
 }
 
 // internetSum is the checksum of RFC 1071 of an even number of bytes.

@@ -12,7 +12,8 @@
 //   - Silence: from the last advert of the old master to the first of the new one,
 //     by the kernel's stamps on the observer's interface, good to 0.1 ms.
 //   - First announcement: from the fault, stamped just before it is made, to the
-//     first gratuitous ARP of the new master.
+//     first gratuitous ARP of the new master. A cable is pulled when the client gets
+//     its last answer.
 //   - Outage: the longest time between two answers at the client.
 //   - Both hold: for how long both nodes had the address configured, by netlink; a
 //     node whose cable is pulled does not count. Both answer: the same as the
