@@ -7,6 +7,9 @@ import (
 	"testing"
 	"time"
 
+	// What is built below, so that a change of it is not met with a cached result.
+	_ "github.com/carpd/carpd/cmd/daemon"
+	_ "github.com/carpd/carpd/cmd/daemon/standard"
 	"github.com/carpd/carpd/test/lab"
 )
 
