@@ -11,18 +11,19 @@
 //
 // The group of Config, advbase 1, the same advskew, and nobody else in the
 // group: another member would answer in its place. Of VRRP, the virtual router of
-// VRRPConfig. It may be in any state when
-// Run begins. Addresses move back and forth dozens of times, and a flood is sent:
-// never point this at a group that serves somebody.
+// VRRPConfig. It may be in any state when Run begins. Addresses move back and forth
+// dozens of times, and a flood is sent: never point this at a group that serves
+// somebody.
 //
 // # How to read the report
 //
 // Each Row compares what was seen with a rule, which it names. "as FreeBSD" is
 // what FreeBSD's kernel does (NetBSD's too where the rule does not say
 // otherwise), "as RFC" what the RFCs of VRRP want, "as ours" what carpd does where
-// it chose differently, "differs" neither. To differ is no fault in itself. Some rows are such that two speakers
-// which differ there cannot share an address safely: those have Must set, and if
-// what was seen is not among what is allowed, Contrary too.
+// it chose differently, "differs" neither. To differ is no fault in itself. Some
+// rows are such that two speakers which differ there cannot share an address
+// safely: those have Must set, and if what was seen is not among what is allowed,
+// Contrary too.
 //
 // A row with an outcome that neither rule foretells is tried twice, and the
 // second result counts: so that a moment's standstill of a loaded machine is

@@ -174,7 +174,7 @@ func (t *vrrpTester) refusal(v vrrpVariant) (outcome, seen string) {
 	t.backup = false
 	took := s.at.Sub(begin)
 	seen = fmt.Sprintf("with priority 0: nothing; with priority %d: takeover %s after the good one", t.best(), fine(took))
-	if took < down-5*time.Millisecond {
+	if took < down-15*time.Millisecond { // FRR cuts to whole centiseconds
 		return takesOver, seen + fmt.Sprintf(", %s after the bad one", fine(s.at.Sub(sent)))
 	}
 	return nothingChanges, seen

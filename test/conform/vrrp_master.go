@@ -25,7 +25,11 @@ func (t *vrrpTester) contests() {
 		t.skip(leftOut, "M-OWNSOURCE", "M-TWO")
 		return
 	}
-	t.asMaster("M-OWNSOURCE", from(t.speaker, t.best()))
+	t.asMaster("M-OWNSOURCE", func(*sighting) [][]byte {
+		p := t.advert(t.speaker, t.best())
+		p.from = t.wire.mac
+		return [][]byte{p.frame()}
+	})
 	t.asMaster("M-TWO", func(*sighting) [][]byte {
 		return [][]byte{t.advert(t.stranger(), 2).frame(), t.advert(t.peer, own+1).frame(), t.advert(t.stranger(), 2).frame()}
 	})

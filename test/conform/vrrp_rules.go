@@ -213,7 +213,7 @@ func vrrpMasterRules(version uint8) []rule {
 		same("M-TIE-BELOW", "master hears its own priority from the address below its own", stays, "RFC 9568 6.4.3: the greater address wins"),
 		same("M-255", "master hears priority 255", yields, "RFC 9568 6.4.3"),
 		same("M-ECHO", "its own last advert comes back, the same bytes", stays, "RFC 9568 6.4.3: the address is not greater"),
-		{"M-OWNSOURCE", "master hears a higher priority from its own source address", yields, yields, nil, "RFC 9568 6.4.3 looks at the priority first; keepalived (over IPv4) and FRR: not from an address of their own"},
+		{"M-OWNSOURCE", "master hears a higher priority from its own source address, and another MAC", yields, yields, nil, "RFC 9568 6.4.3 looks at the priority first; keepalived (over IPv4) and FRR: not from an address of their own"},
 		same("M-TWO", "master hears two at once: one priority more than its own, and 2 before and after", yields, "RFC 9568 6.4.3"),
 		same("J-SLOW", "bad packets of its vrid, four in each interval, while it is master", "undisturbed", rfcDrops+", and nothing else: its adverts go on in time; keepalived 2.2.7 starts its advert timer again at each, and falls silent"),
 		same("J-FLOOD", "bad packets of its vrid, 2000 a second, while it is master", "undisturbed", rfcDrops+", and nothing else: its adverts go on in time; keepalived 2.2.7 as before"),
@@ -269,6 +269,6 @@ func vrrpProcessRules() []rule {
 		{"O-ABOVE", "an owner hears priority 255 from the address above its own", yields, yields, nil, "RFC 9568 6.4.3 with erratum 8298 of 7.1 (which before discards it: two owners stay for ever); keepalived: settles; FRR: stays"},
 		same("S-ZERO", "what a master sends when it is stopped in order", "priority 0", "RFC 9568 6.4.3: Shutdown"),
 		{"S-ORDER", "what comes first then: that advert, or the end of the address", "advert", "address", nil, "RFC 9568 6.4.3; keepalived: advert; " + ourPage + ", Election: Leaving"},
-		same("S-AFTER", "who has the address, after the process ended", "no answer", "RFC 9568 6.4.1: Initialize"),
+		same("S-AFTER", "who has the address, after the process ended", "no answer", "RFC 9568 6.4.1: Initialize; FRR's macvlan with the address stays, without carrier: it answers at times"),
 	}
 }

@@ -99,7 +99,8 @@ var mayBeLate = []string{"T-ZERO", "T-DOWN", "T-LEARN-SHORT", "T-LEARN-LONG", "T
 
 // TestVRRPSpeakers tests keepalived, FRR and ours, each on a segment of its own,
 // all at once. Ours must do as the RFCs or as this package says that ours does, and
-// nobody what is contrary to a must, but for keepalived's known fault.
+// nobody what is contrary to a must, but for known faults: keepalived falls silent
+// at bad packets, and FRR's device stays.
 func TestVRRPSpeakers(t *testing.T) {
 	lab.New(t) // skips once, not in each part
 	for _, tc := range []struct {
@@ -107,7 +108,7 @@ func TestVRRPSpeakers(t *testing.T) {
 		start     vrrpSpeaker
 		router    peers.VRRP
 		differ    bool // from the RFCs and from ours
-		contrary  []string
+		contrary  []string // rows that may be contrary to a must
 	}{
 		{
 			"carpd-vrrp2", "carpd, VRRP version 2 with a text password", carpd(),
@@ -135,15 +136,15 @@ func TestVRRPSpeakers(t *testing.T) {
 		},
 		{
 			"frr-vrrp2", "Debian's FRR 8.4.4, VRRP version 2", frr,
-			peers.VRRP{Version: 2, Addresses: shared4, Interval: time.Second}, true, nil,
+			peers.VRRP{Version: 2, Addresses: shared4, Interval: time.Second}, true, []string{"S-AFTER"},
 		},
 		{
 			"frr-vrrp3-ipv4", "Debian's FRR 8.4.4, VRRP version 3 over IPv4", frr,
-			peers.VRRP{Version: 3, Addresses: shared4, Interval: 100 * time.Millisecond}, true, nil,
+			peers.VRRP{Version: 3, Addresses: shared4, Interval: 100 * time.Millisecond}, true, []string{"S-AFTER"},
 		},
 		{
 			"frr-vrrp3-ipv6", "Debian's FRR 8.4.4, VRRP version 3 over IPv6", frr,
-			peers.VRRP{Version: 3, Addresses: shared6, Interval: 100 * time.Millisecond}, true, nil,
+			peers.VRRP{Version: 3, Addresses: shared6, Interval: 100 * time.Millisecond}, true, []string{"S-AFTER"},
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -156,8 +157,10 @@ func TestVRRPSpeakers(t *testing.T) {
 			t.Parallel()
 			r := runVRRP(t, tc.start, tc.router, !*update)
 			t.Logf("%s", r.Table())
-			if got := r.Contrary(); !slices.Equal(got, tc.contrary) {
-				t.Errorf("contrary to a must: %v, want %v", got, tc.contrary)
+			for _, id := range r.Contrary() {
+				if !slices.Contains(tc.contrary, id) {
+					t.Errorf("contrary to a must: %+v", r.Row(id))
+				}
 			}
 			for _, row := range r.Rows {
 				if row.Verdict == conform.Differs && !tc.differ && !slices.Contains(mayBeLate, row.ID) {
