@@ -39,7 +39,7 @@ func TestSimulated(t *testing.T) {
 
 func TestLabOnKernel(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes about a minute and a half")
+		t.Skip("takes two to three minutes")
 	}
 	script.Test(t, "*.txt", script.TestOptions{
 		Rewrite: *rewrite,

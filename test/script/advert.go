@@ -3,6 +3,7 @@ package script
 import (
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/carpd/carpd/carp"
 )
@@ -14,6 +15,10 @@ const stranger = "stranger"
 // advbase 0 and advskew 0 without counter; parseInject begins with better values.
 type Advert struct {
 	carp.Advert
+	Protocol    carp.Protocol // VRRP: Version, VHID, Pass and Addresses count as well, and the next three
+	Priority    uint8
+	Interval    time.Duration
+	Sum         carp.Checksum
 	Pass        string
 	Addresses   []netip.Addr // of the hash
 	From        string       // whose address is spoofed; "": the stranger's own
@@ -33,17 +38,28 @@ const (
 )
 
 func parseInject(p *parser, c *Command, args []string) error {
-	a := &Advert{
-		Advert: carp.NewAdvert(vhid, 1, 0), Pass: defaultPass, TTL: 255, Left: -1, Times: 1,
-	}
+	a := &Advert{Advert: carp.NewAdvert(vhid, 1, 0), Pass: defaultPass, TTL: 255, Left: -1, Times: 1}
 	a.Counter = 1
 	if len(p.file.Nodes) > 0 {
-		a.Pass, a.Addresses = p.file.Nodes[0].Pass, p.file.Nodes[0].Addresses
-		a.V6 = carp.FamilyOf(a.Addresses[0]) == carp.IPv6
+		n := &p.file.Nodes[0]
+		a.Pass, a.Addresses, a.V6 = n.pass(), n.Addresses, carp.FamilyOf(n.Addresses[0]) == carp.IPv6
+		a.Protocol, a.Sum = n.Protocol, n.Checksum
+		c := n.config(nil)
+		a.Interval = c.AdvertInterval()
+	}
+	if len(args) > 1 && args[0] == "protocol" {
+		protocol, err := carp.ParseProtocol(args[1])
+		if err != nil {
+			return err
+		}
+		a.Protocol, args = protocol, args[2:]
+	}
+	if a.Protocol.VRRP() {
+		a.Version, a.Priority = versionOf(a.Protocol), carp.MaxPriority
 	}
 	for len(args) > 0 {
 		if args[0] == "bowout" {
-			a.AdvBase, a.AdvSkew = 255, 255
+			a.AdvBase, a.AdvSkew, a.Priority = 255, 255, 0
 			args = args[1:]
 			continue
 		}
@@ -67,6 +83,10 @@ func (a *Advert) field(p *parser, key, value string) (err error) {
 		}
 	}
 	switch key {
+	case "priority":
+		byteOf(&a.Priority)
+	case "interval":
+		a.Interval, err = duration(value)
 	case "base":
 		byteOf(&a.AdvBase)
 	case "skew":
@@ -104,9 +124,9 @@ func (a *Advert) field(p *parser, key, value string) (err error) {
 	case "times":
 		a.Times, err = number(value, 1, maxTimes)
 	case "checksum":
-		a.BadChecksum, err = oneOf(key, value, "bad")
+		err = a.checksum(value)
 	default:
-		return fmt.Errorf("unknown field %q: there are base, skew, pass, from, to, vhid, ttl, addr, counter, demote, version, family, cut, pad, checksum, bowout, times", key)
+		return fmt.Errorf("unknown field %q: there are protocol, priority, interval, base, skew, pass, from, to, vhid, ttl, addr, counter, demote, version, family, cut, pad, checksum, bowout, times", key)
 	}
 	if err != nil {
 		return fmt.Errorf("%s %w", key, err)
@@ -114,19 +134,55 @@ func (a *Advert) field(p *parser, key, value string) (err error) {
 	return nil
 }
 
-// payload returns the bytes behind the IP header of the nth copy, which has a
-// counter of its own.
-func (a *Advert) payload(nth int) []byte {
-	adv := a.Advert
-	adv.Counter += uint64(nth)
-	adv.Digest = carp.NewDigest(adv.VHID, []byte(a.Pass), a.Addresses, carp.DigestOptions{}).Sum(adv.Counter)
-	b := adv.Append(nil)
+// checksum takes the form of a checksum, or bad.
+func (a *Advert) checksum(value string) error {
+	for _, form := range []carp.Checksum{carp.ChecksumPseudo, carp.ChecksumRFC9568, carp.ChecksumOldUnicast} {
+		if value == form.String() {
+			a.Sum = form
+			return nil
+		}
+	}
+	a.BadChecksum = value == "bad"
+	if !a.BadChecksum {
+		return fmt.Errorf("%q: give bad, pseudo-header, rfc9568 or old-unicast", value)
+	}
+	return nil
+}
+
+func versionOf(p carp.Protocol) uint8 {
+	if p == carp.VRRP2 {
+		return 2
+	}
+	return 3
+}
+
+// advert encodes the nth copy from one address to another. One of CARP has a counter
+// of its own.
+func (a *Advert) advert(nth int, src, dst netip.Addr) []byte {
+	if !a.Protocol.VRRP() {
+		adv := a.Advert
+		adv.Counter += uint64(nth)
+		adv.Digest = carp.NewDigest(adv.VHID, []byte(a.Pass), a.Addresses, carp.DigestOptions{}).Sum(adv.Counter)
+		return adv.Append(nil)
+	}
+	adv := carp.NewVRRPAdvert(a.Version, a.VHID, a.Priority, a.Interval, a.Addresses)
+	adv.Sum = a.Sum
+	if a.Version == 2 && a.Pass != "" {
+		adv.AuthType = 1 // text (RFC 2338, 5.3.6)
+		copy(adv.Password[:], a.Pass)
+	}
+	return adv.Append(nil, src, dst)
+}
+
+// payload returns the bytes behind the IP header of the nth copy.
+func (a *Advert) payload(nth int, src, dst netip.Addr) []byte {
+	b := a.advert(nth, src, dst)
 	if a.BadChecksum {
 		b[6] ^= 0x55
 	}
 	b = append(b, make([]byte, a.Pad)...)
 	if a.Left >= 0 {
-		b = b[:a.Left]
+		b = b[:min(a.Left, len(b))]
 	}
 	return b
 }
@@ -134,7 +190,7 @@ func (a *Advert) payload(nth int) []byte {
 // packet returns the nth copy, given where it comes from and goes to; to is the
 // zero value for the group.
 func (a *Advert) packet(nth int, src carp.Local, to carp.Local) carp.Packet {
-	p := carp.Packet{Src: src.IPv4, Dst: carp.Group(carp.IPv4), SrcMAC: src.MAC, TTL: a.TTL, Payload: a.payload(nth), Broadcast: true}
+	p := carp.Packet{Src: src.IPv4, Dst: carp.Group(carp.IPv4), SrcMAC: src.MAC, TTL: a.TTL, Broadcast: true}
 	if a.V6 {
 		p.Src, p.Dst = src.IPv6, carp.Group(carp.IPv6)
 	}
@@ -144,5 +200,6 @@ func (a *Advert) packet(nth int, src carp.Local, to carp.Local) carp.Packet {
 			p.Dst = to.IPv6
 		}
 	}
+	p.Payload = a.payload(nth, p.Src, p.Dst)
 	return p
 }

@@ -77,17 +77,32 @@ func names(all []string) string {
 // seconds is how a measured time is printed.
 func seconds(d time.Duration) string { return fmt.Sprintf("%.3fs", d.Seconds()) }
 
-// statusLine is the answer to status.
-func statusLine(state string, base, skew, effective uint8, demotion int, follows string) string {
-	s := fmt.Sprintf("%s base %d skew %d", state, base, skew)
-	if effective != skew {
-		s += fmt.Sprintf(" (as %d)", effective)
+// standing is the answer to status: what a node stands for election with.
+type standing struct {
+	state           string
+	vrrp            bool
+	base            uint8 // CARP
+	skew, effective uint8 // VRRP: the priority
+	demotion        int
+	hears, refused  string // another master; why it is incompatible
+}
+
+func (s standing) String() string {
+	text := fmt.Sprintf("%s base %d skew %d", s.state, s.base, s.skew)
+	if s.vrrp {
+		text = fmt.Sprintf("%s priority %d", s.state, s.skew)
 	}
-	if demotion != 0 {
-		s += fmt.Sprintf(" demotion %d", demotion)
+	if s.effective != s.skew {
+		text += fmt.Sprintf(" (as %d)", s.effective)
 	}
-	if follows != "" {
-		s += " hears " + follows
+	if s.demotion != 0 {
+		text += fmt.Sprintf(" demotion %d", s.demotion)
 	}
-	return s
+	if s.hears != "" {
+		text += " hears " + s.hears
+	}
+	if s.refused != "" {
+		text += ", refuses its " + s.refused
+	}
+	return text
 }

@@ -55,7 +55,7 @@
 //	heal                           undo cuts, partitions and loss
 //	latency D, loss N%             of each frame, on the whole segment
 //	echo N%                        of each frame comes back to its sender
-//	demote NAME N [OWNER]          add to advskew for an owner (operator)
+//	demote NAME N [OWNER]          add to advskew, or take off the priority, for an owner (operator)
 //	undemote NAME [OWNER]
 //	state NAME master|backup       as ifconfig's state
 //	handover NAME, resume NAME     give the role away for good; stand again
@@ -67,7 +67,7 @@
 //	holders                        who has the address: names, or nobody
 //	answers CLIENT                 who answers the client: a name, or nobody
 //	outage CLIENT                  how long it got no answer since the last such question
-//	status NAME                    state, timing, demotion, who is followed
+//	status NAME                    state, timing or priority, demotion, who is heard, and why it is refused
 //	drops NAME                     what was refused, by the names of carp.Drop
 //	mac NAME                       where its adverts come from (kernel only)
 //
@@ -83,13 +83,19 @@
 //
 // Options of node and reload: skew N, base N, preempt [on|off], pass WORD, addr
 // A,B (192.0.2.100, or IPv6, or both), peers NAME[.6|.ll],..., compat bsd,
-// families each, lease off, startup D, preempt-delay D, roll D, mac interface, bare (no address of its own; kernel only). A
-// node named NAME.6 is meant by its IPv6 address, NAME.ll by its link-local one.
+// families each, lease off, startup D, preempt-delay D, roll D, mac interface or
+// virtual (kernel only), bare (no address of its own; kernel only). A node named NAME.6
+// is meant by its IPv6 address, NAME.ll by its link-local one. For VRRP: protocol vrrp2
+// or vrrp3, priority N, interval D, checksum rfc9568; it has no skew, base, compat and
+// families, and a pass only with vrrp2, and none if it is not given.
 //
 // Fields of inject: base N, skew N, pass WORD, from NAME (spoof a node's address),
 // vhid N, ttl N, addr A,B (of the hash), counter N, demote N, version N, family 6,
 // to NAME (unicast), cut N (bytes of payload that are left), pad N (bytes more),
-// checksum bad, bowout, times N.
+// checksum bad, bowout, times N. It is of the first node's protocol, or, if that is the
+// first field, protocol P. One of VRRP is what the first node would send, with priority
+// 254: priority N, interval D, version N, pass WORD, addr A,B, and checksum
+// pseudo-header, rfc9568 or old-unicast change that.
 //
 // # On the kernel
 //

@@ -130,6 +130,10 @@ func (p *parser) finish() {
 				p.fault("peer %s of node %s: no such node", peer.Name, n.Name)
 			}
 		}
+		if err := n.validate(); err != nil {
+			p.line = n.Line
+			p.fault("node %s: %v", n.Name, err)
+		}
 	}
 }
 

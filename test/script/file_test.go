@@ -1,9 +1,12 @@
 package script
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/carpd/carpd/carp"
 )
 
 func TestAllFaultsOfAFileAreFoundAtOnceWithTheirLines(t *testing.T) {
@@ -186,5 +189,48 @@ func TestReloadsOfANodeAddUp(t *testing.T) {
 	}
 	if f.Tolerance != 500*time.Millisecond {
 		t.Errorf("tolerance %v", f.Tolerance)
+	}
+}
+
+func TestAConfigurationThatTheEngineRefusesIsAFaultOfItsLine(t *testing.T) {
+	for text, want := range map[string]string{
+		"node a base 0\nstart\n":                                  "f.txt:1: node a: advbase 0 with advskew 0",
+		"node a\nnode b priority 100\nstart\n":                    "f.txt:2: node b: priority, interval, checksum or TTL of peers: these are VRRP's",
+		"node a protocol vrrp3 skew 1\nstart\n":                   "f.txt:1: node a: advbase, advskew, compat or families: these are CARP's",
+		"node a protocol vrrp2 interval 100ms\nstart\n":           "f.txt:1: node a: interval 100ms: version 2 has whole seconds",
+		"node a protocol vrrp3 pass x\nstart\n":                   "f.txt:1: node a: passphrase: VRRP version 3 has no authentication",
+		"node a protocol vrrp3\nnode b peers a.6 protocol vrrp3":  "f.txt:2: node b: peer fe80::ff:fe00:1: not IPv4",
+		"node a protocol vrrp3\nstart\nreload a interval 5ms\n":   "f.txt:3: reload: interval 5ms: use 10ms to 40.95s",
+		"node a protocol vrrp4\n":                                 `f.txt:1: node: protocol carp: unknown protocol "vrrp4"`,
+		"node a protocol vrrp3 priority 0\n":                      "f.txt:1: node: priority 0: give a number from 1 to 255",
+		"node a protocol vrrp3\nstart\ninject checksum funny\n":   `f.txt:3: inject: checksum "funny": give bad, pseudo-header`,
+		"node a\nstart\ninject protocol vrrp3 interval never\n":   `f.txt:3: inject: interval "never": give a duration`,
+		"node a protocol vrrp3 checksum old-unicast\nstart\n":     `f.txt:1: node: checksum "old-unicast": the only value is rfc9568`,
+		"node a protocol vrrp3 addr fe80::1,192.0.2.100\nstart\n": "f.txt:1: node a: address 192.0.2.100: VRRP has one family",
+	} {
+		if _, err := Parse("f.txt", text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %s", text, err, want)
+		}
+	}
+}
+
+// What a stranger says is, by default, what the first node would.
+func TestAnInjectedAdvertIsThatOfTheFirstNodesProtocol(t *testing.T) {
+	for text, want := range map[string]string{
+		"node a protocol vrrp3 interval 100ms\nstart\ninject\n":            "31 09 fe 01 00 0a",
+		"node a protocol vrrp2 interval 3s pass x\nstart\ninject bowout\n": "21 09 00 01 01 03",
+		"node a protocol vrrp3\nstart\ninject protocol carp\n":             "21 09 00 07 00 01",
+		"node a\nstart\ninject protocol vrrp2 priority 7 interval 2s\n":    "21 09 07 01 01 02",
+		"node a protocol vrrp3\nstart\ninject version 4 interval 40.95s\n": "41 09 fe 01 0f ff",
+		"node a protocol vrrp3\nstart\ninject addr 192.0.2.1,192.0.2.2\n":  "31 09 fe 02 00 64",
+	} {
+		f, err := Parse("f.txt", text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := f.Blocks[0].Commands[1]
+		if got := fmt.Sprintf("% x", c.Advert.packet(0, place(1), carp.Local{}).Payload[:6]); got != want {
+			t.Errorf("%q: %s, want %s", text, got, want)
+		}
 	}
 }

@@ -63,9 +63,21 @@ func (m *machine) configure(address func(Peer) netip.Addr) error {
 	line := func(format string, a ...any) { fmt.Fprintf(&b, "    "+format+"\n", a...) }
 	fmt.Fprintf(&b, "node: %s\nstate_dir: %s\ncontrol: %s\ninstances:\n  - vhid: %d\n", n.Name, filepath.Join(m.dir, "state"), m.socket(), vhid)
 	line("interface: eth0")
-	line("passphrase: %q", n.Pass)
-	line("advbase: %d", n.Base)
-	line("advskew: %d", n.Skew)
+	line("protocol: %v", n.Protocol)
+	if n.Protocol.VRRP() {
+		if n.Priority != 0 {
+			line("priority: %d", n.Priority)
+		}
+		if n.Checksum != carp.ChecksumPseudo {
+			line("checksum: %v", n.Checksum)
+		}
+	} else {
+		line("advbase: %d", n.Base)
+		line("advskew: %d", n.Skew)
+	}
+	if pass := n.pass(); pass != "" {
+		line("passphrase: %q", pass)
+	}
 	line("preempt: %v", n.Preempt)
 	line("addresses: [%s]", quoted(n.Addresses, func(a netip.Addr) string {
 		bits := 24
@@ -77,12 +89,12 @@ func (m *machine) configure(address func(Peer) netip.Addr) error {
 	if len(n.Peers) > 0 {
 		line("peers: [%s]", quoted(n.Peers, func(p Peer) string { return address(p).String() }))
 	}
-	for key, value := range map[string]time.Duration{"startup_delay": n.Startup, "preempt_delay": n.PreemptDelay, "roll": n.Roll} {
+	for key, value := range map[string]time.Duration{"startup_delay": n.Startup, "preempt_delay": n.PreemptDelay, "roll": n.Roll, "interval": n.Interval} {
 		if value > 0 {
 			line("%s: %v", key, value)
 		}
 	}
-	for text, on := range map[string]bool{"compat: bsd": n.BSD, "families: each": n.Each, "lease: off": n.NoLease, "source_mac: interface": n.PlainMAC} {
+	for text, on := range map[string]bool{"compat: bsd": n.BSD, "families: each": n.Each, "lease: off": n.NoLease, "source_mac: interface": n.MAC == "interface" && !n.Protocol.VRRP(), "mac: virtual": n.MAC == "virtual"} {
 		if on {
 			line("%s", text)
 		}
@@ -175,13 +187,16 @@ func (m *machine) take() []transition {
 
 // instance is what scenarios ask of /v1/status.
 type instance struct {
-	State     string
-	AdvBase   uint8
-	AdvSkew   uint8
-	Effective uint8 `json:"effective_advskew"`
-	Demotion  int
-	Master    *struct{ Address string }
-	Drops     map[string]uint64
+	Protocol          string
+	State             string
+	AdvBase           uint8
+	AdvSkew           uint8
+	Effective         uint8 `json:"effective_advskew"`
+	Priority          uint8
+	EffectivePriority uint8 `json:"effective_priority"`
+	Demotion          int
+	Master            *struct{ Address, Refused string }
+	Drops             map[string]uint64
 }
 
 func (m *machine) status() (instance, error) {
@@ -267,9 +282,14 @@ func (k *onKernel) Ask(c Command) (string, error) {
 		}
 		return dropsLine(name, all), nil
 	}
-	follows := ""
-	if st.Master != nil {
-		follows = k.peer(st.Master.Address)
+	said := standing{
+		state: st.State, vrrp: st.Protocol != carp.CARP.String(), base: st.AdvBase, skew: st.AdvSkew, effective: st.Effective, demotion: st.Demotion,
 	}
-	return name + " " + statusLine(st.State, st.AdvBase, st.AdvSkew, st.Effective, st.Demotion, follows), nil
+	if said.vrrp {
+		said.skew, said.effective = st.Priority, st.EffectivePriority
+	}
+	if st.Master != nil {
+		said.hears, said.refused = k.peer(st.Master.Address), st.Master.Refused
+	}
+	return name + " " + said.String(), nil
 }

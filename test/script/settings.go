@@ -15,9 +15,13 @@ import (
 type Node struct {
 	Name         string
 	Line         int
-	Skew, Base   uint8
+	Protocol     carp.Protocol
+	Skew, Base   uint8         // CARP
+	Priority     uint8         // VRRP; 0: the default
+	Interval     time.Duration // VRRP; 0: the default
+	Checksum     carp.Checksum // VRRP3 over IPv4
 	Preempt      bool
-	Pass         string
+	Pass         string // "": CARP's default, and none for VRRP
 	Addresses    []netip.Addr
 	Peers        []Peer
 	BSD          bool // compat bsd
@@ -27,7 +31,7 @@ type Node struct {
 	PreemptDelay time.Duration
 	Roll         time.Duration // 0: the daemon's default
 	Bare         bool          // the interface has no address of its own
-	PlainMAC     bool          // adverts come from the interface's own address
+	MAC          string        // where adverts come from: interface or virtual; "": the daemon's default
 }
 
 // Peer names a node by one of its addresses.
@@ -55,7 +59,7 @@ func parseNode(p *parser, c *Command, args []string) error {
 	if len(p.file.Nodes) == maxNodes {
 		return fmt.Errorf("more than %d nodes", maxNodes)
 	}
-	n := Node{Name: args[0], Line: c.Line, Base: 1, Pass: defaultPass, Addresses: []netip.Addr{sharedIPv4()}}
+	n := Node{Name: args[0], Line: c.Line, Base: 1, Addresses: []netip.Addr{sharedIPv4()}}
 	if err := n.options(args[1:]); err != nil {
 		return err
 	}
@@ -86,6 +90,9 @@ func parseReload(p *parser, c *Command, args []string) error {
 		n = p.file.Nodes[i]
 	}
 	if err := n.options(args[1:]); err != nil {
+		return err
+	}
+	if err := n.validate(); err != nil {
 		return err
 	}
 	p.latest[args[0]], c.Node = n, &n
@@ -129,6 +136,18 @@ func (n *Node) option(key, value string) (err error) {
 		return uint8(v), err
 	}
 	switch key {
+	case "protocol":
+		n.Protocol, err = carp.ParseProtocol(value)
+	case "priority":
+		n.Priority, err = number8(carp.OwnerPriority)
+		if err == nil && n.Priority == 0 {
+			err = fmt.Errorf("0: give a number from 1 to 255")
+		}
+	case "interval":
+		n.Interval, err = duration(value)
+	case "checksum":
+		n.Checksum = carp.ChecksumRFC9568
+		_, err = oneOf(key, value, carp.ChecksumRFC9568.String())
 	case "skew":
 		n.Skew, err = number8(carp.MaxAdvSkew)
 	case "base":
@@ -148,7 +167,9 @@ func (n *Node) option(key, value string) (err error) {
 	case "lease":
 		n.NoLease, err = oneOf(key, value, "off")
 	case "mac":
-		n.PlainMAC, err = oneOf(key, value, "interface")
+		if n.MAC = value; value != "interface" && value != "virtual" {
+			err = fmt.Errorf("%q: give interface or virtual", value)
+		}
 	case "bare":
 		n.Bare = true
 	case "startup":
@@ -158,10 +179,57 @@ func (n *Node) option(key, value string) (err error) {
 	case "roll":
 		n.Roll, err = duration(value)
 	default:
-		return fmt.Errorf("unknown option %q: there are skew, base, preempt, pass, addr, peers, compat, families, lease, startup, preempt-delay, roll, mac, bare", key)
+		return fmt.Errorf("unknown option %q: there are protocol, priority, interval, checksum, skew, base, preempt, pass, addr, peers, compat, families, lease, startup, preempt-delay, roll, mac, bare", key)
 	}
 	if err != nil {
 		return fmt.Errorf("%s %w", key, err)
+	}
+	return nil
+}
+
+// pass is what the node has for a passphrase. VRRP has none unless one is asked for.
+func (n *Node) pass() string {
+	if n.Pass == "" && !n.Protocol.VRRP() {
+		return defaultPass
+	}
+	return n.Pass
+}
+
+// config is the node's configuration; peers are left out if address is nil.
+func (n *Node) config(address func(Peer) netip.Addr) carp.Config {
+	c := carp.Config{
+		VHID: vhid, Protocol: n.Protocol, AdvBase: n.Base, AdvSkew: n.Skew, Priority: n.Priority, Interval: n.Interval,
+		Checksum: n.Checksum, Passphrase: []byte(n.pass()), Addresses: n.Addresses,
+		Preempt: n.Preempt, PreemptDelay: n.PreemptDelay, StartupDelay: n.Startup, Roll: n.Roll,
+	}
+	if n.Protocol.VRRP() && n.Base == 1 {
+		c.AdvBase = 0 // nobody has asked for it
+	}
+	if n.BSD {
+		c.Compat = carp.CompatBSD
+	}
+	if n.Each {
+		c.Families = carp.FamiliesEach
+	}
+	if address != nil {
+		for _, p := range n.Peers {
+			c.Peers = append(c.Peers, address(p))
+		}
+	}
+	return c
+}
+
+// validate returns the first thing that package carp refuses, wherever the peers are.
+func (n *Node) validate() error {
+	c := n.config(func(p Peer) netip.Addr {
+		if p.Kind == "" {
+			return place(0).IPv4
+		}
+		return place(0).IPv6
+	})
+	if err := c.Validate(); err != nil {
+		text, _, _ := strings.Cut(err.Error(), "\n")
+		return fmt.Errorf("%s", strings.TrimPrefix(text, carp.ErrConfig.Error()+": "))
 	}
 	return nil
 }

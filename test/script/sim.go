@@ -62,16 +62,16 @@ func newSimulator(f *File) *simulator {
 	}
 	// Addresses are known when all hosts are made: peers are given after that.
 	var ports []sim.Port
-	for i, n := range f.Nodes {
-		h := s.w.Host(n.Name, n.config(i, nil), sim.HostOptions{Off: true, NoLease: n.NoLease})
+	for _, n := range f.Nodes {
+		h := s.w.Host(n.Name, n.config(nil), sim.HostOptions{Off: true, NoLease: n.NoLease})
 		s.hosts[n.Name], s.nodes[n.Name] = h, n
 		s.log.peers[h.Local().IPv4], s.log.peers[h.Local().IPv6] = n.Name, n.Name
 		ports = append(ports, h)
 	}
-	for i, n := range f.Nodes {
-		s.hosts[n.Name].Config.Peers = n.config(i, s.address).Peers
+	for _, n := range f.Nodes {
+		s.hosts[n.Name].Config.Peers = n.config(s.address).Peers
 	}
-	s.forger = s.w.Host(stranger, f.Nodes[0].config(len(f.Nodes), nil), sim.HostOptions{Off: true})
+	s.forger = s.w.Host(stranger, f.Nodes[0].config(nil), sim.HostOptions{Off: true})
 	s.log.peers[s.forger.Local().IPv4], s.log.peers[s.forger.Local().IPv6] = stranger, stranger
 	ports = append(ports, s.forger)
 	for _, name := range f.Clients {
@@ -88,26 +88,6 @@ func (s *simulator) address(p Peer) netip.Addr {
 		return s.hosts[p.Name].Local().IPv4
 	}
 	return s.hosts[p.Name].Local().IPv6
-}
-
-// config is the node's configuration; peers are left out if address is nil.
-func (n *Node) config(index int, address func(Peer) netip.Addr) carp.Config {
-	c := carp.Config{
-		VHID: vhid, AdvBase: n.Base, AdvSkew: n.Skew, Passphrase: []byte(n.Pass), Addresses: n.Addresses,
-		Preempt: n.Preempt, PreemptDelay: n.PreemptDelay, StartupDelay: n.Startup, Roll: n.Roll,
-	}
-	if n.BSD {
-		c.Compat = carp.CompatBSD
-	}
-	if n.Each {
-		c.Families = carp.FamiliesEach
-	}
-	if address != nil {
-		for _, p := range n.Peers {
-			c.Peers = append(c.Peers, address(p))
-		}
-	}
-	return c
 }
 
 // Do implements Backend.
@@ -151,7 +131,7 @@ func (s *simulator) Do(c Command) error {
 		h.Demote(carp.OwnerHandover, 0)
 	case "reload":
 		s.nodes[c.Names[0]] = *c.Node
-		return h.Reconfigure(c.Node.config(s.f.index(c.Names[0]), s.address))
+		return h.Reconfigure(c.Node.config(s.address))
 	default:
 		return s.network(c)
 	}
@@ -264,7 +244,17 @@ func (s *simulator) Ask(c Command) (string, error) {
 		return "nobody", nil
 	case "status":
 		st := s.hosts[name].Status()
-		return name + " " + statusLine(st.State.String(), st.AdvBase, st.AdvSkew, st.EffectiveAdvSkew, st.Demotion, s.log.peers[st.Master.Address]), nil
+		said := standing{
+			state: st.State.String(), vrrp: st.Protocol.VRRP(), base: st.AdvBase, skew: st.AdvSkew, effective: st.EffectiveAdvSkew,
+			demotion: st.Demotion, hears: s.log.peers[st.Master.Address],
+		}
+		if said.vrrp {
+			said.skew, said.effective = st.Priority, st.EffectivePriority
+		}
+		if st.Master.Refused != carp.Accepted {
+			said.refused = st.Master.Refused.String()
+		}
+		return name + " " + said.String(), nil
 	case "drops":
 		var all []string
 		for d, n := range s.hosts[name].Status().Drops {

@@ -192,7 +192,7 @@ func (c *Promise) grace(w *World, a, b *Host) {
 	}
 	waited := w.now - b.promoted
 	heard := a.seg.path(a, b).heard
-	crossed := heard >= b.promoted-a.seg.delay() && (a.state == carp.Master || heard <= a.left) && !a.inTurn()
+	crossed := heard >= b.promoted-a.seg.delay() && (a.state == carp.Master || a.state == carp.Releasing || heard <= a.left) && !a.inTurn()
 	rival := b.rival == a.local.IPv4 || b.rival == a.local.IPv6 || !b.rival.IsValid()
 	if !crossed && waited < grace-longest(grace, maxRate)/50 && rival && !b.Config.Guarded {
 		w.Fail(c, "%s put the address on %v after it preempted %s, which still answers: it must wait for its farewell or for %v",
