@@ -82,8 +82,11 @@ func (f *field) start(s Speaker, n int, g Group) (Running, error) {
 	return r, nil
 }
 
+// errRestless says that both nodes run, but one does not leave the other in peace.
+var errRestless = errors.New("it did not come to rest")
+
 // settle starts a speaker on both nodes and waits until the first one is master of
-// all instances and has been alone for a while.
+// all instances and has been alone for a while; errRestless says that it was not.
 func (f *field) settle(s Speaker, g Group, alone time.Duration) (started [nodes]Running, err error) {
 	limit := patience + 10*g.Interval
 	began := stamp()
@@ -97,13 +100,17 @@ func (f *field) settle(s Speaker, g Group, alone time.Duration) (started [nodes]
 		return started, err
 	}
 	since := stamp()
-	return started, f.await(limit+alone, s.Name+" to be the only master", func() bool {
+	err = f.await(limit+alone, s.Name+" to be the only master", func() bool {
 		now := stamp()
 		if f.ear.any(1, since) {
 			since = now
 		}
 		return now-since > int64(alone) && f.ear.all(0, g.Instances, now-int64(3*g.Interval+20*time.Millisecond))
 	})
+	if errors.Is(err, errTime) {
+		err = errors.Join(errRestless, err)
+	}
+	return started, err
 }
 
 // errTime says that something did not happen in time.

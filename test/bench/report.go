@@ -252,7 +252,12 @@ func (r *Report) costTable(b io.Writer) {
 		cell("spacing", func(c *Cost) string { return c.Spacing.short() })
 		cell("adverts of expected", func(c *Cost) string { return fmt.Sprintf("%d of %d", c.Adverts, c.Expected) })
 		cell("adverts by backup", func(c *Cost) string { return fmt.Sprint(c.Foreign) })
-		cell("false takeovers", func(c *Cost) string { return fmt.Sprint(c.Takeovers) })
+		cell("false takeovers", func(c *Cost) string {
+			if c.Restless {
+				return fmt.Sprintf("%d, was never at rest", c.Takeovers)
+			}
+			return fmt.Sprint(c.Takeovers)
+		})
 		cell("CPU bench, others", func(c *Cost) string { return fmt.Sprintf("%.2f, %.2f", c.Bench, c.Others) })
 		cell("bench late", func(c *Cost) string { return c.Late.short() })
 	}

@@ -33,7 +33,8 @@ type Steady struct {
 	Others    float64 `json:"others_cpu_percent"` // everything else on the machine, the load of Busy too
 	Late      Spread  `json:"late_ms"`            // of the bench's own thread
 	Lost      uint64  `json:"lost_frames"`        // by the observer: not in Adverts
-	Error     string  `json:"error,omitempty"`    // it did not come to rest
+	Restless  bool    `json:"restless"`           // the backup did not let the master alone before it began
+	Error     string  `json:"error,omitempty"`    // no master of all instances was ever heard: the rest says nothing
 }
 
 // steady measures a group for a time.
@@ -42,6 +43,9 @@ func (f *field) steady(s Speaker, g Group, last, warm time.Duration) (Steady, er
 	f.ear.forget()
 	run := Steady{Seconds: last.Seconds(), Expected: int(float64(g.Instances) * float64(last) / float64(g.Interval))}
 	_, err := f.settle(s, g, alone(g.Interval))
+	if run.Restless = errors.Is(err, errRestless); run.Restless {
+		err = nil
+	}
 	if err == nil {
 		err = f.pass(warm) // what happens meanwhile is no fault of what is measured
 	}
