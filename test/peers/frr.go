@@ -25,7 +25,7 @@ import (
 // advertises rather than at who has the address. Killed, FRR leaves it as it is.
 // Stop ends vrrpd only: an ending zebra would set the devices up again.
 //
-// FRR runs as the user frr, which needs the real root.
+// FRR runs as the user frr, which needs the real root; elsewhere the test is skipped.
 func FRR(t lab.TB, h *lab.Host, routers ...VRRP) *Speaker {
 	t.Helper()
 	zebra, vrrpd := program(t, "/usr/lib/frr/zebra", "frr"), program(t, "/usr/lib/frr/vrrpd", "frr")
@@ -39,7 +39,8 @@ func FRR(t lab.TB, h *lab.Host, routers ...VRRP) *Speaker {
 		t.Fatalf("peers: write the files of FRR: %v", err)
 	}
 	if err := give(dir, "frr"); err != nil {
-		skip(t, "FRR cannot run as its user here: "+err.Error())
+		// Also where everything must be there: nothing is missing.
+		t.Skipf("FRR cannot run as its user here, which needs the real root: %v", err)
 	}
 	// Else eth0 answers for the addresses of a macvlan that is down.
 	for _, key := range []string{"all/arp_ignore", "eth0/arp_ignore", "all/ignore_routes_with_linkdown"} {
