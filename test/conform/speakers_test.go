@@ -118,6 +118,7 @@ var onlyLate = []string{"B-SILENCE"}
 // No speaker may do what is contrary to a must, and ours must do as this package
 // says that ours does.
 func TestSpeakers(t *testing.T) {
+	t.Parallel()
 	lab.New(t) // skips once, not in each part
 	for _, tc := range []struct {
 		name, how string

@@ -102,12 +102,13 @@ var mayBeLate = []string{"T-ZERO", "T-DOWN", "T-LEARN-SHORT", "T-LEARN-LONG", "T
 // nobody what is contrary to a must, but for known faults: keepalived falls silent
 // at bad packets, and FRR's device stays.
 func TestVRRPSpeakers(t *testing.T) {
+	t.Parallel()
 	lab.New(t) // skips once, not in each part
 	for _, tc := range []struct {
 		name, how string
 		start     vrrpSpeaker
 		router    peers.VRRP
-		differ    bool // from the RFCs and from ours
+		differ    bool     // from the RFCs and from ours
 		contrary  []string // rows that may be contrary to a must
 	}{
 		{
@@ -148,28 +149,56 @@ func TestVRRPSpeakers(t *testing.T) {
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			switch {
-			case tc.router.Version == 2 && !*update:
-				t.Skip("version 2 knows whole seconds only, and takes minutes: tested with -update")
-			case testing.Short() && !strings.HasPrefix(tc.name, "carpd"):
-				t.Skip("-short tests our daemon only")
+			if !*update && (tc.router.Version == 2 || !strings.HasPrefix(tc.name, "carpd")) {
+				t.Skip("takes minutes, or is no speaker of ours: tested with -update")
 			}
 			t.Parallel()
-			r := runVRRP(t, tc.start, tc.router, !*update)
-			t.Logf("%s", r.Table())
-			for _, id := range r.Contrary() {
-				if !slices.Contains(tc.contrary, id) {
-					t.Errorf("contrary to a must: %+v", r.Row(id))
+			// A machine that stands still for longer than a master-down time spoils a
+			// run; it does so twice in a row seldom.
+			var faults []string
+			for range 2 {
+				r := runVRRP(t, tc.start, tc.router, !*update)
+				faults = faultsOf(r, tc.differ, tc.contrary)
+				t.Logf("%s", r.Table())
+				if len(faults) == 0 {
+					if *update {
+						keep(t, tc.name, tc.how, r)
+					}
+					return
 				}
 			}
-			for _, row := range r.Rows {
-				if row.Verdict == conform.Differs && !tc.differ && !slices.Contains(mayBeLate, row.ID) {
-					t.Errorf("%s %s: %s (%s)", row.ID, row.Verdict, row.Seen, row.Rule)
-				}
-			}
-			if *update && !t.Failed() {
-				keep(t, tc.name, tc.how, r)
-			}
+			t.Error(strings.Join(faults, "\n"))
 		})
+	}
+}
+
+// faultsOf lists what a speaker must not have done: of some it is known that they
+// differ, and which rows may be contrary to a must.
+func faultsOf(r conform.Report, differ bool, contrary []string) (faults []string) {
+	for _, row := range r.Rows {
+		known := slices.Contains(contrary, row.ID)
+		late := slices.Contains(mayBeLate, row.ID)
+		if row.Contrary && !known || row.Verdict == conform.Differs && !differ && !late {
+			faults = append(faults, fmt.Sprintf("%s %s: %s (%s)", row.ID, row.Verdict, row.Seen, row.Rule))
+		}
+	}
+	return faults
+}
+
+// A rule that nobody breaks proves nothing: keepalived 2.2.7 is known to break this
+// one.
+func TestKeepalivedIsSilencedByPacketsThatItThrowsAway(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short tests our daemon only")
+	}
+	t.Parallel()
+	r := runVRRP(t, keepalived, peers.VRRP{Version: 3, Addresses: shared4, Interval: 100 * time.Millisecond}, true)
+	if row := r.Row("J-FLOOD"); !row.Contrary {
+		t.Errorf("%+v", row)
+	}
+	for _, id := range []string{"X-MORE-B", "X-FEWER-M", "K-PLAIN", "R-INTERVAL0"} {
+		if row := r.Row(id); row.Verdict != conform.Differs {
+			t.Errorf("%+v", row)
+		}
 	}
 }
