@@ -8,6 +8,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // maxOutput is how much of a process's output is kept; the rest is counted.
@@ -64,42 +66,78 @@ func (h *Host) start(cmd *exec.Cmd) (*Proc, error) {
 		return nil, fmt.Errorf("lab: host %s: start %s: %w", h.Name, cmd.Path, err)
 	}
 	p.Pid = cmd.Process.Pid
-	drained := make(chan struct{})
-	go p.drain(r, drained)
-	go p.reap(drained)
+	caught := make(chan struct{})
+	go p.drain(r, caught)
+	go p.reap(r, caught)
 	h.mu.Lock()
 	h.procs = append(h.procs, p)
 	h.mu.Unlock()
 	return p, nil
 }
 
-// drain keeps the output until every holder of the pipe is gone.
-func (p *Proc) drain(r *os.File, drained chan<- struct{}) {
-	defer close(drained)
+// outputWait is how long the end of a process is not told yet because somebody else,
+// a grandchild, holds its output open.
+const outputWait = 100 * time.Millisecond
+
+// drain keeps the output until every holder of the pipe is gone. It closes caught
+// when it has all that was written before the reading deadline, or all there is.
+func (p *Proc) drain(r *os.File, caught chan<- struct{}) {
+	told := sync.OnceFunc(func() { close(caught) })
+	defer told()
 	defer r.Close()
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := r.Read(buf)
-		p.mu.Lock()
-		keep := min(n, maxOutput-len(p.out))
-		p.out = append(p.out, buf[:keep]...)
-		p.lost += n - keep
-		p.mu.Unlock()
+		p.keep(buf[:n])
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			// The deadline alone says nothing: on a busy machine it may be over before
+			// this goroutine has run at all, and then Read reads nothing.
+			_ = r.SetReadDeadline(time.Time{})
+			p.empty(r, buf)
+			told()
+			continue
+		}
 		if err != nil {
 			return
 		}
 	}
 }
 
-// reap waits for the process and, for 100 ms, for the rest of its output.
-func (p *Proc) reap(drained <-chan struct{}) {
-	p.err = p.cmd.Wait()
-	late := time.NewTimer(100 * time.Millisecond)
-	defer late.Stop()
-	select {
-	case <-drained:
-	case <-late.C: // a grandchild lives on
+// empty keeps what is in the pipe at this moment: a mebibyte at most, more than a
+// pipe holds, since who holds it may go on writing.
+func (p *Proc) empty(r *os.File, buf []byte) {
+	conn, err := r.SyscallConn()
+	if err != nil {
+		return
 	}
+	_ = conn.Control(func(fd uintptr) { // an error says that it is closed
+		for total := 0; total < maxOutput; {
+			n, err := unix.Read(int(fd), buf)
+			if err == unix.EINTR {
+				continue
+			}
+			if n <= 0 {
+				return // empty, or everybody is gone
+			}
+			p.keep(buf[:n])
+			total += n
+		}
+	})
+}
+
+func (p *Proc) keep(text []byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := min(len(text), maxOutput-len(p.out))
+	p.out = append(p.out, text[:n]...)
+	p.lost += len(text) - n
+}
+
+// reap waits for the process and for what it has written.
+func (p *Proc) reap(r *os.File, caught <-chan struct{}) {
+	p.err = p.cmd.Wait()
+	_ = r.SetReadDeadline(time.Now().Add(outputWait)) // an error says that all was read
+	<-caught
 	close(p.done)
 }
 
