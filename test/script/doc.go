@@ -31,7 +31,7 @@
 // Settings stand before the first start:
 //
 //	node NAME [OPTION ...]         a member of the group; see below
-//	client NAME                    a host that asks the first address all the time
+//	client NAME [ADDRESS]          a host that asks the first address, or this one (kernel only), all the time
 //	only sim|kernel                the scenario makes sense there alone
 //	compare answers                races decide: on the kernel only answers and expectations count
 //	tolerance D                    on the kernel, for times (500ms)
@@ -86,7 +86,8 @@
 // families each, lease off, startup D, preempt-delay D, roll D, mac interface or
 // virtual (kernel only), bare (no address of its own; kernel only). A node named NAME.6
 // is meant by its IPv6 address, NAME.ll by its link-local one. For VRRP: protocol vrrp2
-// or vrrp3, priority N, interval D, checksum rfc9568; it has no skew, base, compat and
+// or vrrp3, priority N, interval D, checksum rfc9568, excluded A,B (addresses that
+// move along without being in the advert; in the simulator all are one); it has no skew, base, compat and
 // families, and a pass only with vrrp2, and none if it is not given.
 //
 // Fields of inject: base N, skew N, pass WORD, from NAME (spoof a node's address),

@@ -3,6 +3,7 @@ package script
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 )
 
@@ -17,6 +18,7 @@ type File struct {
 	// Nodes are the members of the group in the order of their making.
 	Nodes   []Node
 	Clients []string
+	Asked   map[string]netip.Addr // by clients that do not ask the first address; kernel only
 
 	lines []string
 }
@@ -35,7 +37,7 @@ type Block struct {
 // Parse reads a scenario. It finds all errors of syntax at once, joined, each
 // with the file's name and line.
 func Parse(name, text string) (*File, error) {
-	f := &File{Name: name, Settings: defaultSettings(), lines: strings.Split(strings.TrimSuffix(text, "\n"), "\n")}
+	f := &File{Name: name, Settings: defaultSettings(), Asked: map[string]netip.Addr{}, lines: strings.Split(strings.TrimSuffix(text, "\n"), "\n")}
 	if len(f.lines) > maxLines {
 		return nil, fmt.Errorf("%s: %d lines: a scenario has %d at most", name, len(f.lines), maxLines)
 	}
@@ -138,6 +140,14 @@ func (p *parser) finish() {
 }
 
 func (f *File) hasNode(name string) bool { return f.index(name) >= 0 }
+
+// asked is the address that a client asks.
+func (f *File) asked(client string) netip.Addr {
+	if a, ok := f.Asked[client]; ok {
+		return a
+	}
+	return f.Nodes[0].Addresses[0]
+}
 
 // index returns the number of a node, -1 if there is none of that name.
 func (f *File) index(name string) int {

@@ -119,7 +119,7 @@ func newKernel(ctx context.Context, t lab.TB, f *File, o KernelOptions) *onKerne
 	}
 	for i, name := range f.Clients {
 		h := k.lan.Host(name, hostPrefixes(200+i)...)
-		k.clients[name] = &client{h, h.ProbeEvery(f.Nodes[0].Addresses[0], probeEvery), time.Now()}
+		k.clients[name] = &client{h, h.ProbeEvery(f.asked(name), probeEvery), time.Now()}
 	}
 	return k
 }

@@ -79,13 +79,10 @@ func (m *machine) configure(address func(Peer) netip.Addr) error {
 		line("passphrase: %q", pass)
 	}
 	line("preempt: %v", n.Preempt)
-	line("addresses: [%s]", quoted(n.Addresses, func(a netip.Addr) string {
-		bits := 24
-		if a.Is6() {
-			bits = 64
-		}
-		return netip.PrefixFrom(a, bits).String()
-	}))
+	line("addresses: [%s]", quoted(n.Addresses, prefix))
+	if len(n.Excluded) > 0 {
+		line("addresses_excluded: [%s]", quoted(n.Excluded, prefix))
+	}
 	if len(n.Peers) > 0 {
 		line("peers: [%s]", quoted(n.Peers, func(p Peer) string { return address(p).String() }))
 	}
@@ -103,6 +100,15 @@ func (m *machine) configure(address func(Peer) netip.Addr) error {
 		return fmt.Errorf("script: configure %s: %w", n.Name, err)
 	}
 	return nil
+}
+
+// prefix is an address as it is configured.
+func prefix(a netip.Addr) string {
+	bits := 24
+	if a.Is6() {
+		bits = 64
+	}
+	return netip.PrefixFrom(a, bits).String()
 }
 
 func (m *machine) config() string { return filepath.Join(m.dir, "carpd.yaml") }
@@ -267,7 +273,7 @@ func (k *onKernel) Ask(c Command) (string, error) {
 	name := c.Names[0]
 	switch c.Verb {
 	case "answers":
-		return k.answering(k.f.Nodes[0].Addresses[0], name), nil
+		return k.answering(k.f.asked(name), name), nil
 	case "mac":
 		return k.sources(name), nil
 	}

@@ -23,6 +23,7 @@ type Node struct {
 	Preempt      bool
 	Pass         string // "": CARP's default, and none for VRRP
 	Addresses    []netip.Addr
+	Excluded     []netip.Addr // VRRP: they move along without being in the advert; kernel only
 	Peers        []Peer
 	BSD          bool // compat bsd
 	Each         bool // families each
@@ -158,6 +159,8 @@ func (n *Node) option(key, value string) (err error) {
 		n.Pass = value
 	case "addr":
 		n.Addresses, err = addresses(value)
+	case "excluded":
+		n.Excluded, err = addresses(value)
 	case "peers":
 		n.Peers, err = peers(value)
 	case "compat":
@@ -179,7 +182,7 @@ func (n *Node) option(key, value string) (err error) {
 	case "roll":
 		n.Roll, err = duration(value)
 	default:
-		return fmt.Errorf("unknown option %q: there are protocol, priority, interval, checksum, skew, base, preempt, pass, addr, peers, compat, families, lease, startup, preempt-delay, roll, mac, bare", key)
+		return fmt.Errorf("unknown option %q: there are protocol, priority, interval, checksum, skew, base, preempt, pass, addr, excluded, peers, compat, families, lease, startup, preempt-delay, roll, mac, bare", key)
 	}
 	if err != nil {
 		return fmt.Errorf("%s %w", key, err)
@@ -266,6 +269,13 @@ func peers(list string) ([]Peer, error) {
 }
 
 func parseClient(p *parser, _ *Command, args []string) error {
+	if len(args) == 2 {
+		asked, err := netip.ParseAddr(args[1])
+		if err != nil {
+			return fmt.Errorf("%q: not an address", args[1])
+		}
+		p.file.Asked[args[0]], args = asked, args[:1]
+	}
 	if len(args) != 1 || !validName(args[0]) || p.file.hasNode(args[0]) || slices.Contains(p.file.Clients, args[0]) {
 		return fmt.Errorf("give a name that nobody has yet, of up to 8 small letters and digits")
 	}

@@ -55,7 +55,7 @@ func (h *Host) receive(p *packet, at carp.Instant) {
 	}
 	h.w.tell(told)
 	h.apply(e)
-	if e.Drop == carp.Accepted && h.deaf == 0 { // a send that fails may demote the host meanwhile
+	if e.Drop == carp.Accepted && h.deaf == 0 && h.carrier == 0 { // a send that fails may demote the host meanwhile
 		h.lastPkt, h.lastAt = p, h.w.now
 	}
 }

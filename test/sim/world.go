@@ -69,6 +69,9 @@ func (w *World) Now() time.Duration { return w.now }
 // Hosts returns all hosts in the order of their making.
 func (w *World) Hosts() []*Host { return w.hosts }
 
+// Segments returns all segments in the order of their making.
+func (w *World) Segments() []*Segment { return w.segments }
+
 // Require adds checkers. They see what happens from now on.
 func (w *World) Require(c ...Checker) { w.checkers = append(w.checkers, c...) }
 

@@ -189,3 +189,53 @@ func TestFailureNamesTheSeedAndTheCommandThatRepeatsIt(t *testing.T) {
 		}
 	}
 }
+
+// routers is a world of two VRRP hosts, of which the second differs in one setting.
+func routers(t *testing.T, p carp.Protocol, m sim.Mismatch) (w *sim.World, lan *sim.Segment, better, worse *sim.Host) {
+	t.Helper()
+	o := sim.Options{
+		Hosts: 2, Protocol: p, Interval: time.Second, PriorityStep: 50, PreemptChance: 1, Mismatch: m,
+		Latency: sim.Span(time.Millisecond, time.Millisecond),
+	}
+	w, _ = sim.Build(7, o)
+	hosts := w.Hosts()
+	return w, w.Segments()[0], hosts[0], hosts[1]
+}
+
+// Whatever differs: a partition makes two masters, its end one, the better; and a
+// better host that comes back leaves a worse one alone that it cannot understand.
+func TestHostsWhoseSettingsDifferHaveOneMaster(t *testing.T) {
+	for name, group := range map[string]struct {
+		p carp.Protocol
+		m sim.Mismatch
+	}{
+		"version 3 among 2": {carp.VRRP2, sim.OtherVersion}, "version 2 among 3": {carp.VRRP3, sim.OtherVersion},
+		"list": {carp.VRRP3, sim.OtherList}, "interval of version 2": {carp.VRRP2, sim.OtherInterval},
+		"interval of version 3": {carp.VRRP3, sim.OtherInterval}, "password": {carp.VRRP2, sim.OtherPassword},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, lan, a, b := routers(t, group.p, group.m)
+			run(t, w, time.Minute)
+			if n := len(w.Holders(shared)); n != 1 {
+				t.Errorf("%d holders at first", n)
+			}
+			join := lan.Partition([]sim.Port{a}, []sim.Port{b})
+			run(t, w, time.Minute)
+			want(t, w, "a b")
+			join()
+			run(t, w, 15*time.Second)
+			want(t, w, "a")
+			a.Kill(false)
+			run(t, w, time.Minute)
+			want(t, w, "b")
+			a.Start()
+			run(t, w, time.Minute)
+			if b.Config.Interval < 3*time.Second { // else a has not heard it yet when its own time is over
+				want(t, w, "b")
+			}
+			b.Kill(false)
+			run(t, w, time.Minute)
+			want(t, w, "a")
+		})
+	}
+}

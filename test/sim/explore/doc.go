@@ -1,5 +1,5 @@
 // Package explore visits every state that a small group of real carp.Engines can
-// reach: two or three nodes, every order of delivering, losing, duplicating and
+// reach, of CARP or VRRP: two or three nodes, every order of delivering, losing, duplicating and
 // delaying adverts, of timers, of what the workers do, and of crashes, freezes and
 // resumptions, up to a stated depth and with stated budgets of faults.
 //
