@@ -2,6 +2,7 @@ package conform
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"time"
@@ -225,8 +226,12 @@ func (t *vrrpTester) restarts() error {
 	return t.stops()
 }
 
+// never stands for the time of an advert that did not come.
+const never = time.Duration(math.MaxInt64)
+
 // restart starts the speaker with a priority and returns when its first advert
-// came after that, a negative time if none came or not with this priority.
+// came, from when the start was done: it may have come a little before. It is never
+// if none came, or not with this priority.
 func (t *vrrpTester) restart(priority uint8) (time.Duration, error) {
 	mark := t.log.len()
 	err := t.cfg.Restart(t.ctx, priority)
@@ -236,12 +241,12 @@ func (t *vrrpTester) restart(priority uint8) (time.Duration, error) {
 	}
 	begin := now()
 	if priority != 200 && priority != 255 {
-		return -1, nil // nobody asks
+		return never, nil // nobody asks
 	}
 	fresh := func(s *sighting) bool { return t.ours(s) && s.vrrp.priority == priority } // and no farewell
 	s := t.await(mark, t.cfg.down(t.cfg.Interval)+5*time.Second, fresh)
 	if s == nil {
-		return -1, nil
+		return never, nil
 	}
 	return s.at.Sub(begin), nil
 }
@@ -250,7 +255,7 @@ func (t *vrrpTester) restart(priority uint8) (time.Duration, error) {
 // master-down time is given, and as owner: what starting a process takes is in
 // both. Then it shows the owner what it may yield to.
 func (t *vrrpTester) asOwner(waited, owned, down time.Duration) {
-	if waited < 0 || owned < 0 {
+	if waited == never || owned == never {
 		t.skip("no advert of the new priority was heard: it may not be possible to configure it", "T-START", "O-START", "O-LOWER", "O-BELOW", "O-ABOVE")
 		return
 	}

@@ -51,7 +51,7 @@ func (t *vrrpTester) react() time.Duration {
 
 // find waits for the speaker and learns who it is.
 func (t *vrrpTester) find() error {
-	limit := now().Add(t.cfg.down(t.cfg.Interval) + t.cfg.Interval + 2*time.Second)
+	limit := now().Add(t.cfg.down(t.cfg.Interval) + t.cfg.Interval + 5*time.Second)
 	same := func(s *sighting) bool { return s.kind == advert && s.src.Is6() == t.six() }
 	s := t.log.await(t.ctx, 0, limit, same)
 	switch {
