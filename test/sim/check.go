@@ -192,7 +192,7 @@ func (c *Promise) grace(w *World, a, b *Host) {
 	}
 	waited := w.now - b.promoted
 	heard := a.seg.path(a, b).heard
-	crossed := heard >= b.promoted-a.seg.delay() && (a.state == carp.Master || a.state == carp.Releasing || heard <= a.left) && !a.inTurn()
+	crossed := heard >= b.promoted-a.seg.delay() && (a.state == carp.Master || a.state == carp.Releasing || heard <= a.left) && !a.inTurn(b.promoted-a.seg.delay())
 	rival := b.rival == a.local.IPv4 || b.rival == a.local.IPv6 || !b.rival.IsValid()
 	if !crossed && waited < grace-longest(grace, maxRate)/50 && rival && !b.Config.Guarded {
 		w.Fail(c, "%s put the address on %v after it preempted %s, which still answers: it must wait for its farewell or for %v",
@@ -235,10 +235,19 @@ func (c *Silence) Observe(w *World, e *Event) {
 	}
 }
 
-// inTurn reports whether the last advert of a VRRP master came so long after the one
-// before that nobody may take it for a farewell.
-func (h *Host) inTurn() bool {
+// inTurn reports whether each advert of a VRRP master since then came so long after
+// the one before that nobody may take it for a farewell. One out of turn can also be
+// the answer to a third node.
+func (h *Host) inTurn(since time.Duration) bool {
 	o := &h.w.opts
 	again := o.DuplicateChance > 0 || o.ReorderChance > 0 // a second copy comes out of turn
-	return h.Config.Protocol.VRRP() && !again && h.gap-h.seg.Latency.Max >= h.interval()*3/4
+	return h.Config.Protocol.VRRP() && !again && h.sooner < since
+}
+
+// spoke notes a successful send.
+func (h *Host) spoke() {
+	if h.w.now-h.lastOK-h.seg.Latency.Max < h.interval()*3/4 {
+		h.sooner = h.w.now
+	}
+	h.lastOK = h.w.now
 }

@@ -77,7 +77,7 @@ type Host struct {
 	left      time.Duration // when the last one ended
 	known     []known       // what it knew of each other host then
 	lastOK    time.Duration // last successful send; -1 none
-	gap       time.Duration // between that and the one before
+	sooner    time.Duration // when one last followed another so soon that it may pass for a farewell
 	stoppedAt time.Duration // when the daemon last stood still, went on, began or died
 	startedAt time.Duration // when it last began
 	lastPkt   *packet       // heard just before, with nothing between

@@ -211,7 +211,7 @@ func (h *Host) transmit() (e carp.Effects, ok bool) {
 	for _, f := range frames {
 		h.seg.send(h, f)
 	}
-	h.gap, h.lastOK = h.w.now-h.lastOK, h.w.now
+	h.spoke()
 	h.w.tell(Event{Kind: KindSent, Host: h})
 	if h.engine.Stalled(h.now()) { // as carp.Speaker: frozen while sending
 		h.decided = h.now()
