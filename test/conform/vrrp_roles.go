@@ -142,8 +142,8 @@ func (t *vrrpTester) takeover() {
 		t.skip(noBackup, "G-ORDER", "G-FORM", "G-MAC", "G-ALL", "G-ROUNDS", "G-NA", "G-HOP")
 		return
 	}
-	// Until the announcements of an earlier takeover are over: keepalived goes on
-	// with them as backup.
+	// Until the announcements of an earlier takeover are over: keepalived's second
+	// round comes in its time even if it was backup in between.
 	for end := now().Add(t.window()); now().Before(end) && t.ctx.Err() == nil; {
 		t.until(t.said.Add(t.cfg.Interval / 2))
 		t.said = t.say(t.peer, t.best())

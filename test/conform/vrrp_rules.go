@@ -110,7 +110,7 @@ func vrrpTimerRules(version uint8) []rule {
 	if version == 2 {
 		skew, down = "(256 - priority)/256 s: RFC 3768 6.1, 6.4.2", "3 x interval + (256 - priority)/256 s: RFC 3768 6.1, 6.4.2"
 	}
-	const exact = "; on time is at most 1.5 ms early and 5 ms + 2 % late, the best of three; FRR cuts to whole centiseconds"
+	const exact = "; on time is at most 1.5 ms early and 5 ms + 2 % late, the closest of up to four; FRR cuts to whole centiseconds"
 	all := []rule{
 		punctual("T-ZERO", "its master leaves with priority 0: when it takes over", skew+exact),
 		punctual("T-DOWN", "its master falls silent: when it takes over", down+exact),
