@@ -52,6 +52,9 @@ const (
 	failureHoldLimit = 10 * time.Minute
 	failureDemote    = 240
 	handoverDemote   = 240
+	announcePace     = 200 * time.Millisecond // between two announcements because of another master; a quarter of long intervals
+	contestLeast     = time.Second            // a contest lasts as long after the last advert of the other master
+	slowRounds       = 3                      // VRRP: adverts that carry a longer interval before this node keeps to it
 	permitMargin     = 100 * time.Millisecond // for taking the addresses off; a tenth of short times
 
 	// DefaultReleaseBudget is how long letting go may take: what a planned stop

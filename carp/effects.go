@@ -51,9 +51,9 @@ const (
 	ReasonLinkUp                // the interface can carry adverts: INIT to BACKUP
 	ReasonLinkDown              // the interface cannot carry adverts any more
 	ReasonTimedOut              // no advert for the master-down time
-	ReasonBetterMaster          // a master with a shorter interval was heard
-	ReasonTieLost               // a master with an equal interval and the lower address was heard
-	ReasonPreempting            // preempt is on and the master is slower than this node
+	ReasonBetterMaster          // a better master was heard: a shorter interval, in VRRP a higher priority
+	ReasonTieLost               // an equal master was heard that wins the tie: the lower address, in VRRP the higher
+	ReasonPreempting            // preempt is on and the master is worse than this node
 	ReasonWillTimeOut           // the master's interval is longer than the master-down time
 	ReasonBowOut                // the master said that it leaves
 	ReasonOperator              // asked for by state
@@ -82,8 +82,8 @@ var reasonTexts = [...]string{
 	"the interface is down",
 	"no advert from the master for the master-down time",
 	"a better master was heard",
-	"a master with the same interval and the lower address was heard",
-	"preempting a slower master",
+	"an equal master was heard that wins the tie",
+	"preempting a worse master",
 	"the master's interval is longer than the master-down time here",
 	"the master said that it leaves",
 	"asked for by an operator",
@@ -113,7 +113,7 @@ type Drop uint8
 const (
 	Accepted        Drop = iota
 	DropFrame            // not a whole Ethernet frame with an IP packet of protocol 112, or a bad IP header checksum
-	DropTTL              // TTL or hop limit is not 255 (multicast only)
+	DropTTL              // TTL or hop limit is not 255 (multicast), or out of the bounds of a unicast peer
 	DropDestination      // unicast to a multicast group of ours, or the reverse
 	DropPeer             // from an address that is not among the unicast peers
 	DropLength           // shorter than a CARP header; VRRP: not the length of the addresses that it counts

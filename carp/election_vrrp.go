@@ -24,13 +24,15 @@ func vrrpSkew(p Protocol, priority uint8, every time.Duration) time.Duration {
 	return time.Duration(256-int(priority)) * every / 256
 }
 
-// vrrpDown is Active_Down_Interval: three intervals and the skew.
-func vrrpDown(p Protocol, priority uint8, every time.Duration) time.Duration {
-	return 3*every + vrrpSkew(p, priority, every)
+// vrrpDown is Active_Down_Interval: three intervals of the master and the skew. It is
+// never less than one own interval and its skew: a forged advert with a short interval
+// must not make a backup fire between two true ones.
+func vrrpDown(p Protocol, priority uint8, own, every time.Duration) time.Duration {
+	return max(3*every+vrrpSkew(p, priority, every), own+vrrpSkew(p, priority, own))
 }
 
 // intervalBounds are within which a heard interval is believed: one forged advert
-// must neither make a backup fire nor blind it for minutes.
+// must not blind a backup for minutes.
 func intervalBounds(own time.Duration) (floor, ceiling time.Duration) {
 	return max(own/10, MinInterval), max(10*own, 4*time.Second)
 }

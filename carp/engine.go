@@ -72,12 +72,16 @@ type Engine struct {
 	spoken     bool       // an advert of this mastership went out
 	asking     bool       // the guard has not answered yet
 	lastReply  Instant    // when another master was last answered
+	announced  Instant    // and the addresses announced because of it
 	contested  Instant    // a contest that began earlier lasts until then
 
 	farewell bool  // owed once the addresses are gone
 	target   State // where RELEASING leads
 	handing  bool  // takes the role back if nobody else does
 	held     bid   // what RELEASING advertises until the end, and a farewell says
+
+	slowing int           // VRRP: adverts still to go out at the pace from before the interval grew,
+	faster  time.Duration // which is this: a backup may have missed the first of the new ones
 
 	errors, successes int // consecutive failed sends; successes since
 	failures          uint
@@ -174,7 +178,7 @@ func (e *Engine) fire(now Instant, t timer) {
 			e.becomeMaster(now, ReasonNobodyTookOver, nil)
 			return
 		}
-		e.outlasted(now)
+		e.masterIsDown(now)
 	case timerRelease:
 		e.bow(now, false)
 	case timerAdvert:
@@ -182,9 +186,9 @@ func (e *Engine) fire(now Instant, t timer) {
 	}
 }
 
-// outlasted takes over from a master that is silent, or from one that VRRP's rules
+// masterIsDown takes over from a master that is silent, or from one that VRRP's rules
 // have ignored because it is worse (RFC 9568, 6.4.2).
-func (e *Engine) outlasted(now Instant) {
+func (e *Engine) masterIsDown(now Instant) {
 	why, p := ReasonTimedOut, (*Packet)(nil)
 	if e.cfg.Protocol.VRRP() {
 		if until := e.followedUntil(now); until > now {
@@ -306,7 +310,7 @@ func (e *Engine) becomeMaster(now Instant, why Reason, p *Packet) {
 	e.disarm(timerDown)
 	e.disarm(timerDown6)
 	e.disarm(timerBowOut)
-	e.farewell, e.handing, e.permitted, e.contested = false, false, false, 0
+	e.farewell, e.handing, e.permitted, e.contested, e.slowing = false, false, false, 0, 0
 	e.lastSent, e.spoken = now, false
 	e.move(now, Master, why, peer)
 	if grace := e.cfg.grace(); grace > 0 && (p != nil || why == ReasonOwner) { // an owner does not know if there is a master
@@ -526,16 +530,22 @@ func (e *Engine) Reconfigure(now Instant, c Config) (Effects, error) {
 		return Effects{}, err
 	}
 	stalled := e.begin(now)
+	pace := e.interval()
 	changed := c.timing() != e.cfg.timing() || c.Priority != e.cfg.Priority || c.Interval != e.cfg.Interval ||
 		c.Protocol.VRRP() && !slices.Equal(c.Addresses, e.cfg.Addresses)
 	familiesChanged := c.Families != e.cfg.Families || c.has(IPv4) != e.cfg.has(IPv4) || c.has(IPv6) != e.cfg.has(IPv6)
 	rolled := len(rolling) != len(e.rolling)
+	if e.slowing = 0; e.state == Master && c.Interval > pace {
+		e.faster, e.slowing = pace, slowRounds
+	}
 	e.cfg, e.secret, e.router, e.rolling = c, newSecret(&c), newRouter(&c), rolling
 	e.armRoll()
 	switch {
 	case stalled:
 	case e.state == Backup && familiesChanged:
 		e.armDown(now.Add(e.masterDown(bid{})))
+	case e.state == Backup && e.cfg.Protocol.VRRP():
+		e.arm(timerDown, min(e.timers[timerDown], now.Add(e.masterDown(e.followed(now)))))
 	case e.state == Master && (changed || familiesChanged || rolled):
 		e.advertise(now)
 	}

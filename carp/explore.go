@@ -39,7 +39,7 @@ func (e *Engine) AppendState(dst []byte, now Instant) []byte {
 	}
 	dst = append(dst, byte(e.state), byte(e.target))
 	claim(e.held)
-	for _, b := range []bool{e.known, e.up, e.stopped, e.permitted, e.asking, e.farewell, e.handing} {
+	for _, b := range []bool{e.known, e.up, e.stopped, e.permitted, e.asking, e.farewell, e.handing, e.spoken} {
 		flag(b)
 	}
 	for _, at := range e.timers {
@@ -53,13 +53,14 @@ func (e *Engine) AppendState(dst []byte, now Instant) []byte {
 		number(0)
 	} else {
 		ahead(e.lastReply.Add(e.interval() / 4))
+		ahead(e.announced.Add(max(e.interval()/4, announcePace)))
 	}
 	if e.state == Master || e.state == Releasing {
 		number(int64(now.Sub(e.lastSent)))
 	}
 	for _, n := range []int{
 		e.errors, e.successes, int(e.failures), e.demotion, e.demotions[OwnerSendErrors], e.demotions[OwnerFailure],
-		e.demotions[OwnerHandover], len(e.rolling),
+		e.demotions[OwnerHandover], len(e.rolling), e.slowing,
 	} {
 		number(int64(n))
 	}
@@ -71,6 +72,7 @@ func (e *Engine) AppendState(dst []byte, now Instant) []byte {
 		if s := &e.heard[i]; e.fresh(now, s) {
 			address(s.src)
 			claim(s.bid)
+			dst = append(dst, byte(s.refused))
 			number(int64(now.Sub(s.at)))
 			number(int64(now.Sub(s.came)))
 		}

@@ -22,6 +22,7 @@ type hearing struct {
 	counter uint64 // CARP
 	sum     Checksum
 	alive   bool // VRRP: refused, and yet a living master of this virtual router
+	refused Drop // then: why
 }
 
 // Receive takes one packet as it came off the wire. A good advert costs no
@@ -33,7 +34,8 @@ func (e *Engine) Receive(now Instant, p Packet) Effects {
 	drop := e.check(&h, &p)
 	switch {
 	case drop != Accepted && h.alive && !stalled:
-		e.heardIncompatible(now, &h, &p, drop)
+		h.refused = drop
+		e.heardIncompatible(now, &h, &p)
 	case drop != Accepted:
 	case stalled:
 		drop = DropStalled
@@ -163,6 +165,7 @@ func (e *Engine) heardAsBackup(now Instant, h *hearing, p *Packet) {
 		e.takeOver(now, ReasonWillTimeOut, p)
 		return
 	case outlast:
+		e.handing = false // somebody has the role
 		return
 	}
 	e.follow(now, h, p)
@@ -184,23 +187,18 @@ func (e *Engine) follow(now Instant, h *hearing, p *Packet) {
 // offered handles a bow-out: only that of a master which is followed counts, and
 // a node with a greater advskew leaves a better one time to be first.
 func (e *Engine) offered(now Instant, p *Packet) Drop {
-	leaving := -1
-	for i := range e.heard {
-		if s := &e.heard[i]; s.src == p.Src && e.fresh(now, s) {
-			leaving = i
-		}
-	}
-	if leaving < 0 {
+	leaving := e.sighting(p.Src)
+	if leaving == nil || !e.fresh(now, leaving) {
 		return DropBowOut
 	}
-	gone := e.heard[leaving].bid
+	gone := leaving.bid
 	for i := range e.heard { // with it goes what it said over the other family
 		if s := &e.heard[i]; s.src == p.Src || s.bid == gone && FamilyOf(s.src) != FamilyOf(p.Src) {
 			*s = sighting{}
 		}
 	}
 	for i := range e.heard {
-		if e.fresh(now, &e.heard[i]) {
+		if s := &e.heard[i]; e.fresh(now, s) && !e.overdue(now, s) {
 			return Accepted // there is another master
 		}
 	}
@@ -245,42 +243,68 @@ func (e *Engine) settle(now Instant, h *hearing, p *Packet, bsd bool) {
 
 func (e *Engine) lose(now Instant, h *hearing, p *Packet, why Reason) {
 	wait := e.masterDown(bid{})
-	switch {
-	case e.cfg.Protocol.VRRP():
+	if e.cfg.Protocol.VRRP() {
 		wait = e.masterDown(h.bid)
-	case why == ReasonTieLost && e.cfg.Compat != CompatBSD: // random, so that two that both yield do not meet again
-		wait += time.Duration(e.cfg.random() % uint64(e.timing().interval()))
 	}
+	if why == ReasonTieLost && e.cfg.Compat != CompatBSD && !e.decides(p) { // random, so that two that both yield do not meet again
+		wait += time.Duration(e.cfg.random() % uint64(e.interval()))
+	}
+	even := e.state == Releasing && e.compare(h.bid, e.held) == 0
 	e.see(now, h, p)
 	e.yield(now, why, p.Src, wait)
+	if even { // a farewell might win the tie against the node that rightly took over
+		e.farewell = false
+	}
+}
+
+// decides reports whether the other one will surely see a tie as this node does: a
+// VRRP master compares as we do, while others of CARP may yield as well.
+func (e *Engine) decides(p *Packet) bool {
+	_, ok := e.winsTie(p)
+	return ok && e.cfg.Protocol.VRRP()
 }
 
 // keep stays master against another that should yield. While the grace of a
-// preemption runs, the old master's farewell says that it has let go. Otherwise
-// clients may have been drawn to the other node, so this one announces
-// again; the first time of a contest is a new epoch, which hooks are told.
+// preemption runs, the old master's farewell says that it has let go.
 func (e *Engine) keep(now Instant, h *hearing, p *Packet) {
-	if e.timers[timerGrace] != 0 {
-		if p.Src == e.old && e.isFarewell(now, p) {
-			e.disarm(timerGrace)
-			e.oldCounter = e.lastHeard
-			e.permit()
-		}
-		if e.cfg.Protocol.VRRP() {
-			e.see(now, h, p)
-		}
-		return
+	switch {
+	case e.timers[timerGrace] != 0:
+		e.inGrace(now, h, p)
+	case e.oldCounter != 0 && e.lastHeard == e.oldCounter: // the farewell again: another family, another digest, or a duplicate
+	default:
+		e.contest(now, h, p)
 	}
-	if e.oldCounter != 0 && e.lastHeard == e.oldCounter {
-		return // the farewell again: another family, another digest, or a duplicate
+}
+
+func (e *Engine) inGrace(now Instant, h *hearing, p *Packet) {
+	if p.Src == e.old && e.isFarewell(now, p) {
+		e.disarm(timerGrace)
+		e.oldCounter = e.lastHeard
+		e.permit()
 	}
+	if s := e.sighting(p.Src); h.leaves && s != nil {
+		*s = sighting{}
+	} else if !h.leaves && e.cfg.Protocol.VRRP() {
+		e.see(now, h, p)
+	}
+}
+
+// contest answers another master, to which clients may have been drawn: this node
+// announces again. The first time of a contest is a new epoch, which hooks are told.
+// An attacker's packets, or a peer with other settings, must not set the pace.
+func (e *Engine) contest(now Instant, h *hearing, p *Packet) {
 	first := now >= e.contested && !h.leaves && !e.asking
 	if !first && now.Sub(e.lastReply) < e.interval()/4 {
-		return // an attacker's packets must not set the pace
+		return
 	}
 	e.lastReply = now
-	e.out.Announce = true
-	if h.leaves && !e.cfg.Protocol.VRRP() { // it leaves; or it has left, and this is the other family's form of what made this node master
+	if first || now.Sub(e.announced) >= max(e.interval()/4, announcePace) {
+		e.announced, e.out.Announce = now, true
+	}
+	if h.leaves { // CARP: it leaves; or it has left, and this is the other family's form of what made this node master
+		if e.cfg.Protocol.VRRP() { // RFC 9568, 6.4.3: answered at once
+			e.advertise(now)
+		}
 		return
 	}
 	if first {
@@ -288,10 +312,8 @@ func (e *Engine) keep(now Instant, h *hearing, p *Packet) {
 		e.move(now, Master, ReasonContested, p.Src)
 		e.permit() // nobody may serve the new epoch without one, and the next advert may be an interval away
 	}
-	if !h.leaves {
-		e.contested = now.Add(e.masterDown(bid{}))
-	}
-	if h.leaves || now.Sub(e.lastSent) >= e.interval()/4 { // RFC 9568, 6.4.3: answered at once
+	e.contested = now.Add(max(e.masterDown(bid{}), contestLeast))
+	if now.Sub(e.lastSent) >= e.interval()/4 {
 		e.advertise(now)
 	}
 }
@@ -307,33 +329,49 @@ func (e *Engine) isFarewell(now Instant, p *Packet) bool {
 	if !e.cfg.Protocol.VRRP() {
 		return e.lastHeard != e.oldCounter
 	}
-	for i := range e.heard {
-		if s := &e.heard[i]; s.src == p.Src && s.at != 0 {
-			return arrival(now, p).Sub(s.came) < s.bid.every*3/4
-		}
+	last := e.sighting(p.Src)
+	if last == nil {
+		return false
 	}
-	return false
+	since := arrival(now, p).Sub(last.came)
+	return since > last.bid.every/50 && since < last.bid.every*3/4
 }
 
 // Overflow counts n packets that were dropped before they reached the engine.
 func (e *Engine) Overflow(n int) { e.drops[DropOverflow] += uint64(n) }
 
-// see remembers what a master promised, in place of what it said before, of
-// nothing, or of the master that was silent the longest.
-func (e *Engine) see(now Instant, h *hearing, p *Packet) *sighting {
-	slot := &e.heard[0]
+// sighting finds what is known of one master, or nil.
+func (e *Engine) sighting(src netip.Addr) *sighting {
 	for i := range e.heard {
-		s := &e.heard[i]
-		if s.src == p.Src {
-			slot = s
-			break
+		if s := &e.heard[i]; s.src == src && s.at != 0 {
+			return s
 		}
-		if s.at < slot.at {
+	}
+	return nil
+}
+
+// see remembers what a master promised, in place of what it said before, of nothing,
+// of one that is dead, or of the worst: strangers must not push out the one that is
+// followed.
+func (e *Engine) see(now Instant, h *hearing, p *Packet) {
+	slot := e.sighting(p.Src)
+	for i := 0; i < len(e.heard) && slot == nil; i++ {
+		if s := &e.heard[i]; !e.fresh(now, s) {
 			slot = s
 		}
 	}
-	*slot = sighting{src: p.Src, bid: h.bid, sum: h.sum, at: now, came: arrival(now, p)}
-	return slot
+	if slot == nil {
+		slot = &e.heard[0]
+		for i := range e.heard {
+			if order := e.compare(slot.bid, e.heard[i].bid); order < 0 || order == 0 && e.heard[i].at < slot.at {
+				slot = &e.heard[i]
+			}
+		}
+		if e.compare(slot.bid, h.bid) < 0 {
+			return
+		}
+	}
+	*slot = sighting{src: p.Src, bid: h.bid, sum: h.sum, refused: h.refused, at: now, came: arrival(now, p)}
 }
 
 // arrival is when the kernel got a packet, which may have waited for the loop.

@@ -39,7 +39,10 @@ func (e *Engine) compare(a, b bid) int {
 // interval is how far apart this node's adverts are as a master. Under a lease it
 // is never longer than advbase; an earlier advert harms nobody.
 func (e *Engine) interval() time.Duration {
-	if e.cfg.Protocol.VRRP() {
+	switch {
+	case e.cfg.Protocol.VRRP() && e.slowing > 0:
+		return e.faster
+	case e.cfg.Protocol.VRRP():
 		return e.cfg.Interval
 	}
 	each := e.timing().interval()
@@ -54,7 +57,7 @@ func (e *Engine) interval() time.Duration {
 func (e *Engine) masterDown(heard bid) time.Duration {
 	if e.cfg.Protocol.VRRP() {
 		own := e.bid()
-		return vrrpDown(e.cfg.Protocol, own.priority, follows(e.cfg.Protocol, own.every, heard.every))
+		return vrrpDown(e.cfg.Protocol, own.priority, own.every, follows(e.cfg.Protocol, own.every, heard.every))
 	}
 	return masterDown(e.cfg.timing(), heard.timing)
 }
@@ -73,7 +76,7 @@ func (e *Engine) afterBowOut(gone bid) time.Duration {
 // have.
 func (e *Engine) fastestDown() time.Duration {
 	if e.cfg.Protocol.VRRP() {
-		return e.cfg.FastestDown()
+		return 3 * e.interval()
 	}
 	return fastestDown(e.timing())
 }

@@ -164,6 +164,7 @@ func (e *Engine) Sent(at Instant) Effects {
 	}
 	if e.state == Master || e.state == Releasing {
 		e.lastSent, e.spoken = max(e.lastSent, at), true
+		e.slowing = max(e.slowing-1, 0)
 		if e.failures > 0 && at.Sub(e.since) > failureHold {
 			e.failures = 0
 		}

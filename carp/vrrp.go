@@ -8,8 +8,8 @@ import (
 // router is what all adverts of a VRRP instance have in common.
 type router struct {
 	advert VRRPAdvert
-	pseudo bool                    // the checksum covers a pseudo-header
-	ours   map[netip.Addr]struct{} // the addresses in the advert
+	pseudo bool                 // the checksum covers a pseudo-header
+	ours   map[netip.Addr]uint8 // the addresses in the advert, numbered
 }
 
 // newRouter prepares the adverts of c; CARP needs nothing.
@@ -20,15 +20,15 @@ func newRouter(c *Config) router {
 	r := router{
 		advert: NewVRRPAdvert(version(c.Protocol), c.VHID, c.Priority, c.Interval, c.inAdvert()),
 		pseudo: c.Protocol == VRRP3 && (c.Family() == IPv6 || c.Checksum == ChecksumPseudo),
-		ours:   map[netip.Addr]struct{}{},
+		ours:   map[netip.Addr]uint8{},
 	}
 	r.advert.Sum = ChecksumRFC9568 // where it is not, the link completes it
 	if c.Protocol == VRRP2 && len(c.Passphrase) > 0 {
 		r.advert.AuthType = authText
 		copy(r.advert.Password[:], c.Passphrase)
 	}
-	for _, a := range c.inAdvert() {
-		r.ours[a] = struct{}{}
+	for i, a := range c.inAdvert() {
+		r.ours[a] = uint8(i)
 	}
 	return r
 }
@@ -64,24 +64,25 @@ func (e *Engine) checkVRRP(h *hearing, p *Packet) Drop {
 		return e.foreignProtocol(d, p)
 	}
 	h.bid, h.leaves, h.sum = bid{priority: a.Priority, every: a.Interval}, a.Leaves(), a.Sum
-	switch shared := e.router.shared(&a); {
+	switch {
 	case a.VRID != e.cfg.VHID:
 		return DropVHID
 	case FamilyOf(p.Src) != e.cfg.Family():
 		return DropFamily
 	case e.isReflected(p):
 		return DropOwn
-	case shared == 0:
-		return DropForeign
 	case a.Version == 3 && a.Interval == 0: // RFC 9568, erratum 8301
 		return DropInterval
 	case e.state == Init:
 		return DropState
-	default:
-		d := e.differs(&a, p, shared)
-		h.alive = d != Accepted
-		return d
 	}
+	shared := e.router.shared(&a)
+	if shared == 0 {
+		return DropForeign
+	}
+	d := e.differs(&a, p, shared)
+	h.alive = d != Accepted
+	return d
 }
 
 // differs names the first setting in which a peer differs from this node: DropVersion,
@@ -96,19 +97,21 @@ func (e *Engine) differs(a *VRRPAdvert, p *Packet, shared int) Drop {
 		return DropAuth
 	case a.Version == 2 && a.Interval != e.cfg.Interval, a.Interval < floor, a.Interval > ceiling:
 		return DropInterval
-	case shared != a.Count() || a.Count() != ours.Count():
+	case shared != ours.Count() || a.Count() != ours.Count():
 		return DropAddresses
 	}
 	return Accepted
 }
 
-// shared counts the addresses of an advert that are ours.
+// shared counts the addresses of an advert that are ours, each once.
 func (r *router) shared(a *VRRPAdvert) (n int) {
 	if bytes.Equal(a.addrs, r.advert.addrs) {
 		return a.Count()
 	}
+	var seen [256]bool
 	for i := range a.Count() {
-		if _, ours := r.ours[a.Address(i)]; ours {
+		if at, ours := r.ours[a.Address(i)]; ours && !seen[at] {
+			seen[at] = true
 			n++
 		}
 	}
@@ -118,6 +121,9 @@ func (r *router) shared(a *VRRPAdvert) (n int) {
 // isReflected reports whether a packet is our own, come back. One from our address
 // and another MAC is not: it is from a node that has the same address.
 func (e *Engine) isReflected(p *Packet) bool {
+	if p.Src.IsUnspecified() && p.SrcMAC == e.local.MAC {
+		return true
+	}
 	if p.Src != e.local.IPv4 && p.Src != e.local.IPv6.WithZone("") {
 		return false
 	}
@@ -127,12 +133,12 @@ func (e *Engine) isReflected(p *Packet) bool {
 // heardIncompatible handles the advert of a master that lives, though its settings
 // differ: read as silence, it would make two masters. A backup does not take over
 // while it lives, however bad; a master yields to a better one, and else stays.
-func (e *Engine) heardIncompatible(now Instant, h *hearing, p *Packet, why Drop) {
+func (e *Engine) heardIncompatible(now Instant, h *hearing, p *Packet) {
 	switch {
 	case e.state == Backup && h.leaves:
 		e.offered(now, p)
 	case e.state == Backup:
-		e.see(now, h, p).refused = why
+		e.see(now, h, p)
 		e.follow(now, h, p)
 	case e.state == Master:
 		e.heardAsMaster(now, h, p, ReasonIncompatible)
@@ -141,12 +147,19 @@ func (e *Engine) heardIncompatible(now Instant, h *hearing, p *Packet, why Drop)
 	}
 }
 
-// followedUntil is when the last of the masters that this backup follows is dead:
-// one with a longer interval than that of the advert heard last may still live.
+// overdue reports whether a VRRP master has let an advert out: it may have left the
+// role, or it may stand still with a permit in its hand.
+func (e *Engine) overdue(now Instant, s *sighting) bool {
+	return e.cfg.Protocol.VRRP() && now.Sub(s.at) > s.bid.every*3/2
+}
+
+// followedUntil is when the last of the masters is dead that this backup follows, or
+// that has fallen silent under a permit: one with a longer interval than that of the
+// advert heard last may still live.
 func (e *Engine) followedUntil(now Instant) (until Instant) {
 	for i := range e.heard {
 		s := &e.heard[i]
-		if e.fresh(now, s) && (s.refused != Accepted || e.asBackup(now, s.bid) == follow) {
+		if e.fresh(now, s) && (s.refused != Accepted || e.overdue(now, s) || e.asBackup(now, s.bid) == follow) {
 			until = max(until, s.at.Add(e.masterDown(s.bid)))
 		}
 	}

@@ -30,7 +30,7 @@ func TestVRRPSkewAndMasterDownAreExactToTheNanosecond(t *testing.T) {
 		if got := vrrpSkew(test.protocol, test.priority, test.every); got != test.skew {
 			t.Errorf("%v priority %d interval %v: skew %v, want %v", test.protocol, test.priority, test.every, got, test.skew)
 		}
-		if got := vrrpDown(test.protocol, test.priority, test.every); got != test.down {
+		if got := vrrpDown(test.protocol, test.priority, test.every, test.every); got != test.down {
 			t.Errorf("%v priority %d interval %v: master-down time %v, want %v", test.protocol, test.priority, test.every, got, test.down)
 		}
 	}

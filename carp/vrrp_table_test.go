@@ -68,7 +68,7 @@ var vrrpInputs = []struct {
 	{"incompatible, priority 0", func(r *rig) { r.hearRouter(peerHigh, 0, toVersion(2)); r.run(609_375_000) },
 		[4]string{"drop state", "drop version, BACKUP->MASTER bow-out, send 100, permit", "announce, drop version, send 100, permit", "drop version"}},
 	{"another router of this id", func(r *rig) { r.hearRouter(peerLow, 101, listed("192.0.2.77")) },
-		[4]string{"drop foreign-addresses", "drop foreign-addresses", "drop foreign-addresses", "drop foreign-addresses"}},
+		[4]string{"drop state", "drop foreign-addresses", "drop foreign-addresses", "drop foreign-addresses"}},
 	{"bad checksum", func(r *rig) {
 		p := r.router(peerLow, 101)
 		p.Payload[7] ^= 1
@@ -177,7 +177,7 @@ func (r *rig) checkVRRPInvariants() {
 		}
 	}
 	if wait := e.timers[timerDown].Sub(r.now); e.state == Backup && e.timers[timerHold] == 0 {
-		if longest := vrrpDown(e.cfg.Protocol, 1, max(10*e.cfg.Interval, 4*time.Second)); wait > longest {
+		if longest := vrrpDown(e.cfg.Protocol, 1, e.cfg.Interval, max(10*e.cfg.Interval, 4*time.Second)); wait > longest {
 			r.t.Errorf("a backup waits %v, more than %v", wait, longest)
 		}
 	}
@@ -537,7 +537,7 @@ func (w *vrrpWorld) disturb(freezing bool) {
 		handed := func(x *vrrpNode) bool { return x.e.demotions[OwnerHandover] != 0 }
 		if slices.ContainsFunc(w.nodes, handed) {
 			for _, x := range w.nodes {
-				if x.frozen == 0 && !x.e.handing {
+				if x.frozen == 0 {
 					w.do(x, x.e.Demote(w.now, OwnerHandover, 0))
 				}
 			}
