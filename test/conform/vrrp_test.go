@@ -144,10 +144,17 @@ func TestSkewAndMasterDownTimesAreThoseOfTheVersion(t *testing.T) {
 	}
 }
 
-// bench makes a tester that sends nothing: what it would send is looked at.
+// noConn refuses to send.
+type noConn struct{}
+
+func (noConn) Control(func(uintptr)) error    { return net.ErrClosed }
+func (noConn) Read(func(uintptr) bool) error  { return net.ErrClosed }
+func (noConn) Write(func(uintptr) bool) error { return net.ErrClosed }
+
+// vrrpBench makes a tester that sends nothing: what it would send is looked at.
 func vrrpBench(t *testing.T, c VRRPConfig) *vrrpTester {
 	t.Helper()
-	w := &wire{mac: net.HardwareAddr{2, 0, 0, 0, 0, 2}, own: netip.MustParseAddr("10.77.0.20"), own6: netip.MustParseAddr("fe80::20")}
+	w := &wire{raw: noConn{}, mac: net.HardwareAddr{2, 0, 0, 0, 0, 2}, own: netip.MustParseAddr("10.77.0.20"), own6: netip.MustParseAddr("fe80::20")}
 	x := newVRRPTester(t.Context(), c, w)
 	x.speaker, x.mac, x.peer = netip.MustParseAddr("10.77.0.10"), net.HardwareAddr{2, 0, 0, 0, 0, 1}, w.own
 	if x.six() {
@@ -225,6 +232,27 @@ func checkVariant(t *testing.T, x *vrrpTester, id string, s *sighting) {
 	}
 	if ok, known := is[id]; !ok || !known {
 		t.Errorf("%s is not what it says, or unknown here: %+v of %+v", id, s.vrrp, s)
+	}
+}
+
+// What is passed over names the rows of all versions and families.
+func TestASpeakerThatAnnouncesNothingOrNeverIsBackupHasAReport(t *testing.T) {
+	for _, c := range []VRRPConfig{vrrpConfig(2, "10.77.0.50"), vrrpConfig(3, "10.77.0.50"), vrrpConfig(3, "fe80::9", "2001:db8::50")} {
+		x := vrrpBench(t, c)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel() // nothing is waited for
+		x.ctx = ctx
+		x.announcements(0, &sighting{at: now()})
+		x.takeover()
+		x.zero()
+		x.acceptances()
+		x.mismatches()
+		if err := x.restarts(); err != nil {
+			t.Error(err)
+		}
+		if row := x.rows["G-ALL"]; row.Verdict != Differs && row.Verdict != NotTested || len(x.results()) != len(x.rules) {
+			t.Errorf("%+v of %d rows", row, len(x.results()))
+		}
 	}
 }
 

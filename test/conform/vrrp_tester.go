@@ -153,6 +153,7 @@ func (t *vrrpTester) makeMaster() (*sighting, bool) {
 		if !t.backup && t.await(mark, t.cfg.down(own)+own+t.react(), t.ours) != nil {
 			break
 		}
+		t.backup = true // so it must be
 	}
 	// Not the first one: after a takeover things may be under way.
 	s := t.await(t.log.len(), own+own/2+t.react(), t.ours)
