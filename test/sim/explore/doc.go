@@ -38,6 +38,8 @@
 //     advert when it was promoted by a time-out or a bow-out, begins to. A bow-out that
 //     arrives after a newer advert of the same node (delayed, or a second copy) is
 //     excepted: without replay protection the engine believes it.
+//   - Nobody becomes master by a time-out while another runs and is master, whose last
+//     advert it has heard, and whose next one is not late.
 //   - No permit lasts longer than the fastest backup's master-down time after the
 //     last advert.
 //   - A timer that fired is not due any more.

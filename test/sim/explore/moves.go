@@ -142,8 +142,30 @@ func (s *state) carry(m move, fault Fault) string {
 	return s.handle(p, fault)
 }
 
+// hasty checks that nobody calls a master dead that runs, whose last advert it has
+// heard, and whose next one is not late. before is the state before this one.
+func (s *state) hasty(before *state) string {
+	for j := range s.nodes {
+		b := &s.nodes[j]
+		if b.state != carp.Master || before.nodes[j].state != carp.Backup || b.reason != carp.ReasonTimedOut {
+			continue
+		}
+		for i := range s.nodes {
+			a := &before.nodes[i]
+			runs := i != j && !a.crashed && !a.frozen && a.state == carp.Master
+			if runs && before.nodes[j].heard[i] == a.round && s.now.Sub(a.spoke) <= a.config.AdvertInterval() {
+				return fmt.Sprintf("%c says that nobody is master, though it has heard the last advert of %c", 'A'+j, 'A'+i)
+			}
+		}
+	}
+	return ""
+}
+
 // wrong checks what must hold in every state. before is the state before it.
 func (s *state) wrong(before *state, fault Fault) string {
+	if hasty := s.hasty(before); hasty != "" {
+		return hasty
+	}
 	for i := range s.nodes {
 		for j := range s.nodes {
 			if i == j || !s.answers(i, fault) || !s.answers(j, fault) {
