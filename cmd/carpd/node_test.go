@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -125,7 +126,6 @@ func (n *node) configure(s settings) {
 	}
 	n.file("pass", s.passphrase+"\n", 0o600)
 	var b strings.Builder
-	fmt.Fprintf(&b, "node: %s\nstate_dir: %s\ncontrol: %s\n", n.Name, filepath.Join(n.dir, "state"), n.socket())
 	for _, line := range s.top {
 		fmt.Fprintln(&b, line)
 	}
@@ -137,7 +137,14 @@ func (n *node) configure(s settings) {
 	for _, other := range s.others {
 		fmt.Fprintf(&b, "  - %s\n", strings.ReplaceAll(strings.TrimSpace(other), "\n", "\n    "))
 	}
-	n.file("carpd.yaml", b.String(), 0o644)
+	n.write(b.String())
+}
+
+// write writes the configuration; text is what follows the keys that every node has.
+func (n *node) write(text string) {
+	n.t.Helper()
+	n.file("carpd.yaml", fmt.Sprintf("node: %s\nstate_dir: %s\ncontrol: %s\n%s",
+		n.Name, filepath.Join(n.dir, "state"), n.socket(), text), 0o644)
 }
 
 func (n *node) command(args ...string) *exec.Cmd {
@@ -271,32 +278,54 @@ func (n *node) status() api.Status {
 	return st
 }
 
-// instance returns the status of vhid 9.
+// instance returns the status of vhid 9, the first one with that number.
 func (n *node) instance() api.Instance {
 	n.t.Helper()
+	return n.find("vhid 9", func(i api.Instance) bool { return i.VHID == 9 })
+}
+
+// named returns the status of one instance by its name.
+func (n *node) named(name string) api.Instance {
+	n.t.Helper()
+	return n.find(name, func(i api.Instance) bool { return i.Name == name })
+}
+
+func (n *node) find(what string, is func(api.Instance) bool) api.Instance {
+	n.t.Helper()
 	for _, i := range n.status().Instances {
-		if i.VHID == 9 {
+		if is(i) {
 			return i
 		}
 	}
-	n.t.Fatalf("%s: no vhid 9 in the status", n.Name)
+	n.t.Fatalf("%s: no %s in the status", n.Name, what)
 	return api.Instance{}
 }
 
 // await waits until vhid 9 is in a state; as MASTER, with all its addresses.
 func (n *node) await(state string) api.Instance {
 	n.t.Helper()
+	return n.awaitState(state, n.instance)
+}
+
+// awaitNamed is await for an instance by its name.
+func (n *node) awaitNamed(name, state string) api.Instance {
+	n.t.Helper()
+	return n.awaitState(state, func() api.Instance { return n.named(name) })
+}
+
+func (n *node) awaitState(state string, status func() api.Instance) api.Instance {
+	n.t.Helper()
 	var i api.Instance
 	lab.Eventually(n.t, takeover, n.Name+" to be "+state, func() bool {
-		i = n.instance()
-		for _, a := range i.Addresses {
-			if state == "MASTER" && !a.Present {
-				return false
-			}
-		}
-		return i.State == state
+		i = status()
+		return i.State == state && (state != "MASTER" || holdsAll(i))
 	})
 	return i
+}
+
+// holdsAll reports whether all addresses of an instance are on.
+func holdsAll(i api.Instance) bool {
+	return !slices.ContainsFunc(i.Addresses, func(a api.Address) bool { return !a.Present })
 }
 
 // promote makes the node master without waiting for the master-down time.
