@@ -192,13 +192,21 @@ func TestKeepalivedIsSilencedByPacketsThatItThrowsAway(t *testing.T) {
 		t.Skip("-short tests our daemon only")
 	}
 	t.Parallel()
-	r := runVRRP(t, keepalived, peers.VRRP{Version: 3, Addresses: shared4, Interval: 100 * time.Millisecond}, true)
-	if row := r.Row("J-FLOOD"); !row.Contrary {
-		t.Errorf("%+v", row)
-	}
-	for _, id := range []string{"X-MORE-B", "X-FEWER-M", "K-PLAIN", "R-INTERVAL0"} {
-		if row := r.Row(id); row.Verdict != conform.Differs {
-			t.Errorf("%+v", row)
+	var missed []string
+	for range 2 { // a loaded machine may spoil one run
+		r := runVRRP(t, keepalived, peers.VRRP{Version: 3, Addresses: shared4, Interval: 100 * time.Millisecond}, true)
+		missed = nil
+		if row := r.Row("J-FLOOD"); !row.Contrary {
+			missed = append(missed, fmt.Sprintf("%+v", row))
+		}
+		for _, id := range []string{"X-MORE-B", "X-FEWER-M", "K-PLAIN", "R-INTERVAL0"} {
+			if row := r.Row(id); row.Verdict != conform.Differs {
+				missed = append(missed, fmt.Sprintf("%+v", row))
+			}
+		}
+		if len(missed) == 0 {
+			return
 		}
 	}
+	t.Error(strings.Join(missed, "\n"))
 }
