@@ -167,13 +167,17 @@ func TestFramesAreReadAsFarAsTheyGo(t *testing.T) {
 
 func TestPlansThatCannotBeMeasuredAreRefused(t *testing.T) {
 	good := func() Plan {
-		return Plan{Speakers: []Speaker{{Name: "x"}}, Faults: Faults(), Intervals: []time.Duration{MinInterval, time.Second}, Instances: []int{1, 255}}
+		return Plan{Speakers: []Speaker{{Name: "x"}}, Faults: Faults(), Intervals: []time.Duration{MinInterval, time.Second},
+			Runs: func(time.Duration) int { return 1 }, Instances: []int{1, 255}}
 	}
 	if p := good(); p.check() != nil {
 		t.Fatal(p.check())
 	}
 	for name, change := range map[string]func(*Plan){
 		"no speaker":      func(p *Plan) { p.Speakers = nil },
+		"one twice":       func(p *Plan) { p.Speakers = []Speaker{{Name: "x"}, {Name: "x"}} },
+		"no runs":         func(p *Plan) { p.Runs = nil },
+		"no watch":        func(p *Plan) { p.CostIntervals = []time.Duration{time.Second} },
 		"too fast":        func(p *Plan) { p.Intervals = []time.Duration{time.Millisecond} },
 		"between units":   func(p *Plan) { p.CostIntervals = []time.Duration{15 * time.Millisecond} },
 		"no instance":     func(p *Plan) { p.Instances = []int{0} },

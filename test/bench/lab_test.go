@@ -86,7 +86,7 @@ func TestInterruptEndsAMeasureAndKeepsWhatIsDone(t *testing.T) {
 	if !errors.Is(err, context.Canceled) {
 		t.Fatalf("%v, want %v", err, context.Canceled)
 	}
-	if len(r.Failovers) == 0 || len(r.Failovers[0].Runs) != 1 {
+	if len(r.Failovers) == 0 || len(r.Failovers[0].Runs) != 1 || r.Failovers[0].Silence.Count+r.Failovers[0].Failed != 1 {
 		t.Errorf("the one run that was made is not in the report: %+v", r.Failovers)
 	}
 }

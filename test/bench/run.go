@@ -57,8 +57,15 @@ func (p *Plan) check() error {
 	switch {
 	case len(p.Speakers) == 0:
 		return fault("no speaker")
+	case len(p.Faults) > 0 && len(p.Intervals) > 0 && p.Runs == nil, len(p.Instances) > 0 && len(p.CostIntervals) > 0 && p.Watch == nil:
+		return fault("neither Runs nor Watch may be left out")
 	case p.Busy < 0 || p.Busy > MaxBusy:
 		return fault("a load of %d, want 0 to %d", p.Busy, MaxBusy)
+	}
+	for i, s := range p.Speakers {
+		if slices.ContainsFunc(p.Speakers[:i], func(o Speaker) bool { return o.Name == s.Name }) {
+			return fault("%s is named twice", s.Name)
+		}
 	}
 	for _, interval := range slices.Concat(p.Intervals, p.CostIntervals) {
 		if interval < MinInterval || interval > MaxInterval || interval%MinInterval != 0 {
@@ -146,11 +153,9 @@ func (f *field) failovers(p *Plan, r *Report) error {
 						return err
 					}
 					one.Runs = append(one.Runs, run)
+					one.sum() // each time: the next run may be interrupted
 					p.Progress(fmt.Sprintf("%s, %v, run %d, %s: %s", fault, interval, i+1, one.Speaker, run.line()))
 				}
-			}
-			for at := range r.Failovers[block:] {
-				r.Failovers[block+at].sum()
 			}
 		}
 	}
