@@ -139,7 +139,7 @@ func (i *instance) up(ctx context.Context, t carp.Transition) error {
 	}
 	i.d.book.clear(i.name, "not-served")
 	if !p.gated() {
-		if err := i.saveEpoch(ctx, t.Epoch); err != nil {
+		if err := i.saveEpoch(ctx, t.Epoch); err != nil && ctx.Err() == nil { // a newer transition saves its own
 			i.d.log.Warn("the epoch was not saved", "instance", i.name, "error", err)
 		}
 	}
