@@ -223,7 +223,7 @@ func (c *Silence) Observe(w *World, e *Event) {
 			continue
 		}
 		k := b.known[a.index]
-		if k.missed || k.sent < max(a.promoted, b.left) || w.now-k.sent > a.Config.AdvertInterval() {
+		if k.missed || k.sent < max(a.promoted, b.left) || b.seg.path(a, b).left == k.sent || w.now-k.sent > a.Config.AdvertInterval() {
 			continue
 		}
 		switch why := e.Change.Reason; {

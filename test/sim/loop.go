@@ -47,6 +47,9 @@ func (h *Host) receive(p *packet, at carp.Instant) {
 	again := h.lastPkt == p && h.lastAt == h.w.now
 	if h.heard(e.Drop) && p.sent >= way.heard && !p.bad {
 		way.heard = p.sent
+		if p.bowOut {
+			way.left = p.sent
+		}
 	}
 	told := Event{Kind: KindHeard, Host: h, Peer: p.src, Drop: e.Drop, Own: p.src == h, Copy: again,
 		Bad: p.bad, BowOut: p.bowOut, Sent: p.sent}

@@ -33,6 +33,9 @@ func (h *Host) Reconfigure(c carp.Config) error {
 	if err := c.Validate(); err != nil {
 		return err
 	}
+	if c.AdvertInterval() != h.Config.AdvertInterval() {
+		h.loopChanged() // it is silent by another measure from now on
+	}
 	h.Config = c
 	h.command(func() {
 		c := c

@@ -51,6 +51,7 @@ type path struct {
 	last         time.Duration // arrival of the last packet that kept the order
 	harmed       time.Duration // when an advert last did not make it, or late; -1 never
 	heard        time.Duration // when the youngest advert was sent that the receiver took; -1 none
+	left         time.Duration // when the youngest of those was sent that was a bow-out
 }
 
 // maxHeld bounds what a clogged path holds back; the oldest is lost.
@@ -100,7 +101,7 @@ func (s *Segment) attach(who Port) {
 	}
 }
 
-func newPath() path { return path{harmed: -1, heard: -1} }
+func newPath() path { return path{harmed: -1, heard: -1, left: -1} }
 
 func (s *Segment) path(from, to Port) *path {
 	return &s.paths[from.port().slot][to.port().slot]
