@@ -55,7 +55,7 @@ func (p *pair) keepsPace(since time.Time) {
 	p.a.t.Helper()
 	now := time.Now()
 	lab.Eventually(p.a.t, takeover, "five more adverts", func() bool { return len(adverts(p.wire, "a", 9, now)) >= 5 })
-	if gap := longestGap(adverts(p.wire, "a", 9, since)); gap > 1200*time.Millisecond {
+	if gap := longestGap(adverts(p.wire, "a", 9, since)); gap > lateAdvert {
 		p.a.t.Errorf("%v between two adverts", gap)
 	}
 }

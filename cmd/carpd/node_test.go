@@ -35,6 +35,11 @@ const (
 	takeover   = 10 * time.Second
 )
 
+// lateAdvert is the longest time between two adverts of a node with advbase 1 which
+// nothing holds up: the interval, and what a busy machine may add. Who waits for a
+// disk, a hook or a reader is later than that.
+const lateAdvert = 1900 * time.Millisecond
+
 // settings are what a test says of a node's configuration. The zero value is
 // advbase 1, advskew 0, vhid 9 on eth0, both shared addresses, one passphrase.
 type settings struct {

@@ -29,7 +29,7 @@ func (n *node) untouched(wire *lab.Capture, since time.Time, seq uint64) {
 	lab.Eventually(n.t, takeover, "three more adverts", func() bool { return len(adverts(wire, n.Name, 9, now)) >= 3 })
 	sent := adverts(wire, n.Name, 9, since)
 	for i := 1; i < len(sent); i++ {
-		if gap := sent[i].at.Sub(sent[i-1].at); gap < 800*time.Millisecond || gap > 1200*time.Millisecond {
+		if gap := sent[i].at.Sub(sent[i-1].at); gap < 800*time.Millisecond || gap > lateAdvert {
 			n.t.Errorf("%v between two adverts", gap)
 		}
 	}

@@ -87,7 +87,7 @@ func (p *pair) undisturbed(since time.Time, seqA, seqB uint64) {
 	if gone := p.a.addrs.all(since, shared4); len(gone) > 0 && !p.a.HasAddr(shared4) {
 		t.Errorf("the address went: %+v", gone)
 	}
-	if gap := longestGap(adverts(p.wire, "a", 9, since)); gap > 1200*time.Millisecond {
+	if gap := longestGap(adverts(p.wire, "a", 9, since)); gap > lateAdvert {
 		t.Errorf("%v between two adverts of a", gap)
 	}
 	p.a.await("MASTER")
