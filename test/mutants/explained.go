@@ -11,7 +11,6 @@ var explained = map[string]string{
 	"engine.go finish: `at < e.out.Deadline` becomes `at <= e.out.Deadline`":                       "the same deadline once more",
 	"election.go masterDown: `heard.units() > own.units()` becomes `heard.units() >= own.units()`": "the same interval once more",
 	"send.go Sent: `e.failures > 0` becomes `e.failures >= 0`":                                     "sets 0 to 0",
-	"receive.go best: `best := timing{255, 255}` becomes `best := timing{255, 254}`":               "nobody advertises more than 255/254, and best is asked after an advert only",
 
 	// One nanosecond or millisecond, of which nothing is promised.
 	"send.go groupClock: `... uint64(max(now.Add(e.cfg.ClockOffset), 0)) / uint64(time.Millisecond)` becomes `... uint64(max(now.Add(e.cfg.ClockOffset), 1)) / uint64(time.Millisecond)`": "a nanosecond is less than a millisecond",

@@ -11,6 +11,11 @@ func handMutants() []mutant {
 	packetMutants(add)
 	permitMutants(add)
 	daemonMutants(add)
+	vrrpElectionMutants(add)
+	vrrpRoleMutants(add)
+	vrrpPeerMutants(add)
+	vrrpPacketMutants(add)
+	aroundVRRPMutants(add)
 	return all
 }
 
@@ -18,6 +23,7 @@ type adder func(name, what string, edits ...edit)
 
 const (
 	election = "carp/election.go"
+	rules    = "carp/rules.go"
 	engine   = "carp/engine.go"
 	receive  = "carp/receive.go"
 	send     = "carp/send.go"
@@ -27,24 +33,24 @@ const (
 
 // electionMutants decide wrongly between two nodes.
 func electionMutants(add adder) {
-	add("yield-on-slower", "a master yields to a slower one, not to a faster one",
-		replace(election, "case theirs.units() < own.units():\n\t\treturn yield", "case theirs.units() > own.units():\n\t\treturn yield"))
+	add("yield-on-worse", "a master yields to a worse one, not to a better one",
+		replace(rules, "case order < 0:\n\t\treturn yield", "case order > 0:\n\t\treturn yield"))
 	add("tie-won-by-both", "of two equal masters both stay",
-		replace(receive, "if wins, ok := winsTie(e.local, p); ok && wins {", "if _, ok := winsTie(e.local, p); ok {"))
+		replace(receive, "if wins, ok := e.winsTie(p); ok && wins {", "if _, ok := e.winsTie(p); ok {"))
 	add("tie-lost-by-both", "of two equal masters both yield, and wait equally long",
-		replace(receive, "\tif wins, ok := winsTie(e.local, p); ok && wins {\n\t\te.keep(now, a, p)\n\t\treturn\n\t}\n\te.lose(now, a, p, ReasonTieLost)",
-			"\te.lose(now, a, p, ReasonBetterMaster)"))
+		replace(receive, "\tif wins, ok := e.winsTie(p); ok && wins {\n\t\te.keep(now, h, p)\n\t\treturn\n\t}\n\te.lose(now, h, p, ReasonTieLost)",
+			"\te.lose(now, h, p, ReasonBetterMaster)"))
 	add("skew-below-zero", "an effective advskew below 0 is not raised to 0",
 		replace(election, "min(max(int(advskew)+demotion, 0), MaxDemotedSkew)", "min(int(advskew)+demotion, MaxDemotedSkew)"))
 	add("skew-above-240", "an effective advskew above 240 is not lowered",
 		replace(election, "min(max(int(advskew)+demotion, 0), MaxDemotedSkew)", "max(int(advskew)+demotion, 0)"))
 	add("demoted-master-down", "a demoted backup waits longer for its master",
-		replace(receive, "e.arm(down, now.Add(masterDown(e.cfg.timing(), a.timing())))", "e.arm(down, now.Add(masterDown(e.timing(), a.timing())))"))
+		replace(rules, "return masterDown(e.cfg.timing(), heard.timing)", "return masterDown(e.timing(), heard.timing)"))
 	add("last-packet-counts", "a backup judges the last packet, not the best master that lives",
-		replace(receive, "judged = e.best(now)", "judged = a.timing()"))
+		replace(rules, "heard = e.best(now)", "_ = e.best(now)"))
 	add("one-family-clock", "an advert over IPv6 does not restart the shared master-down time",
-		replace(receive, "e.arm(down, now.Add(masterDown(e.cfg.timing(), a.timing())))",
-			"if FamilyOf(p.Src) == IPv4 {\n\t\te.arm(down, now.Add(masterDown(e.cfg.timing(), a.timing())))\n\t}"))
+		replace(receive, "e.arm(down, now.Add(e.masterDown(h.bid)))",
+			"if FamilyOf(p.Src) == IPv4 || e.cfg.Protocol.VRRP() {\n\t\te.arm(down, now.Add(e.masterDown(h.bid)))\n\t}"))
 }
 
 // roleMutants go wrong on the way into a role or out of it.
@@ -54,21 +60,21 @@ func roleMutants(add adder) {
 	add("farewell-after-stall", "a master that stood still says farewell, and deposes its successor",
 		replace(engine, "e.farewell = e.cfg.Compat != CompatBSD && why != ReasonStalled", "e.farewell = e.cfg.Compat != CompatBSD"))
 	add("bow-out-when-yielding", "a master that yields bows out instead of saying farewell",
-		replace(engine, "e.emit(now, e.held)", "e.emit(now, timing{bowOut, bowOut})"))
+		replace(engine, "e.emit(now, e.held)", "e.emit(now, leave)"))
 	add("no-farewell", "a master that yields says nothing",
 		replace(engine, "e.emit(now, e.held)", ""))
 	add("bow-out-before-release", "a leaving master bows out before its addresses are gone",
-		replace(engine, "e.move(now, Releasing, why, netip.Addr{})", "e.move(now, Releasing, why, netip.Addr{})\n\te.emit(now, timing{bowOut, bowOut})"))
+		replace(engine, "e.move(now, Releasing, why, netip.Addr{})", "e.move(now, Releasing, why, netip.Addr{})\n\te.emit(now, leave)"))
 	add("bow-out-after-failure", "a leaving master bows out though its addresses could not be let go",
 		replace(engine, "e.bow(now, err == nil)", "e.bow(now, true)"))
 	add("silent-release", "a leaving master sends no adverts while it lets go",
 		replace(engine, "e.arm(timerRelease, now.Add(e.cfg.releaseBudget()))", "e.arm(timerRelease, now.Add(e.cfg.releaseBudget()))\n\te.disarm(timerAdvert)"))
 	add("demoted-while-releasing", "a leaving master advertises its demotion, and calls a backup in early",
-		replace(send, "if e.state == Releasing {\n\t\tt = e.held\n\t}\n", ""))
+		replace(send, "if e.state == Releasing {\n\t\tb = e.held\n\t}\n", ""))
 	add("bow-out-of-anybody", "a backup obeys the bow-out of a master that it does not follow",
-		replace(receive, "if leaving < 0 {\n\t\treturn DropBowOut\n\t}\n\tgone := e.heard[leaving].timing", "gone := e.heard[max(leaving, 0)].timing"))
+		replace(receive, "if leaving == nil || !e.fresh(now, leaving) {", "if leaving == nil && !e.cfg.Protocol.VRRP() {\n\t\tleaving = &sighting{}\n\t} else if leaving == nil || !e.fresh(now, leaving) {"))
 	add("bow-out-at-once", "all backups take an offered role at once",
-		replace(receive, "time.Duration(e.timing().skew)*time.Millisecond/10", "0*time.Duration(e.timing().skew)"))
+		replace(receive, "e.arm(timerBowOut, now.Add(e.afterBowOut(gone)))", "e.arm(timerBowOut, now.Add(0*e.afterBowOut(gone)))"))
 	add("no-grace", "a preempting node takes the addresses before the old master let go",
 		replace(send, "case e.state == Master && e.timers[timerGrace] == 0 && !e.asking && e.spoken:", "case e.state == Master && !e.asking && e.spoken:"))
 	add("guard-unasked", "permits are given before the guard has answered",
@@ -77,8 +83,8 @@ func roleMutants(add adder) {
 		replace(send, "case e.state == Master && e.timers[timerGrace] == 0 && !e.asking && e.spoken:", "case e.state == Master && e.timers[timerGrace] == 0 && !e.asking:"))
 	add("no-contest", "a master that another challenges says nothing",
 		replace(receive, "case stay:\n\t\tif !bsd {", "case stay:\n\t\tif bsd && !bsd {"))
-	add("demotion-unsaid", "a demoted master advertises its configured advskew",
-		replace(send, "\tt := e.timing()\n\tif e.state == Releasing {", "\tt := e.cfg.timing()\n\tif e.state == Releasing {"))
+	add("demotion-unsaid", "a demoted master advertises its configured advskew or priority",
+		replace(send, "\tb := e.bid()\n", "\tb := bid{e.cfg.timing(), e.cfg.Priority, e.cfg.Interval}\n"))
 	add("send-errors-never-heal", "a node that could not send stays demoted after it lost the role",
 		replace(send, "e.arm(timerHeal, now.Add(sendErrorHeal))", ""))
 	add("no-hold-back", "a node whose takeover failed tries again without a pause",
@@ -86,7 +92,7 @@ func roleMutants(add adder) {
 	add("hold-back-forgotten", "a node whose takeover failed takes over all the same",
 		replace(engine, "if e.timers[timerHold] == 0 {\n\t\te.becomeMaster(now, why, p)", "if e.timers[timerHold] >= 0 {\n\t\te.becomeMaster(now, why, p)"))
 	add("stop-taken-back", "a node that stops comes back with its link",
-		replace(engine, "if e.state == Init && e.up && !e.stopped {", "if e.state == Init && e.up {"))
+		replace(engine, "case e.state != Init || !e.up || e.stopped:", "case e.state != Init || !e.up:"))
 }
 
 // packetMutants take or make wrong packets.
@@ -94,13 +100,13 @@ func packetMutants(add adder) {
 	add("own-packets", "own packets that come back are taken for another master's",
 		replace(send, "if c == counter {\n\t\t\treturn true", "if c == counter {\n\t\t\treturn false"))
 	add("hash-unchecked", "an advert with a wrong HMAC is taken",
-		replace(receive, "case !e.authentic(a):\n\t\treturn DropHash\n", ""))
+		replace(receive, "case !e.authentic(&a):\n\t\treturn e.foreignProtocol(DropHash, p)\n", ""))
 	add("ttl-unchecked", "an advert from behind a router is taken",
 		replace(receive, "if len(e.cfg.Peers) == 0 && p.TTL != 255 {", "if len(e.cfg.Peers) == 0 && p.TTL == 0 {"))
 	add("rolling-refused", "adverts under the earlier passphrase are refused while it rolls",
 		replace(receive, "if e.rolling[i].verify(a) {\n\t\t\treturn true", "if e.rolling[i].verify(a) {\n\t\t\treturn false"))
 	add("rolling-unsent", "a master does not send under the earlier passphrase while it rolls",
-		replace(send, "for i := range e.rolling {\n\t\te.emitUnder(&e.rolling[i], t, counter)\n\t}\n", ""))
+		replace(send, "for i := range e.rolling {\n\t\te.emitUnder(&e.rolling[i], b.timing, counter)\n\t}\n", ""))
 	add("counter-constant", "every advert has the same clock in its counter",
 		replace(send, "e.clock = max(e.groupClock(now), e.clock+1)", "e.clock = 1"))
 	add("addresses-unsorted", "the HMAC covers the addresses in the order of the configuration",
@@ -112,7 +118,7 @@ func packetMutants(add adder) {
 // permitMutants act longer or earlier than the permit allows.
 func permitMutants(add adder) {
 	add("permit-too-long", "a permit lasts as long as the own master-down time",
-		replace(election, "return down - min(permitMargin, down/10)", "return down + time.Duration(own.skew)*unit"))
+		replace(rules, "return lessMargin(e.fastestDown())", "return e.masterDown(e.bid())"))
 	add("permit-without-end", "a permit lives for ever",
 		replace("carp/effects.go", "return p.Epoch != 0 && now < p.Until", "return p.Epoch != 0"))
 	add("permit-from-report", "a permit counts from the report of the send, not from before the send",
@@ -130,7 +136,7 @@ func permitMutants(add adder) {
 	add("lapse-unnoticed", "a worker leaves the addresses on when the permit ends",
 		replace("vip/worker.go", "if !st.permit.Live(now) {\n\t\treturn taskLapse, 0\n\t}\n", ""))
 	add("restored-for-ever", "lost addresses are put back without a limit",
-		replace("vip/worker.go", "st.tokens = st.tokens.spend(now)\n\tst.on, st.placed = v.link, v.placed", "st.on, st.placed = v.link, v.placed"))
+		replace("vip/worker.go", "st.tokens = st.tokens.spend(now)\n", ""))
 	add("removal-unchecked", "addresses that are still there after their removal count as gone",
 		replace("vip/clear.go", "if listed == nil && len(changes) == 0 {", "if listed == nil {"))
 }

@@ -36,10 +36,13 @@ func allLevels(seeds int) []level {
 		{name: "unit", pkg: "carp", dirs: protocol, importing: "!testing/synctest"},
 		{name: "speaker", pkg: "carp", dirs: protocol, importing: "testing/synctest"},
 		{name: "vip", pkg: "vip", dirs: []string{"vip"}, importing: "!" + module + "/test/lab"},
+		{name: "link", pkg: "carp/link", dirs: []string{"carp/link"}, importing: "!" + module + "/test/lab"},
+		{name: "config", pkg: "cmd/daemon/config", dirs: []string{"cmd/daemon/config"}},
 		{name: "daemon", pkg: "cmd/daemon", dirs: []string{"cmd/daemon"}},
 		{name: "soak", pkg: "test/sim", dirs: protocol, tests: "^TestSoak$", args: []string{fmt.Sprintf("-sim.seeds=%d", seeds)}, harness: true},
 		{name: "explore", pkg: "test/sim/explore", dirs: protocol, tests: "^TestNoStateOfASmallWorldBreaksAPromise$", harness: true},
 		{name: "kernel", pkg: "vip", dirs: []string{"vip"}, importing: module + "/test/lab", clock: true},
+		{name: "wire", pkg: "carp/link", dirs: []string{"carp/link"}, importing: module + "/test/lab", clock: true},
 		{name: "lab", pkg: "cmd/carpd", dirs: []string{"carp", "vip", "cmd/daemon"}, tests: labTests, clock: true},
 	}
 }

@@ -1,7 +1,7 @@
 // Command mutants breaks carpd on purpose, one fault at a time, and tells which
 // tests notice: a test that cannot fail protects nothing.
 //
-//	go run ./test/mutants                 # hand mutants and 24 mechanical ones
+//	go run ./test/mutants                 # hand mutants and 30 mechanical ones
 //	go run ./test/mutants -all            # every mechanical mutant
 //	go run ./test/mutants -level sim      # only what the simulator alone notices
 //	go run ./test/mutants -list
@@ -66,7 +66,7 @@ func main() {
 func parse(args []string) (options, error) {
 	o := options{}
 	f := flag.NewFlagSet("mutants", flag.ContinueOnError)
-	f.IntVar(&o.mechanical, "mechanical", 24, "run `n` mechanical mutants")
+	f.IntVar(&o.mechanical, "mechanical", 30, "run `n` mechanical mutants")
 	f.BoolVar(&o.all, "all", false, "run all mechanical mutants")
 	f.Uint64Var(&o.seed, "seed", 1, "which mechanical mutants are drawn")
 	only := f.String("only", "", "run only mutants whose name matches this `regexp`, mechanical ones among all that there are")

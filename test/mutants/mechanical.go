@@ -19,7 +19,8 @@ import (
 // engineFiles are those that are mutated mechanically: decisions, engine, codec.
 func engineFiles() []string {
 	return []string{
-		"carp/election.go", "carp/engine.go", "carp/receive.go", "carp/send.go", "carp/auth.go", "carp/wire_carp.go",
+		"carp/election.go", "carp/election_vrrp.go", "carp/rules.go", "carp/engine.go", "carp/receive.go", "carp/vrrp.go",
+		"carp/send.go", "carp/auth.go", "carp/wire_carp.go", "carp/wire_vrrp.go",
 	}
 }
 
@@ -220,8 +221,7 @@ func draw(all []mutant, seed uint64) []mutant {
 // compiling returns the first n of the mutants that compile. Hand mutants pass: if
 // one of them does not compile, the run says so.
 func compiling(tree string, mutants []mutant, n int) ([]mutant, error) {
-	c := checker{tree: tree, fset: token.NewFileSet(), parsed: map[string][]source{}}
-	c.imports = importer.ForCompiler(c.fset, "source", nil)
+	c := newChecker(tree)
 	var some []mutant
 	for i := range mutants {
 		if len(some) == n {
@@ -253,6 +253,12 @@ type checker struct {
 type source struct {
 	name string
 	file *ast.File
+}
+
+func newChecker(tree string) *checker {
+	c := &checker{tree: tree, fset: token.NewFileSet(), parsed: map[string][]source{}}
+	c.imports = importer.ForCompiler(c.fset, "source", nil)
+	return c
 }
 
 func (c *checker) compiles(m *mutant) (bool, error) {

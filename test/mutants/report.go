@@ -117,8 +117,9 @@ func (r *report) page() string {
 const introduction = "`make mutants` breaks carpd on purpose, one fault at a time, and tells which tests notice. A mutant by hand\n" +
 	"is a mistake that somebody could make; one by machine is an operator, a constant or a statement of the\n" +
 	"engine and the codec, drawn by lot. The levels of tests are tried cheapest first: unit, speaker (a bubble\n" +
-	"of testing/synctest), simulator (soak) and exploration, kernel and lab (the real daemon in namespaces); for the\n" +
-	"addresses vip, for the wiring daemon. The last two columns say what the simulator and the exploration notice by\n" +
+	"of testing/synctest), simulator (soak) and exploration, and lab (the real daemon in namespaces); for the addresses\n" +
+	"vip and kernel, for the sockets link and wire, both in namespaces where they need the kernel; for the wiring daemon,\n" +
+	"for the file config. The last two columns say what the simulator and the exploration notice by\n" +
 	"themselves. They cannot notice what all nodes do alike, such as another digest, nor what only happens in\n" +
 	"configurations that they do not draw.\n\n" +
 	"A survivor is a missing test, or is explained in `test/mutants/explained.go`. How to repeat one:\n" +
