@@ -7,8 +7,10 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/carpd/carpd/test/lab"
 	"github.com/carpd/carpd/vip"
@@ -119,4 +121,32 @@ func TestLabThousandAddressesInAUserNamespace(t *testing.T) {
 		wantMarked(t, k, l, 1000, subnet(vip.Put, l))
 		wantMarked(t, k, l, 0, subnet(vip.Remove, l))
 	}
+}
+
+func TestLabConversationsAreSharedAndEachGetsItsOwnAnswers(t *testing.T) {
+	k := openOn(t, lab.New(t).Host("a", "192.0.2.1/24"))
+	l, err := k.Link("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const callers = 64
+	var wg sync.WaitGroup
+	errs := make([]error, callers)
+	for i := range callers {
+		wg.Go(func() {
+			p := netip.PrefixFrom(netip.AddrFrom4([4]byte{203, 0, 113, byte(i + 1)}), 32)
+			changes := []vip.Change{{Op: vip.Put, Index: l.Index, Link: l.Name, Prefix: p, Valid: time.Minute}}
+			if i%3 == 0 { // no such interface: the second of two fails
+				changes = append(changes, vip.Change{Op: vip.Put, Index: 9999, Link: "none", Prefix: p, Valid: time.Minute})
+			}
+			errs[i] = k.Apply(changes)
+		})
+	}
+	wg.Wait()
+	for i, err := range errs {
+		if (i%3 == 0) != errors.Is(err, vip.ErrNoLink) {
+			t.Errorf("caller %d: %v", i, err)
+		}
+	}
+	wantMarked(t, k, l, callers, nil)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -71,9 +72,7 @@ func (k *kernel) Apply(changes []Change) error {
 		for i, c := range part {
 			msgs[i] = changeMessage(c)
 		}
-		k.batch.Lock()
-		errs, lost := k.converse(msgs)
-		k.batch.Unlock()
+		errs, lost := k.submit(msgs)
 		if lost != nil {
 			k.compare(part, errs, lost)
 		}
@@ -92,6 +91,62 @@ func (k *kernel) Apply(changes []Change) error {
 		return nil
 	}
 	return first
+}
+
+// order is one caller's part of a conversation.
+type order struct {
+	msgs [][]byte
+	errs []error
+	lost error
+	done bool // guarded by kernel.batch
+}
+
+// queue holds the orders of those who wait for kernel.batch. It is as long as there
+// are callers.
+type queue struct {
+	mu     sync.Mutex
+	orders []*order
+}
+
+func (q *queue) put(o *order) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.orders = append(q.orders, o)
+}
+
+// take returns the first orders with most messages in all, and one at least.
+func (q *queue) take(most int) []*order {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n, size := 1, len(q.orders[0].msgs)
+	for ; n < len(q.orders) && size+len(q.orders[n].msgs) <= most; n++ {
+		size += len(q.orders[n].msgs)
+	}
+	taken := slices.Clone(q.orders[:n])
+	q.orders = slices.Delete(q.orders, 0, n)
+	return taken
+}
+
+// submit has messages dealt with, together with those of others who came while a
+// conversation was going on: hundreds of sets that renew at once cost a few calls.
+func (k *kernel) submit(msgs [][]byte) ([]error, error) {
+	o := &order{msgs: msgs}
+	k.queue.put(o)
+	k.batch.Lock()
+	defer k.batch.Unlock()
+	for !o.done {
+		taken := k.queue.take(k.most)
+		var all [][]byte
+		for _, t := range taken {
+			all = append(all, t.msgs...)
+		}
+		errs, lost := k.converse(all)
+		for _, t := range taken {
+			t.errs, t.lost, t.done = errs[:len(t.msgs):len(t.msgs)], lost, true
+			errs = errs[len(t.msgs):]
+		}
+	}
+	return o.errs, o.lost
 }
 
 func isGone(err error) bool { return errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.ENODEV) }
@@ -160,10 +215,12 @@ func (k *kernel) converse(msgs [][]byte) (errs []error, lost error) {
 // says that some were lost: ENOBUFS is told once, what fitted follows it, and
 // until all of that is read the kernel drops whatever else it has to say.
 func (k *kernel) answers(base uint32, errs []error) (lost error) {
-	in := make([]byte, 64<<10)
+	if k.in == nil {
+		k.in = make([]byte, 64<<10)
+	}
 	for range answersMax {
 		var n int
-		err := retryEINTR(func() (err error) { n, _, err = unix.Recvfrom(k.fd, in, unix.MSG_DONTWAIT); return err })
+		err := retryEINTR(func() (err error) { n, _, err = unix.Recvfrom(k.fd, k.in, unix.MSG_DONTWAIT); return err })
 		if errors.Is(err, unix.ENOBUFS) {
 			lost = err
 			continue
@@ -174,7 +231,7 @@ func (k *kernel) answers(base uint32, errs []error) (lost error) {
 		if err != nil {
 			return lost
 		}
-		read, err := syscall.ParseNetlinkMessage(in[:n])
+		read, err := syscall.ParseNetlinkMessage(k.in[:n])
 		if err != nil {
 			lost = err
 		}

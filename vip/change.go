@@ -82,7 +82,7 @@ func (s *Set) awaitPermit(ctx context.Context, epoch carp.Epoch, turn uint64) er
 	}
 	for {
 		s.mu.Lock()
-		st, changed := &s.state, s.changed
+		st, changed := &s.state, s.change()
 		allowed := st.permit.Epoch == epoch && st.room(st.lease, s.clock())
 		over := st.turn != turn || st.permit.Epoch > epoch
 		s.mu.Unlock()

@@ -138,7 +138,7 @@ func (s *Set) fresher(ended carp.Instant) bool {
 		s.mu.Lock()
 		st := &s.state
 		again := !st.serving || !st.permit.Live(s.clock()) || st.lease.Allows(st.permit, ended)
-		changed := s.changed
+		changed := s.change()
 		s.mu.Unlock()
 		if again {
 			return true

@@ -42,10 +42,12 @@ type kernel struct {
 	devices    devices
 
 	slow  sync.Mutex // held while an interface is set down
-	batch sync.Mutex // guards fd's conversation and seq
+	batch sync.Mutex // guards fd's conversation, seq and in
 	fd    int
 	seq   uint32
-	most  int // messages in one send, whose answers fit in the receive buffer
+	in    []byte // answers
+	most  int    // messages in one send, whose answers fit in the receive buffer
+	queue queue  // of what waits for the next conversation
 
 	watch    *nl.NetlinkSocket
 	watching sync.WaitGroup

@@ -67,6 +67,19 @@ func (l Lease) Allows(p carp.Permit, now carp.Instant) bool {
 	return !l.Promised || now.Add(l.Valid+l.Late) <= p.Until
 }
 
+// renewGrid is what renewals are aligned to, so that those of many sets come
+// together and share calls of the kernel.
+const renewGrid = 50 * time.Millisecond
+
+// next returns when to renew after a renewal at now: at most Renew later.
+func (l Lease) next(now carp.Instant) carp.Instant {
+	at := now.Add(l.Renew)
+	if l.Renew > 2*renewGrid {
+		at -= at % carp.Instant(renewGrid)
+	}
+	return at
+}
+
 // lifetime returns the lifetime of an address under l.
 func (l Lease) lifetime() time.Duration {
 	if l.Valid == 0 {

@@ -96,3 +96,43 @@ func TestAllowsAsksForAPermitOfAnEpoch(t *testing.T) {
 		})
 	}
 }
+
+func TestRenewalsOfManySetsMeet(t *testing.T) {
+	l := Lease{Valid: time.Second, Renew: 250 * ms}
+	for now := carp.Instant(1); now < carp.Instant(time.Second); now += carp.Instant(7 * ms) {
+		at := l.next(now)
+		if wait := at.Sub(now); at%carp.Instant(renewGrid) != 0 || wait > l.Renew || wait <= l.Renew-renewGrid {
+			t.Errorf("after %v the next renewal is at %v", now, at)
+		}
+	}
+	if at := (Lease{Renew: 100 * ms}).next(7); at != 7+carp.Instant(100*ms) {
+		t.Errorf("a short period is kept as it is, got %v", at)
+	}
+}
+
+func TestAPermitWakesTheWorkerForWhatItAllowsOnly(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		state state
+		waits bool
+		wakes bool
+	}{
+		{"nothing to do", state{serving: true, renewAt: 500}, false, false},
+		{"a renewal that had no room", state{serving: true, renewAt: 90}, false, true},
+		{"a look that had no room", state{serving: true, renewAt: 500, lookAt: 90}, false, true},
+		{"a look later on", state{serving: true, renewAt: 500, lookAt: 400}, false, false},
+		{"somebody waits to put addresses on", state{renewAt: 500}, true, true},
+		{"down", state{}, false, false},
+	} {
+		s := New(nil, Config{Now: func() carp.Instant { return 100 }})
+		s.state = test.state
+		s.state.permit = carp.Permit{Epoch: 1, Until: 1000}
+		if test.waits {
+			s.change()
+		}
+		s.Permit(carp.Permit{Epoch: 1, Until: 2000})
+		if woken := len(s.wake) > 0; woken != test.wakes {
+			t.Errorf("%s: woken %v", test.name, woken)
+		}
+	}
+}

@@ -33,7 +33,7 @@ func (s *Set) awaitRoom(ctx context.Context, lease Lease) error {
 	for {
 		s.mu.Lock()
 		ready := !s.state.serving || s.state.room(lease, s.clock())
-		changed := s.changed
+		changed := s.change()
 		s.mu.Unlock()
 		if ready {
 			return nil

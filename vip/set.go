@@ -94,7 +94,7 @@ type Set struct {
 
 	mu      sync.Mutex // guards what follows; never held across a call of the kernel
 	state   state
-	changed chan struct{} // closed, and made anew, at each permit and each end of a turn
+	changed chan struct{} // closed at the next permit or end of a turn; nil while nobody waits for it
 }
 
 // state is all that a Set knows. The worker decides from a copy of it.
@@ -120,7 +120,6 @@ type state struct {
 
 	took    time.Duration // by the slowest step of the last batch; halved by each permit
 	renewAt carp.Instant  // next renewal; 0 = at once
-	renewed carp.Instant  // last renewal or add
 	lookAt  carp.Instant  // compare with the kernel then; 0 = no reason to
 	askAt   carp.Instant  // no request for a fresher permit before
 	asking  bool          // a request is under way
@@ -140,7 +139,7 @@ func New(k Kernel, cfg Config) *Set {
 	s := &Set{
 		k: k, link: cfg.Interface, announce: cfg.Announce, clock: cfg.Now, log: cfg.Log, observe: cfg.Observe, needPermit: cfg.NeedPermit,
 		device: Device{Name: cfg.Device, MAC: cfg.VirtualMAC, VHID: cfg.VHID},
-		op:     make(chan struct{}, 1), wake: make(chan struct{}, 1), changed: make(chan struct{}),
+		op:     make(chan struct{}, 1), wake: make(chan struct{}, 1),
 		state: state{want: normal(cfg.Addresses), lease: cfg.Lease},
 	}
 	if s.clock == nil {
@@ -183,6 +182,9 @@ func (s *Set) Permit(p carp.Permit) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := &s.state
+	// The worker is woken for what this permit may allow only: adverts may follow
+	// each other by 10 ms, in hundreds of groups.
+	wanted := s.changed != nil || st.serving && (st.renewAt <= now || st.lookAt != 0 && st.lookAt <= now)
 	switch {
 	case p.Epoch == 0:
 		s.end(EventWithdrawn)
@@ -193,11 +195,9 @@ func (s *Set) Permit(p carp.Permit) {
 	st.permit = p
 	// A batch that was slow once must not forbid the next for ever.
 	st.took /= 2
-	// Right after the advert, but not at each of adverts that follow fast.
-	if now >= st.renewed.Add(st.lease.Renew/4) {
-		st.renewAt = 0
+	if wanted {
+		s.stir()
 	}
-	s.stir()
 }
 
 // Announce asks for another burst of announcements. It never blocks, and does
@@ -239,12 +239,22 @@ func (s *Set) end(why EventKind) {
 
 // stir wakes the worker and everybody who waits for a permit. s.mu is held.
 func (s *Set) stir() {
-	close(s.changed)
-	s.changed = make(chan struct{})
+	if s.changed != nil {
+		close(s.changed)
+		s.changed = nil
+	}
 	select {
 	case s.wake <- struct{}{}:
 	default:
 	}
+}
+
+// change is closed when the permit or the turn changes. s.mu is held.
+func (s *Set) change() <-chan struct{} {
+	if s.changed == nil {
+		s.changed = make(chan struct{})
+	}
+	return s.changed
 }
 
 // burst plans the announcements: a round at now, unless skip says that this many
@@ -261,7 +271,7 @@ func (st *state) burst(now carp.Instant, a Announce, skip int) {
 // was lost while the batch ran is noticed by the look that its notice has planned.
 func (st *state) settle(now carp.Instant, missing []netip.Prefix) {
 	st.present = presence(st.placed, missing)
-	st.renewed, st.renewAt = now, now.Add(st.lease.Renew)
+	st.renewAt = st.lease.next(now)
 	if len(st.strays) > 0 && st.lookAt == 0 {
 		st.lookAt = now
 	}
