@@ -83,7 +83,7 @@ type LinkEvent struct {
 }
 
 // Link carries the adverts of one vhid on one interface. A Speaker owns its link
-// and calls it from one goroutine.
+// and calls it from one goroutine, but for Notify and Close, which any may call.
 type Link interface {
 	// Now reads the clock that stamps the packets.
 	Now() Instant
@@ -94,6 +94,11 @@ type Link interface {
 	// is full the oldest packet is dropped and counted in a Lost event; changes
 	// are never dropped. While it overflows, packets may change places.
 	Events() <-chan LinkEvent
+	// Notify sets what is called after each event that was put into Events, and
+	// after its close; nil means nothing. It may be called while the link is used,
+	// and does not tell of events that wait already. f is called by any goroutine,
+	// with locks held: it must return at once and not call the link.
+	Notify(f func())
 	// Close releases the link; calling it twice is harmless.
 	Close() error
 }

@@ -4,37 +4,54 @@ import (
 	"context"
 	"errors"
 	"sync"
-	"time"
 )
-
-// maxNap bounds how late a loop notices that the machine was suspended.
-const maxNap = 250 * time.Millisecond
 
 // errEnded answers calls to a speaker that has ended.
 var errEnded = errors.New("carp: the speaker has ended")
 
-// Speaker owns an Engine, its Link and its one timer. One goroutine, Run, makes
-// every call to the engine; a second runs the Handler, so that an advert never
-// waits for what a transition sets off. The methods may be called from any
-// goroutine once Run has been called; they wait for the loop, which never blocks
-// for long.
+// Speaker owns an Engine and its Link. A Loop makes every call to the engine, from
+// one goroutine; another runs the Handler, and one more the Observer while there is
+// something to observe, so that an advert never waits for what a transition sets
+// off. The methods may be called from any goroutine once Run has been called; they
+// wait for the loop, which never blocks for long. They must not be called by what
+// the loop calls: PermitHolder and Link.
 type Speaker struct {
-	// Observe is told of every transition, in order, by the loop: it must return at
-	// once. Set it before Run. Nil is fine.
+	// Observe is told of every transition, in order. The Handler, and whoever calls a
+	// method, wait until it knows the latest, but no longer than a tenth of a second.
+	// If it hangs, nothing else does; it misses transitions if there are more than
+	// 256 meanwhile. Set it before Run. Nil is fine.
 	Observe func(Transition)
 	// Guard is asked before each mastership; Config.Guarded must be set with it.
 	Guard Guard
+	// Loop runs this speaker beside others. Set it before Run. Nil means a loop of
+	// its own, by package time, in the goroutine that calls Run.
+	Loop *Loop
 
 	engine  *Engine
 	link    Link
 	handler Handler
 	holder  PermitHolder // handler, if it is one
+	ended   chan struct{}
+	mailbox mailbox
+	herald  herald
 
-	commands chan func()
-	ended    chan struct{}
+	// Used by the loop's goroutine only.
+	events   <-chan LinkEvent // nil after its close
+	stopping bool
 	deadline Instant
 	latest   Transition
-	mailbox  mailbox
+	told     <-chan struct{} // closed when Observe knows latest
+	queued   Instant         // the deadline that the loop knows
+	place    int             // in the loop's heap
+	left     bool            // the loop has let go
+
+	listed bool // guarded by Loop.mu: waits for its turn
+
+	mu    sync.Mutex // guards what follows
+	loop  *Loop      // nil before Run
+	calls []func()   // wait for the loop, each for one caller
+	spare []func()   // the last that were called
+	gone  bool       // calls are made no more
 }
 
 // NewSpeaker returns a speaker in INIT. It takes over the link and closes it when
@@ -48,8 +65,7 @@ func NewSpeaker(c Config, link Link, h Handler) (*Speaker, error) {
 		h = HandlerFunc(func(context.Context, Transition) error { return nil })
 	}
 	s := &Speaker{
-		engine: e, link: link, handler: h,
-		commands: make(chan func()), ended: make(chan struct{}),
+		engine: e, link: link, handler: h, ended: make(chan struct{}),
 		mailbox: mailbox{wake: make(chan struct{}, 1)},
 	}
 	s.holder, _ = h.(PermitHolder)
@@ -57,70 +73,105 @@ func NewSpeaker(c Config, link Link, h Handler) (*Speaker, error) {
 }
 
 // Run speaks until ctx ends, then leaves in order: addresses off, bow-out, INIT.
-// It returns nil after an orderly stop, and an error if the link ended by itself.
+// It returns nil after an orderly stop, and an error if the link or the loop ended
+// by itself.
 func (s *Speaker) Run(ctx context.Context) error {
+	loop, own := s.Loop, s.Loop == nil
+	if own {
+		loop = &Loop{waiter: TimeWaiter(s.link.Now)}
+	}
+	if err := loop.join(); err != nil {
+		s.end()
+		return errors.Join(err, s.link.Close())
+	}
 	var worker sync.WaitGroup
 	worker.Go(s.work)
-	err := s.loop(ctx)
-	close(s.ended)
+	s.events = s.link.Events()
+	s.enter(loop)
+	unstop := context.AfterFunc(ctx, func() { s.post(s.stop) })
+	defer unstop()
+	if own {
+		loop.close()
+		loop.run()
+	}
+	<-s.ended
+	s.link.Notify(nil)
 	worker.Wait()
-	return errors.Join(err, s.link.Close())
+	err := s.link.Close()
+	if !s.stopping {
+		err = errors.Join(errors.New("carp: run: the link was closed"), err)
+	}
+	return err
 }
 
-func (s *Speaker) loop(ctx context.Context) error {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	stop, events := ctx.Done(), s.link.Events()
-	for {
-		timer.Reset(s.nap())
+// enter makes the speaker known to its loop, and what has come before.
+func (s *Speaker) enter(l *Loop) {
+	s.mu.Lock()
+	s.loop = l
+	s.mu.Unlock()
+	s.link.Notify(func() { l.wake(s) })
+	l.wake(s)
+}
+
+// turn gives the engine what waits, but no more than a full inbox, and then the
+// time if its deadline is over: what arrived in time counts, however late the
+// timer is. It reports whether events may be left. The loop calls it.
+func (s *Speaker) turn(due bool) (more bool) {
+	for _, call := range s.called() {
+		call()
+	}
+	more = s.drain()
+	if due {
+		s.feed(s.engine.Tick)
+	}
+	return more
+}
+
+func (s *Speaker) drain() (more bool) {
+	for range maxTurn {
 		select {
-		case ev, open := <-events:
+		case ev, open := <-s.events:
 			if !open {
-				events = nil
+				s.events = nil
 				s.feed(s.engine.LinkDown)
-				break
-			}
-			s.event(ev)
-		case f := <-s.commands:
-			f()
-		case <-timer.C:
-			s.drain(events) // what arrived in time counts, however late the timer is
-			s.feed(s.engine.Tick)
-		case <-stop:
-			stop = nil
-			s.feed(func(now Instant) Effects { return s.engine.Resign(now, Init, ReasonStopping) })
-		}
-		switch over := s.engine.state == Init && s.mailbox.idle(); {
-		case over && stop == nil:
-			return nil
-		case over && events == nil:
-			return errors.New("carp: run: the link was closed")
-		}
-	}
-}
-
-// nap is how long the loop may sleep. Go's timers stand still while the machine is
-// suspended, and the engine's clock does not: so no sleep is long.
-func (s *Speaker) nap() time.Duration {
-	if s.deadline == 0 {
-		return maxNap
-	}
-	return min(s.deadline.Sub(s.link.Now()), maxNap)
-}
-
-// drain takes what waits, but for a close, which the next select sees again.
-func (s *Speaker) drain(events <-chan LinkEvent) {
-	for {
-		select {
-		case ev, open := <-events:
-			if !open {
-				return
+				return false
 			}
 			s.event(ev)
 		default:
-			return
+			return false
 		}
 	}
+	return true
+}
+
+// called returns the calls that wait, until the next time.
+func (s *Speaker) called() []func() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.calls) == 0 {
+		return nil
+	}
+	s.calls, s.spare = s.spare[:0], s.calls
+	return s.spare
+}
+
+// end is called by the loop when it has let go.
+func (s *Speaker) end() {
+	s.mu.Lock()
+	s.loop, s.calls, s.spare, s.gone = nil, nil, nil, true
+	s.mu.Unlock()
+	close(s.ended)
+}
+
+func (s *Speaker) stop() {
+	s.stopping = true
+	s.feed(func(now Instant) Effects { return s.engine.Resign(now, Init, ReasonStopping) })
+}
+
+// over reports whether the loop is done with the speaker: it was stopped or its
+// link is closed, and nothing is left to be let go.
+func (s *Speaker) over() bool {
+	return (s.stopping || s.events == nil) && s.engine.state == Init && s.mailbox.idle()
 }
 
 func (s *Speaker) event(ev LinkEvent) {
@@ -185,12 +236,12 @@ func (s *Speaker) apply(decided Instant, e Effects) {
 
 func (s *Speaker) changed(t Transition, ask bool) {
 	s.latest = t
-	ctx := s.mailbox.put(t)
+	if s.Observe != nil {
+		s.told = s.herald.tell(s.Observe, t)
+	}
+	ctx := s.mailbox.put(t, s.told)
 	if s.holder != nil && t.To != Master && t.To != Releasing {
 		s.holder.Permit(Permit{})
-	}
-	if s.Observe != nil {
-		s.Observe(t)
 	}
 	if ask {
 		go s.ask(ctx, t.Epoch)
@@ -219,10 +270,11 @@ func (s *Speaker) work() {
 			return
 		case <-s.mailbox.wake:
 		}
-		t, ctx, ok := s.mailbox.take()
+		t, told, ctx, ok := s.mailbox.take()
 		if !ok {
 			continue
 		}
+		await(told)
 		err := s.handler.Handle(ctx, t)
 		s.mailbox.done()
 		if t.To == Master && err != nil && ctx.Err() == nil {
@@ -246,15 +298,33 @@ func (s *Speaker) Released(t Transition, err error) {
 	})
 }
 
-// do runs f in the loop and waits for it; it reports false if the loop has ended.
-func (s *Speaker) do(f func()) bool {
+// do runs f in the loop and waits for it, and for the observer to know what came of
+// it; it does nothing if the loop is done with the speaker.
+func (s *Speaker) do(f func()) {
 	done := make(chan struct{})
+	var told <-chan struct{}
+	s.post(func() {
+		f()
+		told = s.told
+		close(done)
+	})
 	select {
-	case s.commands <- func() { f(); close(done) }:
-		<-done
-		return true
+	case <-done:
+		await(told)
 	case <-s.ended:
-		return false
+	}
+}
+
+// post has f run in the loop.
+func (s *Speaker) post(f func()) {
+	s.mu.Lock()
+	loop := s.loop
+	if !s.gone {
+		s.calls = append(s.calls, f)
+	}
+	s.mu.Unlock()
+	if loop != nil {
+		loop.wake(s)
 	}
 }
 
@@ -315,19 +385,20 @@ type mailbox struct {
 	full    bool
 	busy    bool
 	next    Transition
+	told    <-chan struct{} // closed when the observer knows next, or nil
 	ctx     context.Context
 	discard context.CancelFunc
 }
 
 // put replaces what waits and cancels what runs. The context it returns ends with
 // the next put.
-func (m *mailbox) put(t Transition) context.Context {
+func (m *mailbox) put(t Transition, told <-chan struct{}) context.Context {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.discard != nil {
 		m.discard()
 	}
-	m.full, m.next = true, t
+	m.full, m.next, m.told = true, t, told
 	m.ctx, m.discard = context.WithCancel(context.Background())
 	select {
 	case m.wake <- struct{}{}:
@@ -336,14 +407,14 @@ func (m *mailbox) put(t Transition) context.Context {
 	return m.ctx
 }
 
-func (m *mailbox) take() (Transition, context.Context, bool) {
+func (m *mailbox) take() (t Transition, told <-chan struct{}, ctx context.Context, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !m.full {
-		return Transition{}, nil, false
+		return Transition{}, nil, nil, false
 	}
 	m.full, m.busy = false, true
-	return m.next, m.ctx, true
+	return m.next, m.told, m.ctx, true
 }
 
 func (m *mailbox) done() {

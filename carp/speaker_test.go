@@ -26,6 +26,8 @@ type node struct {
 	log    []string
 	permit carp.Permit
 	handle func(context.Context, carp.Transition) error
+
+	observe func(carp.Transition)
 }
 
 func (n *node) Handle(ctx context.Context, t carp.Transition) error {
@@ -76,7 +78,38 @@ func group(skew uint8) carp.Config {
 	}
 }
 
-func join(t *testing.T, bus *carptest.Bus, addr string, c carp.Config, set func(*node)) *node {
+// segment is a bus, and the loop of the speakers on it; nil: each has its own.
+type segment struct {
+	*carptest.Bus
+	loop *carp.Loop
+}
+
+// onLoops runs a test in a bubble, once with a loop for each speaker and once with
+// one for all.
+func onLoops(t *testing.T, f func(t *testing.T, bus segment)) {
+	t.Run("own loops", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) { f(t, segment{Bus: carptest.NewBus()}) })
+	})
+	t.Run("one loop", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			bus := carptest.NewBus()
+			f(t, segment{bus, startLoop(t, bus)})
+		})
+	})
+}
+
+// startLoop runs a loop for many speakers until the end of the test, and waits for
+// it.
+func startLoop(t *testing.T, bus *carptest.Bus) *carp.Loop {
+	loop := carp.NewLoop(carp.TimeWaiter(bus.Now))
+	ctx, stop := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { loop.Run(ctx) })
+	t.Cleanup(func() { stop(); running.Wait() })
+	return loop
+}
+
+func join(t *testing.T, bus segment, addr string, c carp.Config, set func(*node)) *node {
 	t.Helper()
 	n := &node{port: bus.Join(carptest.IPv4(addr)), err: make(chan error, 1)}
 	if set != nil {
@@ -86,7 +119,10 @@ func join(t *testing.T, bus *carptest.Bus, addr string, c carp.Config, set func(
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Observe = func(tr carp.Transition) { n.note(fmt.Sprintf("%v", tr)) }
+	if s.Observe = n.observe; s.Observe == nil {
+		s.Observe = func(tr carp.Transition) { n.note(fmt.Sprintf("%v", tr)) }
+	}
+	s.Loop = bus.loop
 	n.Speaker = s
 	ctx, stop := context.WithCancel(context.Background())
 	n.stop = stop
@@ -116,8 +152,7 @@ func pass(d time.Duration) {
 }
 
 func TestLowerSkewBecomesMasterAndBackupFollows(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		bus := carptest.NewBus()
+	onLoops(t, func(t *testing.T, bus segment) {
 		a := join(t, bus, "192.0.2.1", group(0), nil)
 		b := join(t, bus, "192.0.2.2", group(100), nil)
 		took := within(t, 4*time.Second, "a is master", func() bool { return a.state() == carp.Master })
@@ -142,8 +177,7 @@ func TestLowerSkewBecomesMasterAndBackupFollows(t *testing.T) {
 }
 
 func TestOrderlyStopHandsOverAtOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		bus := carptest.NewBus()
+	onLoops(t, func(t *testing.T, bus segment) {
 		a := join(t, bus, "192.0.2.1", group(0), func(n *node) {
 			n.handle = func(ctx context.Context, tr carp.Transition) error {
 				if tr.To == carp.Releasing {
@@ -168,8 +202,7 @@ func TestOrderlyStopHandsOverAtOnce(t *testing.T) {
 }
 
 func TestReleaseBudgetEndsAStopWithoutBowOut(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		bus := carptest.NewBus()
+	onLoops(t, func(t *testing.T, bus segment) {
 		a := join(t, bus, "192.0.2.1", group(0), func(n *node) {
 			n.handle = func(ctx context.Context, tr carp.Transition) error {
 				if tr.To == carp.Releasing {
@@ -197,8 +230,7 @@ func TestReleaseBudgetEndsAStopWithoutBowOut(t *testing.T) {
 }
 
 func TestFailedTakeoverBowsOutAndIsHeldBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		bus := carptest.NewBus()
+	onLoops(t, func(t *testing.T, bus segment) {
 		a := join(t, bus, "192.0.2.1", group(0), func(n *node) {
 			n.handle = func(ctx context.Context, tr carp.Transition) error {
 				if tr.To == carp.Master {
@@ -223,8 +255,8 @@ func TestFailedTakeoverBowsOutAndIsHeldBack(t *testing.T) {
 }
 
 func TestClosedLinkEndsTheSpeakerAndItsMastership(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		a := join(t, carptest.NewBus(), "192.0.2.1", group(0), nil)
+	onLoops(t, func(t *testing.T, bus segment) {
+		a := join(t, bus, "192.0.2.1", group(0), nil)
 		within(t, 4*time.Second, "a is master", func() bool { return a.state() == carp.Master })
 		a.port.Close()
 		if err := <-a.err; err == nil {

@@ -19,6 +19,7 @@ func (l *frozenLink) Send(Frame) error {
 	return nil
 }
 func (l *frozenLink) Events() <-chan LinkEvent { return nil }
+func (l *frozenLink) Notify(func())            {}
 func (l *frozenLink) Close() error             { return nil }
 
 func TestAdvertDecidedBeforeAFreezeIsNotSentAfterIt(t *testing.T) {

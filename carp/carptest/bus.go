@@ -28,6 +28,10 @@ type Bus struct {
 // NewBus returns an empty segment whose clock starts at one second.
 func NewBus() *Bus { return &Bus{start: time.Now()} }
 
+// Beside returns another empty segment with the same clock, for links of one
+// carp.Loop.
+func (b *Bus) Beside() *Bus { return &Bus{start: b.start} }
+
 // Now reads the segment's clock.
 func (b *Bus) Now() carp.Instant { return carp.Instant(time.Second + time.Since(b.start)) }
 
@@ -37,8 +41,9 @@ type Port struct {
 	local  carp.Local
 	events chan carp.LinkEvent
 
-	mu     sync.Mutex // guards closing, fail and the sending side of events
+	mu     sync.Mutex // guards closing, fail, notify and the sending side of events
 	closed bool
+	notify func()
 	fail   error
 	sent   []carp.Packet
 }
@@ -61,6 +66,20 @@ func (p *Port) Now() carp.Instant { return p.bus.Now() }
 
 // Events implements carp.Link.
 func (p *Port) Events() <-chan carp.LinkEvent { return p.events }
+
+// Notify implements carp.Link.
+func (p *Port) Notify(f func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.notify = f
+}
+
+// told calls what Notify has set; the caller holds mu.
+func (p *Port) told() {
+	if p.notify != nil {
+		p.notify()
+	}
+}
 
 // Fail makes every Send return err, until it is called with nil.
 func (p *Port) Fail(err error) {
@@ -134,6 +153,7 @@ func (p *Port) deliver(ev carp.LinkEvent) {
 	if p.closed {
 		return
 	}
+	defer p.told()
 	select {
 	case p.events <- ev:
 		return
@@ -170,6 +190,7 @@ func (p *Port) Close() error {
 	if !p.closed {
 		p.closed = true
 		close(p.events)
+		p.told()
 	}
 	p.bus.mu.Lock()
 	defer p.bus.mu.Unlock()

@@ -43,6 +43,7 @@ func Conformance(t *testing.T, open func(t *testing.T) (a, b carp.Link)) {
 	t.Run("packets keep their order", func(t *testing.T) { order(t, pair) })
 	t.Run("overflow drops the oldest and counts", func(t *testing.T) { overflow(t, pair) })
 	t.Run("send never blocks", func(t *testing.T) { neverBlocks(t, pair) })
+	t.Run("notify tells of events and of the close", func(t *testing.T) { notifying(t, pair) })
 	t.Run("close ends events", func(t *testing.T) { closing(t, pair) })
 }
 
@@ -202,6 +203,56 @@ func closing(t *testing.T, open opener) {
 		t.Error("a closed link sends")
 	}
 	send(t, a, conformanceGroups[0], numbered(0))
+}
+
+// notifying reads only when it was told to, as a loop does.
+func notifying(t *testing.T, open opener) {
+	a, b := open(t)
+	awaitUp(t, a)
+	awaitUp(t, b)
+	told := make(chan struct{}, 1)
+	b.Notify(func() {
+		select {
+		case told <- struct{}{}:
+		default:
+		}
+	})
+	await := func(what string, over func() bool) {
+		t.Helper()
+		for deadline := time.After(conformanceWait); !over(); {
+			select {
+			case <-told:
+			case <-deadline:
+				t.Fatalf("not told of %s", what)
+			}
+		}
+	}
+	got := -1
+	for i := range inboxBound {
+		send(t, a, conformanceGroups[i%2], numbered(i))
+		await("a packet", func() bool {
+			select {
+			case e := <-b.Events():
+				if e.Packet != nil {
+					got = numberOf(e.Packet)
+				}
+			default:
+			}
+			return got == i
+		})
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	await("the close", func() bool {
+		select {
+		case _, open := <-b.Events():
+			return !open
+		default:
+			return false
+		}
+	})
+	b.Notify(nil) // harmless after Close
 }
 
 // numbered returns a payload of an advert's size that says its number.

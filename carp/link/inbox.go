@@ -18,12 +18,14 @@ const inboxSize = 64
 // without waiting for another goroutine. The writer may take events back: if the
 // reader takes some at that very moment, packets may be seen out of order, but
 // the last change seen is always the newest. A packet is queued only while the
-// newest change is Up, and a change that says nothing new is not queued. Any goroutine may call put and close.
+// newest change is Up, and a change that says nothing new is not queued. Any
+// goroutine may call put and close.
 type inbox struct {
 	mu     sync.Mutex // held by writers only
 	events chan carp.LinkEvent
 	change carp.LinkEvent // the newest change
 	closed bool
+	notify func()
 	lost   *atomic.Uint64 // counts the packets dropped
 }
 
@@ -46,6 +48,7 @@ func (b *inbox) put(e carp.LinkEvent) {
 	} else if b.change.Up == nil {
 		return // a frame that was read while the link went down
 	}
+	defer b.told()
 	select {
 	case b.events <- e:
 		return
@@ -79,8 +82,25 @@ func (b *inbox) close() {
 	if !b.closed {
 		b.closed = true
 		close(b.events)
+		b.told()
 	}
 }
+
+// told calls what setNotify has set; the caller holds mu.
+func (b *inbox) told() {
+	if b.notify != nil {
+		b.notify()
+	}
+}
+
+func (b *inbox) setNotify(f func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.notify = f
+}
+
+// Notify implements carp.Link.
+func (p *port) Notify(f func()) { p.inbox.setNotify(f) }
 
 // makeRoom shortens waiting to inboxSize events: of the changes only the last
 // stays, as the newest change; Lost events become one, in the place of the
