@@ -28,6 +28,7 @@ type Daemon struct {
 	book      *book
 	demotions demotions
 	kernel    vip.Kernel
+	speakers  *speakers
 	stopping  context.Context // ends when the daemon stops
 	nudge     chan struct{}   // wakes watch
 	followers atomic.Int32    // clients that follow the events
@@ -86,7 +87,7 @@ func (d *Daemon) stop() error {
 	for _, l := range d.links {
 		err = errors.Join(err, l.Close())
 	}
-	return errors.Join(err, d.kernel.Close())
+	return errors.Join(err, d.speakers.end(), d.kernel.Close())
 }
 
 // attach claims the vhid of a plan on its interface. Like all that uses links, it

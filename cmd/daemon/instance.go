@@ -64,7 +64,7 @@ func (d *Daemon) newInstance(p plan) (*instance, error) {
 		return nil, errors.Join(err, port.Close())
 	}
 	i.port, i.link = port, d.links[p.Interface]
-	i.speaker.Observe = i.observe
+	i.speaker.Loop, i.speaker.Observe = d.speakers.Loop, i.observe
 	return i, nil
 }
 
@@ -217,7 +217,7 @@ func (i *instance) run(ctx context.Context, phase hooks.Phase, t carp.Transition
 	return nil
 }
 
-// observe is called by the speaker's loop and only notes.
+// observe is told of every transition by the speaker.
 func (i *instance) observe(t carp.Transition) {
 	e := api.Event{
 		Instance: i.name, Kind: "transition", From: t.From.String(), To: t.To.String(),

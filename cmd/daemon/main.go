@@ -143,6 +143,9 @@ func Run(path, format string, logTo io.Writer) error {
 		return errors.Join(err, kernel.Close())
 	}
 	defer socket.Close()
+	if d.speakers, err = startSpeakers(log); err != nil {
+		return errors.Join(err, kernel.Close())
+	}
 	if err := d.start(plans); err != nil {
 		return errors.Join(err, d.stop())
 	}

@@ -18,7 +18,7 @@ func (d *Daemon) status() api.Status {
 	instances := slices.Clone(d.instances)
 	d.mu.Unlock()
 	s := api.Status{
-		Node: d.node, Version: version(), Replication: []any{}, Config: cfg, Instances: []api.Instance{},
+		Node: d.node, Version: version(), RealTime: d.speakers.realTime, Replication: []any{}, Config: cfg, Instances: []api.Instance{},
 		Demotions: d.demotions.list(), Alarms: d.book.standing(""), Log: &api.LogStatus{Dropped: d.sink.dropped.Load()},
 	}
 	for _, i := range instances {

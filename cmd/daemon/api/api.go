@@ -23,6 +23,7 @@ import "time"
 type Status struct {
 	Node        string        `json:"node"`
 	Version     string        `json:"version"`
+	RealTime    bool          `json:"real_time,omitempty"` // adverts go before all other work of the machine
 	Instances   []Instance    `json:"instances"`
 	Replication []any         `json:"replication"` // always empty until the replicator lands
 	Demotions   []Demotion    `json:"demotions,omitempty"`

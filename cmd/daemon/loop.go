@@ -1,0 +1,52 @@
+package daemon
+
+import (
+	"context"
+	"log/slog"
+	"runtime"
+
+	"github.com/carpd/carpd/carp"
+	"github.com/carpd/carpd/carp/link"
+)
+
+// speakers is the loop that every speaker of the daemon runs in, on a thread of its
+// own that goes before all ordinary ones where the kernel allows it.
+type speakers struct {
+	*carp.Loop
+	realTime bool // the kernel allows it
+
+	waiter *link.Waiter
+	stop   context.CancelFunc
+	done   chan struct{}
+}
+
+// startSpeakers starts the loop. Without the right to real time it says so in the
+// log and goes on: adverts are late then when the machine is busy.
+func startSpeakers(log *slog.Logger) (*speakers, error) {
+	waiter, err := link.OpenWaiter()
+	if err != nil {
+		return nil, err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	s := &speakers{Loop: carp.NewLoop(waiter), waiter: waiter, stop: stop, done: make(chan struct{})}
+	refused := make(chan error)
+	go func() {
+		defer close(s.done)
+		runtime.LockOSThread() // never unlocked: the thread ends with its priority
+		refused <- link.RealTime()
+		s.Run(ctx)
+	}()
+	if err := <-refused; err != nil {
+		log.Warn("adverts are not sent in real time, and late when this machine is busy: " + err.Error())
+	} else {
+		s.realTime = true
+	}
+	return s, nil
+}
+
+// end ends the loop, whose speakers have stopped, and waits for it.
+func (s *speakers) end() error {
+	s.stop()
+	<-s.done
+	return s.waiter.Close()
+}
