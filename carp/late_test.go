@@ -72,3 +72,42 @@ func testLate(t *testing.T, shared bool) {
 	}
 	<-loopEnded
 }
+
+// socketLink holds packets back, as a kernel does whose reader is late, until Poll.
+type socketLink struct {
+	inboxLink
+	held chan LinkEvent
+}
+
+func (l *socketLink) Poll() {
+	for len(l.held) > 0 {
+		l.events <- <-l.held
+	}
+}
+
+func TestAdvertsThatWaitInTheSocketCountToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		link := &socketLink{inboxLink{events: make(chan LinkEvent, 64), began: time.Now()}, make(chan LinkEvent, 64)}
+		s, err := NewSpeaker(rigConfig(), link, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(context.Background())
+		ended := make(chan error)
+		go func() { ended <- s.Run(ctx) }()
+		s.do(func() { link.put(LinkEvent{Up: &rigLocal}) })
+		r := &rig{t: t, e: s.engine, counter: 1 << 50}
+		for range 10 {
+			p := r.advert(peerLow, 1, 0)
+			link.held <- LinkEvent{Packet: &p}
+			<-time.After(3 * time.Second)
+		}
+		if st, _ := s.Status(); st.State != Backup || st.Counters.Transitions != 1 {
+			t.Errorf("%v after %d transitions: %s", st.State, st.Counters.Transitions, st.Reason.Text())
+		}
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}

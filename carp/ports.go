@@ -103,6 +103,13 @@ type Link interface {
 	Close() error
 }
 
+// Poller is implemented by a Link that receives in a goroutine of its own, which
+// is late when the machine is busy. Poll puts into Events what has been received
+// already; it must not block. The loop calls it before it takes a master for dead.
+type Poller interface {
+	Poll()
+}
+
 // Handler carries out transitions: it takes addresses on and off and runs hooks.
 //
 // Handle is called by one goroutine at a time. If a newer transition arrives

@@ -31,6 +31,7 @@ type Speaker struct {
 	link    Link
 	handler Handler
 	holder  PermitHolder // handler, if it is one
+	poller  Poller       // link, if it is one
 	ended   chan struct{}
 	mailbox mailbox
 	herald  herald
@@ -69,6 +70,7 @@ func NewSpeaker(c Config, link Link, h Handler) (*Speaker, error) {
 		mailbox: mailbox{wake: make(chan struct{}, 1)},
 	}
 	s.holder, _ = h.(PermitHolder)
+	s.poller, _ = link.(Poller)
 	return s, nil
 }
 
@@ -121,6 +123,10 @@ func (s *Speaker) turn(due bool) (more bool) {
 		call()
 	}
 	more = s.drain()
+	if due && s.engine.state == Backup && s.poller != nil {
+		s.poller.Poll()
+		more = s.drain()
+	}
 	if due {
 		s.feed(s.engine.Tick)
 	}

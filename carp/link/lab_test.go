@@ -423,3 +423,28 @@ func TestLabAnotherUserKeepsNoCleanupFromRunningAndIsNamed(t *testing.T) {
 		})
 	}
 }
+
+func TestLabPollBesideTheReaderNeitherLosesNorDoublesAPacket(t *testing.T) {
+	_, a, b := hosts(t)
+	sender := attach(t, a, open(t, a), link.PortConfig{VHID: 9, IPv4: true})
+	port := attach(t, b, open(t, b), link.PortConfig{VHID: 9, IPv4: true})
+	isUp := func(carp.Local) bool { return true }
+	awaitUp(t, sender, isUp)
+	awaitUp(t, port, isUp)
+	poller, ok := port.(carp.Poller)
+	if !ok {
+		t.Fatal("a port is no carp.Poller")
+	}
+	for range 50 { // whoever is first, the reader or Poll, each arrives once
+		if err := sender.Send(carp.Frame{VHID: 9, Dst: carp.Group(carp.IPv4), Payload: advert(9)}); err != nil {
+			t.Fatal(err)
+		}
+		poller.Poll()
+		next(t, port, true)
+	}
+	select {
+	case ev := <-port.Events():
+		t.Errorf("one too many: %+v", ev)
+	default:
+	}
+}

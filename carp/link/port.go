@@ -125,6 +125,9 @@ func (p *port) Now() carp.Instant { return Now() }
 // Events implements carp.Link.
 func (p *port) Events() <-chan carp.LinkEvent { return p.inbox.events }
 
+// Poll implements carp.Poller for the ports of an interface all at once.
+func (p *port) Poll() { p.i.wire.poll(p.i.deliver) }
+
 // Send implements carp.Link. While the interface is down or absent it returns
 // ErrDown, after Close ErrClosed, both wrapped. Any goroutine may call it.
 func (p *port) Send(f carp.Frame) error {

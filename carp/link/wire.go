@@ -24,6 +24,8 @@ type wire struct {
 	file *os.File // owns the descriptor and waits in the runtime's poller
 	raw  syscall.RawConn
 
+	turn   sync.Mutex // held from the read of a batch until its frames are handed on
+	batch  *batch     // guarded by turn
 	mu     sync.Mutex // guards what follows
 	fd     int
 	closed bool
@@ -61,7 +63,7 @@ func openWire() (*wire, error) {
 		file.Close()
 		return nil, err
 	}
-	return &wire{file: file, raw: raw, fd: fd, frame: make([]byte, 0, 256)}, nil
+	return &wire{file: file, raw: raw, fd: fd, batch: newBatch(), frame: make([]byte, 0, 256)}, nil
 }
 
 // bind takes frames of the interface with that index from now on.
@@ -125,17 +127,13 @@ func (w *wire) close() {
 // poller remembers what arrives between the last frame and the wait, so that no
 // call is spent on being told that nothing waits.
 func (w *wire) receive(handle func(index int, frame []byte, at carp.Instant)) {
-	b := newBatch()
 	read := func(fd uintptr) bool {
 		for {
-			n, err := b.read(int(fd))
+			w.turn.Lock()
+			n, err := w.readBatch(int(fd), handle)
+			w.turn.Unlock()
 			if err != nil {
 				return err != unix.EAGAIN // ENETDOWN, once each time that the interface goes down
-			}
-			now, wall := Now(), time.Now().UnixNano()
-			for i := range n {
-				frame, index, stamp := b.frame(i)
-				handle(index, frame, arrival(now, wall, stamp))
 			}
 			if n < batchSize {
 				return false
@@ -144,6 +142,39 @@ func (w *wire) receive(handle func(index int, frame []byte, at carp.Instant)) {
 	}
 	for w.raw.Read(read) == nil {
 	}
+}
+
+// pollMost bounds the batches of one poll: more than the socket holds.
+const pollMost = 64
+
+// poll hands on what waits in the socket, unless receive is doing just that. It
+// never waits.
+func (w *wire) poll(handle func(index int, frame []byte, at carp.Instant)) {
+	if !w.turn.TryLock() {
+		return
+	}
+	defer w.turn.Unlock()
+	_ = w.raw.Control(func(fd uintptr) { // it fails after close only
+		for range pollMost {
+			if n, err := w.readBatch(int(fd), handle); err != nil || n < batchSize {
+				return
+			}
+		}
+	})
+}
+
+// readBatch reads once and hands on what came. The caller holds turn.
+func (w *wire) readBatch(fd int, handle func(index int, frame []byte, at carp.Instant)) (int, error) {
+	n, err := w.batch.read(fd)
+	if err != nil {
+		return 0, err
+	}
+	now, wall := Now(), time.Now().UnixNano()
+	for i := range n {
+		frame, index, stamp := w.batch.frame(i)
+		handle(index, frame, arrival(now, wall, stamp))
+	}
+	return n, nil
 }
 
 // networkOrder converts a protocol number for sockaddr_ll.
