@@ -28,6 +28,7 @@ const (
 	receive  = "carp/receive.go"
 	send     = "carp/send.go"
 	speaker  = "carp/speaker.go"
+	loop     = "carp/loop.go"
 	instance = "cmd/daemon/instance.go"
 )
 
@@ -126,7 +127,15 @@ func permitMutants(add adder) {
 	add("permit-not-withdrawn", "a node that leaves the role keeps its permit",
 		replace(speaker, "\t\ts.holder.Permit(Permit{})\n", ""))
 	add("timers-before-packets", "a late timer fires before the packets that came in time",
-		replace(speaker, "s.drain(events) // what arrived in time counts, however late the timer is\n", ""))
+		replace(speaker, "more = s.drain()\n\tif due {\n\t\ts.feed(s.engine.Tick)\n\t}\n", "if due {\n\t\ts.feed(s.engine.Tick)\n\t}\n\tmore = s.drain()\n"))
+	add("timers-behind-all-packets", "many speakers' packets come before a timer that is due",
+		replace(loop, "\t\tl.fire()\n\t\tl.turn(s, false)\n", "\t\tl.turn(s, false)\n"))
+	add("turn-without-bound", "a speaker that is flooded lets no other have its turn",
+		replace(speaker, "for range maxTurn {", "for {"))
+	add("rest-of-inbox-forgotten", "what is left in an inbox after a turn waits for the next packet",
+		replace(loop, "\tif more {\n\t\tl.wake(s)\n\t}\n", "\t_ = more\n"))
+	add("observer-holds-all-up", "an observer that hangs stops the adverts",
+		replace(speaker, "s.told = s.herald.tell(s.Observe, t)", "s.Observe(t)"))
 	add("worker-ignores-permit", "a worker adds and renews without a permit",
 		replace("vip/lease.go", "\tif !p.Live(now) {\n\t\treturn false\n\t}\n\treturn !l.Promised || now.Add(l.Valid+l.Late) <= p.Until", "\treturn true"))
 	add("worker-forgets-lease", "a worker renews as long as the permit lives, though the lease outlives it",

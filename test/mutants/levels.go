@@ -85,9 +85,10 @@ func choose(flag string, seeds int) ([]level, error) {
 }
 
 // meant reports whether the level is for this mutant. The simulator has a loop of
-// its own in place of the Speaker.
+// its own in place of Speaker and Loop.
 func (l *level) meant(m *mutant) bool {
-	return slices.ContainsFunc(l.dirs, m.of) && !(l.harness && m.edits[0].file == speaker)
+	file := m.edits[0].file
+	return slices.ContainsFunc(l.dirs, m.of) && !(l.harness && (file == speaker || file == loop))
 }
 
 // exists reports whether the level's package is in the tree.
