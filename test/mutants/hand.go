@@ -127,7 +127,9 @@ func permitMutants(add adder) {
 	add("permit-not-withdrawn", "a node that leaves the role keeps its permit",
 		replace(speaker, "\t\ts.holder.Permit(Permit{})\n", ""))
 	add("timers-before-packets", "a late timer fires before the packets that came in time",
-		replace(speaker, "more = s.drain()\n\tif due {\n\t\ts.feed(s.engine.Tick)\n\t}\n", "if due {\n\t\ts.feed(s.engine.Tick)\n\t}\n\tmore = s.drain()\n"))
+		replace(speaker, "turn(due bool) (more bool) {\n", "turn(due bool) (more bool) {\n\tif due {\n\t\ts.feed(s.engine.Tick)\n\t}\n"))
+	add("socket-not-looked-into", "a master is dead though its advert waits in the socket",
+		replace(speaker, "\t\ts.poller.Poll()\n", ""))
 	add("timers-behind-all-packets", "many speakers' packets come before a timer that is due",
 		replace(loop, "\t\tl.fire()\n\t\tl.turn(s, false)\n", "\t\tl.turn(s, false)\n"))
 	add("turn-without-bound", "a speaker that is flooded lets no other have its turn",
