@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"github.com/carpd/carpd/carp"
 )
 
 // defaultName does not depend on what else is in the file, so that adding or
@@ -81,7 +83,8 @@ func (r *reader) warnings(d *draft) {
 		r.warn(d.at["advskew"], "use 240", "advskew: more than 240 is sent as 240, like a demoted node's")
 	}
 	for _, key := range []string{"preempt_delay", "preempt_grace"} {
-		if at, given := d.at[key]; given && !d.Preempt {
+		// An owner of VRRP preempts whatever preempt says.
+		if at, given := d.at[key]; given && !d.Preempt && d.Priority != carp.OwnerPriority {
 			r.warn(at, "set preempt: true as well", "%s has no effect without preempt", key)
 		}
 	}

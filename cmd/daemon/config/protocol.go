@@ -115,16 +115,19 @@ func (r *reader) interval(n *node, d *draft) {
 	if d.Protocol == carp.VRRP2.String() {
 		low, high, step = time.Second, carp.MaxInterval2, time.Second
 	}
-	before := r.faults
-	var v time.Duration
-	r.duration(n, 0, 24*time.Hour, &v)
+	text, ok := r.str(n, "a duration")
+	if !ok {
+		return
+	}
+	v, err := parseDuration(text)
 	switch {
-	case r.faults != before:
-	case step == time.Second && (v < low || v%step != 0):
+	case err != nil:
+		r.notDuration(n, text)
+	case step == time.Second && v > 0 && v%step != 0:
 		r.fault(n.at, "use protocol: vrrp3 on all nodes, or whole seconds from 1s",
 			"interval: %s is not in whole seconds, and version 2 has no room for less on the wire", n.text)
 	case v < low || v > high:
-		r.fault(n.at, "", "interval: %s is out of range: want %s to %s", n.text, brief(low), brief(high))
+		r.outOfRange(n, v, low, high)
 	case v%step != 0:
 		r.fault(n.at, "use a multiple of 10ms", "interval: %s is not in steps of 10ms, which is what the wire counts in", n.text)
 	default:

@@ -185,12 +185,25 @@ func (r *reader) duration(n *node, low, high time.Duration, into *time.Duration)
 	d, err := parseDuration(text)
 	switch {
 	case err != nil:
-		r.fault(n.at, "write 500ms, 3s, 10m, or plain seconds", "%s: %q is not a duration", n.key, text)
+		r.notDuration(n, text)
 	case d < low || d > high:
-		r.fault(n.at, "", "%s: %s is out of range: want %s to %s", n.key, text, brief(low), brief(high))
+		r.outOfRange(n, d, low, high)
 	default:
 		*into = d
 	}
+}
+
+func (r *reader) notDuration(n *node, text string) {
+	r.fault(n.at, "write 500ms, 3s, 10m, or plain seconds", "%s: %q is not a duration", n.key, text)
+}
+
+// outOfRange notes a duration that is too short or too long.
+func (r *reader) outOfRange(n *node, d, low, high time.Duration) {
+	hint := ""
+	if d > high && strings.Trim(n.text, "0123456789.") == "" {
+		hint = "a number without a unit is in seconds"
+	}
+	r.fault(n.at, hint, "%s: %s is out of range: want %s to %s", n.key, n.text, brief(low), brief(high))
 }
 
 func parseDuration(text string) (time.Duration, error) {

@@ -95,6 +95,9 @@ func (r *reader) virtualMACs(drafts []*draft) {
 	}
 	users, devices := map[shared]*draft{}, map[string]bool{}
 	for _, d := range drafts {
+		devices[d.Interface] = true // what an instance runs on is made by somebody else
+	}
+	for _, d := range drafts {
 		if d.VHID == 0 || d.Interface == "" || d.Protocol == "" {
 			continue
 		}

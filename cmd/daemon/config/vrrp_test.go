@@ -51,8 +51,9 @@ func TestIntervalsAreWhatTheWireHasRoomFor(t *testing.T) {
 		protocol, interval string
 		fault              string // "" for none
 	}{
-		{"vrrp2", "1s", ""}, {"vrrp2", "255s", ""}, {"vrrp2", "256s", "out of range"}, {"vrrp2", "0", "whole seconds"},
-		{"vrrp2", "999ms", "whole seconds"}, {"vrrp2", "1.5s", "whole seconds"}, {"vrrp2", "-1s", "out of range"},
+		{"vrrp2", "1s", ""}, {"vrrp2", "255s", ""}, {"vrrp2", "256s", "want 1s to 4m15s"}, {"vrrp2", "0", "want 1s to 4m15s"},
+		{"vrrp2", "999ms", "whole seconds"}, {"vrrp2", "1.5s", "whole seconds"}, {"vrrp2", "-1s", "want 1s to 4m15s"},
+		{"vrrp3", "25h", "want 10ms to 40.95s"}, {"vrrp3", "100", "hint: a number without a unit is in seconds"}, {"vrrp3", "soon", "is not a duration"},
 		{"vrrp3", "10ms", ""}, {"vrrp3", "40.95s", ""}, {"vrrp3", "20ms", ""}, {"vrrp3", "9ms", "out of range"}, {"vrrp3", "0", "out of range"},
 		{"vrrp3", "40.96s", "out of range"}, {"vrrp3", "15ms", "steps of 10ms"}, {"vrrp3", "10.001ms", "steps of 10ms"},
 	} {
@@ -108,6 +109,8 @@ func TestWhatIsAllowedAndYetNotMeantIsWarnedOf(t *testing.T) {
 		{fmt.Sprintf(pair, ", source_mac: interface", "192.0.2.2/24, mac: virtual"), "share the MAC"},
 		{fmt.Sprintf(pair, ", mac: virtual", `["fe80::9/64"], mac: virtual`), ""},
 		{one("protocol: vrrp2, addresses: 192.0.2.1/24"), ""},
+		{one("protocol: vrrp3, preempt_delay: 5s, addresses: 192.0.2.1/24"), "no effect without preempt"},
+		{one("protocol: vrrp3, priority: 255, preempt_delay: 5s, preempt_grace: 1s, addresses: 192.0.2.1/24"), ""},
 	} {
 		f, err := Parse("x", []byte(c.file), lan())
 		if err != nil || (c.want == "") != (len(f.Warnings) == 0) || !strings.Contains(f.Warnings.Error(), c.want) {
@@ -175,5 +178,13 @@ func TestPairFindsTheSameInstance(t *testing.T) {
 		if got := Pair(c.old, c.new); !slices.Equal(got, c.want) {
 			t.Errorf("%s: %v, want %v", c.what, got, c.want)
 		}
+	}
+}
+
+func TestADeviceHasNoNameThatAnInstanceRunsOn(t *testing.T) {
+	f, err := Parse("x", []byte("instances:\n  - {protocol: vrrp3, vrid: 5, interface: eth0, mac: virtual, addresses: 192.0.2.5/24}\n"+
+		"  - {protocol: vrrp3, vrid: 6, interface: vrrp4-5, addresses: 192.0.2.6/24}\n"), lan())
+	if err != nil || f.Instances[0].Device != "vrrp4-5.eth0" {
+		t.Errorf("%v, %+v", err, f)
 	}
 }
