@@ -33,9 +33,7 @@ func (p *pair) loses(cause func()) {
 
 func (p *pair) holdersNeverMet() {
 	p.a.t.Helper()
-	for _, addr := range []netip.Addr{shared4, shared6} {
-		neverBoth(p.a.t, p.a.addrs, p.b.addrs, addr)
-	}
+	p.oneHolder(shared4, shared6)
 }
 
 // returns checks that a node whose link works again is a backup that hears b, and

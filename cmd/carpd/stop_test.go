@@ -127,9 +127,7 @@ func TestStoppedMasterTakesItsAddressesOffBeforeItBowsOut(t *testing.T) {
 			}
 			p.reached(asking)
 			p.silentAfter("a", bow.Time, shared4, shared6)
-			for _, addr := range []netip.Addr{shared4, shared6} {
-				neverBoth(t, p.a.addrs, p.b.addrs, addr)
-			}
+			p.holdersNeverMet()
 		})
 	}
 }
@@ -228,9 +226,7 @@ func TestHandoverHasNoInstantWithTwoHoldersAndLastsUntilResume(t *testing.T) {
 	p.a.post("/v1/resume", map[string]string{}, nil)
 	p.a.await("MASTER")
 	p.b.await("BACKUP")
-	for _, addr := range []netip.Addr{shared4, shared6} {
-		neverBoth(t, p.a.addrs, p.b.addrs, addr)
-	}
+	p.holdersNeverMet()
 }
 
 // TestTakeoverAfterABowOutIsNeverTakenBack repeats a planned stop: with two

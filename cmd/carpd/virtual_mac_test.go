@@ -119,7 +119,7 @@ func TestClientsKeepTheirNeighbourWhenAVirtualMACMoves(t *testing.T) {
 					}
 				}
 			}
-			holders([]*node{p.a, p.b}, v.shared...)
+			p.oneHolder(v.shared...)
 		})
 	}
 }

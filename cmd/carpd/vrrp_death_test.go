@@ -33,7 +33,7 @@ func TestKilledRouterHasNoAddressWhenTheBackupAnnouncesIt(t *testing.T) {
 					t.Errorf("%v was on the dead node when b announced it", addr)
 				}
 			}
-			holders([]*node{p.a, p.b}, f.held...)
+			p.oneHolder(f.held...)
 		})
 	}
 }

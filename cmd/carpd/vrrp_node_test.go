@@ -101,15 +101,12 @@ func (n *node) follows(other *node) {
 	})
 }
 
-// holders checks that no two nodes ever had one of the addresses at a time.
-func holders(nodes []*node, addrs ...netip.Addr) {
-	for x, a := range nodes {
-		for _, b := range nodes[x+1:] {
-			for _, addr := range addrs {
-				a.t.Helper()
-				neverBoth(a.t, a.addrs, b.addrs, addr)
-			}
-		}
+// oneHolder checks that the two nodes never had one of the addresses at a time.
+func (p *pair) oneHolder(addrs ...netip.Addr) {
+	p.a.t.Helper()
+	for _, addr := range addrs {
+		neverBoth(p.a.t, p.a.addrs, p.b.addrs, addr)
+		oneSpeaker(p.a.t, p.wire, addr)
 	}
 }
 

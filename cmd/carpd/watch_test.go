@@ -174,15 +174,40 @@ func (w *addrWatch) spans(addr netip.Addr) []span {
 	return found
 }
 
-// neverBoth fails the test if two nodes had an address at the same time.
+// neverBoth fails the test if two nodes had an address at the same time, by more than
+// the stamps can be late.
 func neverBoth(t testing.TB, a, b *addrWatch, addr netip.Addr) {
 	t.Helper()
 	for _, x := range a.spans(addr) {
 		for _, y := range b.spans(addr) {
-			if from, to := later(x.from, y.from), earlier(x.to, y.to); from.Before(to) {
+			if from, to := later(x.from, y.from), earlier(x.to, y.to); to.Sub(from) > stampSlack {
 				t.Errorf("%v was on both nodes for %v, from %v", addr, to.Sub(from), from.Format(time.StampMicro))
 			}
 		}
+	}
+}
+
+// oneSpeaker fails the test if a host speaks for an address after another one has begun
+// to, and before it announces it anew. All stamps are the kernel's; a client that asks
+// each millisecond makes it sharp.
+func oneSpeaker(t testing.TB, wire *lab.Capture, addr netip.Addr) {
+	t.Helper()
+	holder, over := "", map[string]bool{}
+	for _, f := range wire.Packets() {
+		if !answersFor(f, addr) {
+			continue
+		}
+		if announces(f.Host, addr)(f) {
+			delete(over, f.Host)
+		}
+		if over[f.Host] {
+			t.Errorf("%s spoke for %v at %v, when %s had begun to", f.Host, addr, f.Time.Format(time.StampMicro), holder)
+			return
+		}
+		if holder != "" && holder != f.Host {
+			over[holder] = true
+		}
+		holder = f.Host
 	}
 }
 
