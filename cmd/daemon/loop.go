@@ -3,7 +3,9 @@ package daemon
 import (
 	"context"
 	"log/slog"
+	"os"
 	"runtime"
+	"runtime/debug"
 
 	"github.com/carpd/carpd/carp"
 	"github.com/carpd/carpd/carp/link"
@@ -18,6 +20,27 @@ type speakers struct {
 	waiter *link.Waiter
 	stop   context.CancelFunc
 	done   chan struct{}
+}
+
+const (
+	// spareProcs are the processors of Go's scheduler beside those that the machine
+	// has. A thread in real time that comes back from a system call still needs one,
+	// and ordinary goroutines hold theirs for up to 10 ms.
+	spareProcs = 2
+	// gcPercent makes the collector run a quarter as often as usual; each run takes
+	// processors from the loop. It costs some ten megabytes.
+	gcPercent = 400
+)
+
+// tuneRuntime makes room for the loop, unless the environment says otherwise.
+// docs/benchmarks.md has what it is worth.
+func tuneRuntime() {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + spareProcs)
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 }
 
 // startSpeakers starts the loop. Without the right to real time it says so in the

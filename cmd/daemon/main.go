@@ -143,6 +143,7 @@ func Run(path, format string, logTo io.Writer) error {
 		return errors.Join(err, kernel.Close())
 	}
 	defer socket.Close()
+	tuneRuntime()
 	if d.speakers, err = startSpeakers(log); err != nil {
 		return errors.Join(err, kernel.Close())
 	}
