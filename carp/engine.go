@@ -509,8 +509,12 @@ func (e *Engine) setDemotion(now Instant, owner string, amount int) {
 	} else {
 		e.demotions[owner] = amount
 	}
-	if e.state == Master && e.demotion != before && e.out.Change == nil {
+	switch {
+	case e.demotion == before:
+	case e.state == Master && e.out.Change == nil:
 		e.advertise(now)
+	case e.state == Backup:
+		e.hasten(now)
 	}
 }
 
@@ -544,8 +548,8 @@ func (e *Engine) Reconfigure(now Instant, c Config) (Effects, error) {
 	case stalled:
 	case e.state == Backup && familiesChanged:
 		e.armDown(now.Add(e.masterDown(bid{})))
-	case e.state == Backup && e.cfg.Protocol.VRRP():
-		e.arm(timerDown, min(e.timers[timerDown], now.Add(e.masterDown(e.followed(now)))))
+	case e.state == Backup:
+		e.hasten(now)
 	case e.state == Master && (changed || familiesChanged || rolled):
 		e.advertise(now)
 	}

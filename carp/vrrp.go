@@ -165,3 +165,16 @@ func (e *Engine) followedUntil(now Instant) (until Instant) {
 	}
 	return until
 }
+
+// hasten shortens a backup's wait, of which priority and interval are parts, after
+// one of them has changed.
+func (e *Engine) hasten(now Instant) {
+	if !e.cfg.Protocol.VRRP() || e.timers[timerDown] == 0 {
+		return
+	}
+	since, heard := now, bid{}
+	if s := e.bestSighting(now); s != nil {
+		since, heard = s.at, s.bid
+	}
+	e.arm(timerDown, min(e.timers[timerDown], since.Add(e.masterDown(heard))))
+}

@@ -290,6 +290,18 @@ func TestADemotionLowersThePriorityAndIsSaidAtOnce(t *testing.T) {
 	}
 }
 
+func TestAPriorityThatRisesShortensTheWait(t *testing.T) {
+	r := newVRRP(t, preempting, priority(200))
+	r.do(r.e.Demote(r.now, "operator", 240))
+	r.hearRouter(peerHigh, 100)
+	r.run(500 * time.Millisecond)
+	r.take()
+	r.do(r.e.Demote(r.now, "operator", 0))
+	if got, want := r.deadline().Sub(r.now), 3218_750_000-500*time.Millisecond; got != want {
+		t.Errorf("takes over in %v, want %v", got, want)
+	}
+}
+
 func TestVRRPTakeoverAndReleaseAreThoseOfCARP(t *testing.T) {
 	r := newVRRP(t).master()
 	r.do(r.e.Resign(r.now, Backup, ReasonHandover))
