@@ -159,5 +159,9 @@ func (s *Set) endDevice() error {
 		return nil
 	}
 	// Made anew by another Set or process it would have another index.
-	return s.k.RemoveDevice(made)
+	err := s.k.RemoveDevice(made)
+	if err != nil {
+		s.tell(Event{Kind: EventFailed, Err: err, Text: "the virtual interface could not be deleted: carpd cleanup does that when no carpd runs"})
+	}
+	return err
 }

@@ -199,6 +199,56 @@ func TestDeviceThatCannotBeMadeIsToldAndNothingIsLeft(t *testing.T) {
 	})
 }
 
+func TestDeviceThatCannotComeBackIsToldOnceAndTriedAgain(t *testing.T) {
+	no := errors.New("no")
+	inWorld(t, onDevice, func(w *world) {
+		w.up(1)
+		for range 2 { // the second time it is news again
+			w.events()
+			var tries atomic.Int32
+			w.k.SetHooks(viptest.Hooks{FailDevice: func(vip.Device) error { tries.Add(1); return no }})
+			w.k.DeleteLink("carp1")
+			for range 40 { // 10 s
+				w.permit(1)
+				time.Sleep(250 * ms)
+			}
+			if n := tries.Load(); n < 9 {
+				t.Errorf("tried %d times in 10 s, want once a second", n)
+			}
+			w.wantEvents(vip.EventFailed)
+			w.k.SetHooks(viptest.Hooks{})
+			w.await(2*time.Second, "back", func() bool { w.permit(1); return w.k.Answers(vip9) && w.k.Answers(vip96) })
+			synctest.Wait()
+			w.wantEvents(vip.EventRestored)
+		}
+	})
+}
+
+func TestDeviceThatCannotBeDeletedAtTheEndIsTold(t *testing.T) {
+	no := errors.New("no")
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{T: t, k: viptest.NewFakeKernel(viptest.Own()...), start: time.Now()}
+		w.set = vip.New(stubborn{w.k, no}, vip.Config{Interface: viptest.LinkName, VHID: 1, VirtualMAC: carp.VirtualMAC(1), Device: "carp1", Now: w.now, Observe: w.observe})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- w.set.Run(ctx) }()
+		w.wantDevice(false, "at the start")
+		cancel()
+		if err := <-done; !errors.Is(err, no) {
+			t.Errorf("Run: %v, want the cause", err)
+		}
+		w.wantEvents(vip.EventFailed)
+	})
+}
+
+// stubborn deletes no device.
+type stubborn struct {
+	vip.Kernel
+	why error
+}
+
+func (k stubborn) RemoveDevice(vip.Link) error { return k.why }
+
 func TestDeviceComesBackWithItsInterface(t *testing.T) {
 	inWorld(t, func(c *vip.Config) { onDevice(c); c.Lease = vip.Lease{} }, func(w *world) {
 		w.up(1)

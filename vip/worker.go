@@ -229,7 +229,8 @@ func (s *Set) renew() {
 	}
 	now := s.clock()
 	s.mu.Lock()
-	st.failing = false
+	// What the look cannot put back or take off is told already.
+	st.failing = st.failing && (len(missing) > 0 || len(st.strays) > 0)
 	slow := now.Sub(start) > st.lease.Renew/2 && !st.slow
 	st.slow = st.slow || slow
 	renew, epoch := st.lease.Renew, st.epoch
@@ -264,6 +265,7 @@ func (s *Set) restored(missing []netip.Prefix, epoch carp.Epoch, away bool) {
 	now := s.clock()
 	s.mu.Lock()
 	if s.state.serving {
+		s.state.failing = len(s.state.strays) > 0
 		s.state.burst(now, s.announce, 0)
 	}
 	s.mu.Unlock()
@@ -328,8 +330,9 @@ func (s *Set) mayRestore(v survey, before Link, missing []netip.Prefix) bool {
 	if !st.serving {
 		return false
 	}
-	st.failing, st.gone = len(st.strays) > 0, false
+	st.gone = false
 	if len(missing) == 0 {
+		st.failing = len(st.strays) > 0
 		st.on, st.placed, st.present = v.link, v.placed, presence(v.placed, nil)
 		if v.link.MAC != before.MAC {
 			st.burst(now, s.announce, 0)
