@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/carpd/carpd/carp"
+	"github.com/carpd/carpd/vip"
 )
 
 // alarms raises and ends what follows from the status of one instance.
@@ -14,10 +15,7 @@ func (i *instance) alarms(st carp.Status, now carp.Instant) {
 	for _, a := range packetAlarms(p, st, now, i.d.speaksBoth(p)) {
 		b.set(a.text != "", i.name, a.name, i.name+": "+a.text)
 	}
-	restored := carp.Instant(i.restoredAt.Load())
-	b.set(restored != 0 && now.Sub(restored) < alarmHold, i.name, "address-lost", fmt.Sprintf(
-		"%s: addresses were taken off %s by somebody else and put back, %d times so far. Find out who: a network manager, or a hand.",
-		i.name, p.Interface, i.restored.Load()))
+	i.lookForLost(st.State, now)
 	b.set(st.RollingUntil != 0, i.name, "rolling", fmt.Sprintf(
 		"%s: the old passphrase or address list is still in use beside the new one until %s. Reload all nodes before then.",
 		i.name, wall(st.RollingUntil, now).Format("15:04:05")))
@@ -30,6 +28,20 @@ func (i *instance) alarms(st carp.Status, now carp.Instant) {
 		"%s: the interface %s is down or missing.", i.name, p.Interface))
 	b.set(st.State == carp.Master && now < st.ContestedUntil, i.name, "contested",
 		fmt.Sprintf("%s: another master was heard; this node stayed. If it repeats, the nodes do not hear each other: look at the network between them.", i.name))
+}
+
+// lookForLost raises an alarm if addresses of a master were lost, or are and cannot
+// be put back.
+func (i *instance) lookForLost(state carp.State, now carp.Instant) {
+	restored := carp.Instant(i.restoredAt.Load())
+	stands, text := restored != 0 && now.Sub(restored) < alarmHold, fmt.Sprintf(
+		"%s: addresses were lost from %s and put back, %d times so far. Find out who takes them off: a network manager, or a hand; or the node is so busy that leases end.",
+		i.name, i.plan.Load().Interface, i.restored.Load())
+	absent := func(a vip.Status) bool { return !a.Present }
+	if trouble := i.trouble.Load(); trouble != nil && state == carp.Master && slices.ContainsFunc(i.set.Status(), absent) {
+		stands, text = true, fmt.Sprintf("%s is master without all of its addresses. %s", i.name, *trouble)
+	}
+	i.d.book.set(stands, i.name, "address-lost", text)
 }
 
 // condition is an alarm that follows from refused packets; an empty text is none.
@@ -49,7 +61,7 @@ func (d *Daemon) speaksBoth(p *plan) bool {
 func packetAlarms(p *plan, st carp.Status, now carp.Instant, both bool) []condition {
 	recent := func(drop carp.Drop) bool {
 		last := st.Refused[drop]
-		return last.At != 0 && now.Sub(last.At) < alarmHold
+		return last.At != 0 && now.Sub(last.At) < max(alarmHold, alarmIntervals*last.Interval)
 	}
 	var all []condition
 	when := func(stands bool, name, format string, a ...any) {

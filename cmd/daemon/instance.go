@@ -29,11 +29,12 @@ type instance struct {
 	port carp.Link       // the speaker's, until it runs
 	link *link.Interface // which port belongs to
 
-	restored   atomic.Uint64 // addresses that were lost and put back
-	restoredAt atomic.Int64  // when last, as a carp.Instant
-	unfinished atomic.Bool   // the last reload did not work in all
-	foreign    atomic.Bool   // an address was there before this node put it there
-	saving     chan struct{} // capacity 1: held while an epoch is written
+	restored   atomic.Uint64          // addresses that were lost and put back
+	restoredAt atomic.Int64           // when last, as a carp.Instant
+	trouble    atomic.Pointer[string] // what last failed about the addresses, until they are on again
+	unfinished atomic.Bool            // the last reload did not work in all
+	foreign    atomic.Bool            // an address was there before this node put it there
+	saving     chan struct{}          // capacity 1: held while an epoch is written
 
 	stop context.CancelFunc
 	done sync.WaitGroup

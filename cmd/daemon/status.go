@@ -111,5 +111,15 @@ func (i *instance) addressEvent(e vip.Event) {
 		i.restored.Add(1)
 		i.restoredAt.Store(int64(e.At))
 	}
-	i.d.book.add(api.Event{Instance: i.name, Kind: "address", Reason: e.Kind.String(), Text: i.name + ": " + e.Text})
+	text := i.name + ": " + e.Text
+	if e.Err != nil {
+		text += ": " + e.Err.Error() // the cause, and with it the hint
+	}
+	switch e.Kind {
+	case vip.EventFailed:
+		i.trouble.Store(&text)
+	case vip.EventUp, vip.EventRestored:
+		i.trouble.Store(nil)
+	}
+	i.d.book.add(api.Event{Instance: i.name, Kind: "address", Reason: e.Kind.String(), Text: text})
 }

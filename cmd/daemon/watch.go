@@ -16,6 +16,9 @@ const (
 	watchInterval = time.Second
 	// alarmHold is how long an alarm about packets stands after the last of them.
 	alarmHold = 10 * time.Second
+	// alarmIntervals is how many intervals of the sender it stands if they are longer,
+	// so that it does not come and go with the adverts of a slow one.
+	alarmIntervals = 3
 	// linkDemotion is what an interface that is down adds to the whole node, so that with preempt all of them move together (FreeBSD's
 	// net.inet.carp.ifdown_demotion_factor).
 	linkDemotion = 240
