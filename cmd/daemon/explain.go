@@ -79,7 +79,7 @@ func explainOthers(say sayer, p *plan, st carp.Status, now carp.Instant) {
 	case m.At == 0 && st.State == carp.Master:
 		say("No other master has been heard lately.")
 	case m.At == 0 && st.State == carp.Backup:
-		say("No master is heard. This node takes the role in %v.", st.Deadline.Sub(now).Round(time.Millisecond))
+		say("No master is heard. This node takes the role in %v.", max(st.Deadline, st.HeldUntil).Sub(now).Round(time.Millisecond))
 	case m.At != 0 && p.VRRP():
 		explainPriority(say, p, st, now)
 	case m.At != 0:
@@ -120,6 +120,7 @@ func explainPriority(say sayer, p *plan, st carp.Status, now carp.Instant) {
 			m.Refused, differences(p, m.Refused, m).what)
 	case m.Refused != carp.Accepted:
 		say("It is alive but incompatible (%v): %s.", m.Refused, differences(p, m.Refused, m).what)
+	case st.HeldUntil != 0: // a takeover failed, and explain says how long it waits
 	case backup && (p.Preempt || st.EffectivePriority == carp.OwnerPriority):
 		say("This node takes the role in %v, for its adverts do not put that off.", st.Deadline.Sub(now).Round(time.Millisecond))
 	case backup:

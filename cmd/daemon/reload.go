@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -145,7 +146,8 @@ func (d *Daemon) apply(ctx context.Context, r *reloading) {
 	stay := slices.DeleteFunc(d.all(), func(i *instance) bool { return slices.Contains(r.leaving, i) })
 	d.setInstances(append(stay, r.fresh...))
 	d.closeUnused()
-	for i, p := range r.keep {
+	for _, i := range r.order(d.all()) {
+		p := r.keep[i]
 		i.link.SetAvoid(i.port, p.port.Avoid) // no advert from a shared address while there is another; new ports know theirs
 		if same(i.plan.Load(), &p) && !i.unfinished.Load() {
 			continue
@@ -158,6 +160,37 @@ func (d *Daemon) apply(ctx context.Context, r *reloading) {
 	for _, i := range r.fresh {
 		i.start()
 	}
+}
+
+// order returns the instances that stay, those last that get an address which
+// another one has until now: it is to let go first.
+func (r *reloading) order(all []*instance) []*instance {
+	type place struct {
+		link string
+		addr netip.Addr
+	}
+	holder := make(map[place]*instance)
+	for i := range r.keep {
+		for _, a := range i.plan.Load().Held() {
+			holder[place{i.plan.Load().Interface, a.Addr()}] = i
+		}
+	}
+	var first, last []*instance
+	for _, i := range all {
+		p, stays := r.keep[i]
+		gets := func(a netip.Prefix) bool {
+			from := holder[place{p.Interface, a.Addr()}]
+			return from != nil && from != i
+		}
+		switch {
+		case !stays:
+		case slices.ContainsFunc(p.Held(), gets):
+			last = append(last, i)
+		default:
+			first = append(first, i)
+		}
+	}
+	return append(first, last...)
 }
 
 // same reports whether the configuration of an instance is the same in everything

@@ -2,7 +2,9 @@ package daemon
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -60,5 +62,55 @@ func TestAnAlarmAboutASlowPeerDoesNotComeAndGoWithItsAdverts(t *testing.T) {
 		if stands != want {
 			t.Errorf("%v after an advert of a peer that sends one each 30 s: alarm %v", ago, stands)
 		}
+	}
+}
+
+func TestAnAddressThatMovesIsLetGoBeforeItIsTaken(t *testing.T) {
+	const file = "instances:\n  - {protocol: vrrp3, vrid: 1, interface: eth0, addresses: [192.0.2.1/24%s]}\n" +
+		"  - {protocol: vrrp3, vrid: 2, interface: eth0, addresses: [192.0.2.2/24%s]}\n  - {protocol: vrrp3, vrid: 3, interface: eth1, addresses: [192.0.2.3/24]}\n"
+	plans := func(one, two string) []plan {
+		_, all, err := load(write(t, fmt.Sprintf(file, one, two)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
+	const moves = ", 192.0.2.9/24"
+	for _, c := range []struct {
+		was, is []plan
+		want    []string
+	}{
+		{plans("", moves), plans(moves, ""), []string{"2@eth0", "3@eth1", "1@eth0"}},
+		{plans(moves, ""), plans("", moves), []string{"1@eth0", "3@eth1", "2@eth0"}},
+		{plans("", ""), plans("", moves), []string{"1@eth0", "2@eth0", "3@eth1"}},
+	} {
+		r := reloading{keep: map[*instance]plan{}}
+		all := []*instance{{name: "leaves"}}
+		for n := range c.was {
+			i := &instance{name: c.was[n].Name}
+			i.plan.Store(&c.was[n])
+			r.keep[i], all = c.is[n], append(all, i)
+		}
+		var got []string
+		for _, i := range r.order(all) {
+			got = append(got, i.name)
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%v, want %v", got, c.want)
+		}
+	}
+}
+
+func TestExplainDoesNotPromiseATakeoverWhileOneThatFailedHoldsItBack(t *testing.T) {
+	const now = carp.Instant(100e9)
+	p := planned(t, oneRouter)
+	p.Preempt = true
+	st := carp.Status{State: carp.Backup, Protocol: carp.VRRP3, EffectivePriority: 150, Deadline: now + 2e8, HeldUntil: now + 7e9}
+	if got := told(func(say sayer) { explainOthers(say, p, st, now) }); !strings.Contains(got, "takes the role in 7s") {
+		t.Errorf("nobody heard: %s", got)
+	}
+	st.Master = heardAs(100, time.Second, now-1e9)
+	if got := told(func(say sayer) { explainOthers(say, p, st, now) }); strings.Contains(got, "takes the role") || strings.Contains(got, "preempt is off") {
+		t.Errorf("a worse master: %s", got)
 	}
 }
