@@ -117,8 +117,10 @@ func (i *instance) addressEvent(e vip.Event) {
 	}
 	switch e.Kind {
 	case vip.EventFailed:
-		i.trouble.Store(&text)
-	case vip.EventUp, vip.EventRestored:
+		if e.Err != nil && e.Epoch != 0 { // what fails before an election is told again by the Up that fails of it
+			i.trouble.Store(&text)
+		}
+	case vip.EventUp, vip.EventRestored, vip.EventDown, vip.EventLapsed, vip.EventWithdrawn:
 		i.trouble.Store(nil)
 	}
 	i.d.book.add(api.Event{Instance: i.name, Kind: "address", Reason: e.Kind.String(), Text: text})

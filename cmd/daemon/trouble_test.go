@@ -31,11 +31,15 @@ func TestAMasterThatCannotHoldItsAddressesIsAnAlarmWithTheCause(t *testing.T) {
 	if text := alarm(carp.Master); text != "" {
 		t.Errorf("before anything failed, such as while a gate runs: %s", text)
 	}
-	i.addressEvent(vip.Event{Kind: vip.EventFailed, Text: "addresses could not be looked after", Err: errors.New("make on vrrp4-51: no (do this)")})
+	i.addressEvent(vip.Event{Kind: vip.EventFailed, Text: "the device could not be made", Err: errors.New("no")})
+	if text := alarm(carp.Master); text != "" {
+		t.Errorf("of what failed before the election: %s", text)
+	}
+	i.addressEvent(vip.Event{Kind: vip.EventFailed, Epoch: 1, Text: "addresses could not be looked after", Err: errors.New("make on vrrp4-51: no (do this)")})
 	if text := alarm(carp.Master); !strings.Contains(text, "without all of its addresses") || !strings.Contains(text, "no (do this)") {
 		t.Errorf("got %q, want the cause and the hint", text)
 	}
-	if events, _ := i.d.book.since(0); !strings.Contains(events[0].Text, "looked after: make on vrrp4-51: no (do this)") {
+	if events, _ := i.d.book.since(0); !strings.Contains(events[1].Text, "looked after: make on vrrp4-51: no (do this)") {
 		t.Errorf("events %+v, want the cause", events)
 	}
 	if text := alarm(carp.Backup); text != "" {
