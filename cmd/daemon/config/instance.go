@@ -88,6 +88,9 @@ func (r *reader) warnings(d *draft) {
 			r.warn(at, "set preempt: true as well", "%s has no effect without preempt", key)
 		}
 	}
+	if at, given := d.at["source_mac"]; given && d.SourceMAC == "virtual" && len(d.Peers) > 0 {
+		r.warn(at, "remove the key", "source_mac: virtual has no effect with peers: adverts to them come from the interface's own MAC")
+	}
 	switch at, given := d.at["families"]; {
 	case d.VRRP():
 	case given && d.Families == "shared" && d.Compat == "bsd":

@@ -109,6 +109,8 @@ func TestWhatIsAllowedAndYetNotMeantIsWarnedOf(t *testing.T) {
 		{fmt.Sprintf(pair, ", source_mac: interface", "192.0.2.2/24, mac: virtual"), "share the MAC"},
 		{fmt.Sprintf(pair, ", mac: virtual", `["fe80::9/64"], mac: virtual`), ""},
 		{one("protocol: vrrp2, addresses: 192.0.2.1/24"), ""},
+		{one("protocol: vrrp3, addresses: 192.0.2.1/24, peers: 192.0.2.7, source_mac: virtual"), "no effect with peers"},
+		{one("protocol: vrrp3, addresses: 192.0.2.1/24, peers: 192.0.2.7, mac: virtual"), ""},
 		{one("protocol: vrrp3, preempt_delay: 5s, addresses: 192.0.2.1/24"), "no effect without preempt"},
 		{one("protocol: vrrp3, priority: 255, preempt_delay: 5s, preempt_grace: 1s, addresses: 192.0.2.1/24"), ""},
 	} {
