@@ -115,14 +115,9 @@ func (r *reader) interval(n *node, d *draft) {
 	if d.Protocol == carp.VRRP2.String() {
 		low, high, step = time.Second, carp.MaxInterval2, time.Second
 	}
-	text, ok := r.str(n, "a duration")
-	if !ok {
-		return
-	}
-	v, err := parseDuration(text)
+	v, ok := r.anyDuration(n)
 	switch {
-	case err != nil:
-		r.notDuration(n, text)
+	case !ok:
 	case step == time.Second && v > 0 && v%step != 0:
 		r.fault(n.at, "use protocol: vrrp3 on all nodes, or whole seconds from 1s",
 			"interval: %s is not in whole seconds, and version 2 has no room for less on the wire", n.text)

@@ -178,14 +178,9 @@ func (r *reader) choice(n *node, into *string, words []string, planned map[strin
 
 // duration reads a time in Go's syntax or in plain seconds.
 func (r *reader) duration(n *node, low, high time.Duration, into *time.Duration) {
-	text, ok := r.str(n, "a duration")
-	if !ok {
-		return
-	}
-	d, err := parseDuration(text)
+	d, ok := r.anyDuration(n)
 	switch {
-	case err != nil:
-		r.notDuration(n, text)
+	case !ok:
 	case d < low || d > high:
 		r.outOfRange(n, d, low, high)
 	default:
@@ -193,8 +188,17 @@ func (r *reader) duration(n *node, low, high time.Duration, into *time.Duration)
 	}
 }
 
-func (r *reader) notDuration(n *node, text string) {
-	r.fault(n.at, "write 500ms, 3s, 10m, or plain seconds", "%s: %q is not a duration", n.key, text)
+// anyDuration reads a duration of any length.
+func (r *reader) anyDuration(n *node) (d time.Duration, ok bool) {
+	text, ok := r.str(n, "a duration")
+	if !ok {
+		return 0, false
+	}
+	d, err := parseDuration(text)
+	if err != nil {
+		r.fault(n.at, "write 500ms, 3s, 10m, or plain seconds", "%s: %q is not a duration", n.key, text)
+	}
+	return d, err == nil
 }
 
 // outOfRange notes a duration that is too short or too long.
