@@ -228,15 +228,18 @@ func FuzzBothDecodersAgree(f *testing.F) {
 	for _, frame := range frames(f, carpVectors)["bsd-oracle-input-v4"] {
 		f.Add(frame)
 	}
-	f.Fuzz(func(t *testing.T, frame []byte) {
-		if a, b := first(frame), second(frame); a != b {
+	// What neither takes for an advert the two may describe differently: gopacket asks
+	// nobody about an empty payload or a fragment.
+	agree := func(t *testing.T, frame []byte) {
+		if a, b := first(frame), second(frame); a != b && (a.ok || b.ok) {
 			t.Errorf("%x\npackage carp   %+v\npackage decode %+v", frame, a, b)
 		}
+	}
+	f.Fuzz(func(t *testing.T, frame []byte) {
+		agree(t, frame)
 		frame = bytes.Clone(frame)
 		mend(frame)
-		if a, b := first(frame), second(frame); a != b {
-			t.Errorf("mended %x\npackage carp   %+v\npackage decode %+v", frame, a, b)
-		}
+		agree(t, frame)
 	})
 }
 
