@@ -14,7 +14,7 @@ import (
 // TestMain lets many tests run at once, however few the cores: they wait for
 // timers of seconds. -parallel still has the last word.
 func TestMain(m *testing.M) {
-	if err := flag.Set("test.parallel", "20"); err != nil {
+	if err := flag.Set("test.parallel", "12"); err != nil {
 		panic(err)
 	}
 	lab.Main(m)
