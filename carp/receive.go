@@ -386,13 +386,12 @@ func (e *Engine) fresh(now Instant, s *sighting) bool {
 	return s.at != 0 && now.Sub(s.at) < e.masterDown(s.bid)
 }
 
-// best is the best bid among the masters that live, that of a bow-out if there are
-// none.
-func (e *Engine) best(now Instant) bid {
+// followed is the bid of the best master that lives, the zero bid if there is none.
+func (e *Engine) followed(now Instant) bid {
 	if s := e.bestSighting(now); s != nil {
 		return s.bid
 	}
-	return leave
+	return bid{}
 }
 
 // bestSighting is the best master that lives, or nil.

@@ -122,7 +122,7 @@ func (e *Engine) asBackup(now Instant, heard bid) verdict {
 	case e.cfg.Protocol.VRRP():
 		return vrrpAsBackup(e.bid().priority, heard.priority, preempting)
 	case e.cfg.Compat != CompatBSD:
-		heard = e.best(now)
+		heard = e.followed(now) // there is one: the advert's own sender, or a better one
 	}
 	return asBackup(e.timing(), e.cfg.timing(), heard.timing, preempting)
 }

@@ -87,14 +87,6 @@ func (e *Engine) Status(now Instant) Status {
 	return s
 }
 
-// followed is the bid of the best other master, the zero bid if there is none.
-func (e *Engine) followed(now Instant) bid {
-	if best := e.bestSighting(now); best != nil {
-		return best.bid
-	}
-	return bid{}
-}
-
 func (s *sighting) public() Sighting {
 	return Sighting{
 		Address: s.src, AdvBase: s.bid.base, AdvSkew: s.bid.skew, Priority: s.bid.priority, Interval: s.bid.every,

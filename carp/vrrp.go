@@ -17,8 +17,9 @@ func newRouter(c *Config) router {
 	if !c.Protocol.VRRP() {
 		return router{}
 	}
+	list := c.inAdvert()
 	r := router{
-		advert: NewVRRPAdvert(version(c.Protocol), c.VHID, c.Priority, c.Interval, c.inAdvert()),
+		advert: NewVRRPAdvert(version(c.Protocol), c.VHID, c.Priority, c.Interval, list),
 		pseudo: c.Protocol == VRRP3 && (c.Family() == IPv6 || c.Checksum == ChecksumPseudo),
 		ours:   map[netip.Addr]uint8{},
 	}
@@ -27,17 +28,14 @@ func newRouter(c *Config) router {
 		r.advert.AuthType = authText
 		copy(r.advert.Password[:], c.Passphrase)
 	}
-	for i, a := range c.inAdvert() {
+	for i, a := range list {
 		r.ours[a] = uint8(i)
 	}
 	return r
 }
 
-// Authentication types of version 2 (RFC 2338, 5.3.6).
-const (
-	authText = 1
-	authAH   = 2
-)
+// authText is version 2's authentication type of a text password (RFC 2338, 5.3.6).
+const authText = 1
 
 func version(p Protocol) uint8 {
 	if p == VRRP2 {

@@ -48,7 +48,7 @@ func electionMutants(add adder) {
 	add("demoted-master-down", "a demoted backup waits longer for its master",
 		replace(rules, "return masterDown(e.cfg.timing(), heard.timing)", "return masterDown(e.timing(), heard.timing)"))
 	add("last-packet-counts", "a backup judges the last packet, not the best master that lives",
-		replace(rules, "heard = e.best(now)", "_ = e.best(now)"))
+		replace(rules, "heard = e.followed(now)", "_ = e.followed(now)"))
 	add("one-family-clock", "an advert over IPv6 does not restart the shared master-down time",
 		replace(receive, "e.arm(down, now.Add(e.masterDown(h.bid)))",
 			"if FamilyOf(p.Src) == IPv4 || e.cfg.Protocol.VRRP() {\n\t\te.arm(down, now.Add(e.masterDown(h.bid)))\n\t}"))
