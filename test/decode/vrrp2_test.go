@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"net/netip"
-	"os"
 	"regexp"
 	"testing"
 
@@ -12,8 +11,6 @@ import (
 
 	"github.com/carpd/carpd/test/decode"
 )
-
-const vrrp2Vectors = "../../carp/testdata/vectors/vrrp2-*.txt"
 
 var vrrp2Line = regexp.MustCompile(`(?m)^ *(\d+) .*\| (VRRP version 2 .*)$`)
 
@@ -35,16 +32,7 @@ func describe2(v *decode.VRRPv2) string {
 func TestEveryCapturedVRRPv2AdvertDecodesAsItsFileSays(t *testing.T) {
 	total, behind := 0, 0
 	for name, all := range frames(t, vrrp2Vectors) {
-		text, err := os.ReadFile("../../carp/testdata/vectors/" + name + ".txt")
-		if err != nil {
-			t.Fatal(err)
-		}
-		said := map[int]string{}
-		for _, m := range vrrp2Line.FindAllStringSubmatch(string(text), -1) {
-			var n int
-			fmt.Sscan(m[1], &n)
-			said[n] = m[2]
-		}
+		said := said(t, name, vrrp2Line)
 		for i, f := range all {
 			p := decode.Packet(f, decode.VRRPV2)
 			v, ok := p.Layer(decode.LayerTypeVRRPv2).(*decode.VRRPv2)
@@ -83,7 +71,7 @@ func TestTruncatedVRRPv2IsAnErrorAndNoPanic(t *testing.T) {
 func TestSerializedVRRPIsTheCaptureByteForByte(t *testing.T) {
 	opts := gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}
 	total := 0
-	for name, all := range frames(t, "../../carp/testdata/vectors/vrrp*.txt") {
+	for name, all := range frames(t, vectors+"vrrp*.txt") {
 		for i, f := range all {
 			var again gopacket.SerializableLayer
 			var contents []byte

@@ -2,7 +2,6 @@ package decode_test
 
 import (
 	"fmt"
-	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -34,17 +33,8 @@ var sums = map[decode.Sum]string{
 
 func TestEveryCapturedVRRPv3AdvertDecodesAsItsFileSays(t *testing.T) {
 	total := 0
-	for name, all := range frames(t, "testdata/*.txt") {
-		text, err := os.ReadFile("testdata/" + name + ".txt")
-		if err != nil {
-			t.Fatal(err)
-		}
-		said := map[int]string{}
-		for _, m := range vrrpLine.FindAllStringSubmatch(string(text), -1) {
-			var n int
-			fmt.Sscan(m[1], &n)
-			said[n] = m[2]
-		}
+	for name, all := range frames(t, vrrp3Vectors) {
+		said := said(t, name, vrrpLine)
 		for i, f := range all {
 			p := decode.Packet(f, decode.VRRPV3)
 			v, ok := p.Layer(decode.LayerTypeVRRPv3).(*decode.VRRPv3)
@@ -70,7 +60,7 @@ func TestVRRPv3IntervalHasTwelveBits(t *testing.T) {
 	for name, want := range map[string]time.Duration{
 		"vrrp3-ipv4-interval-10ms": 10 * time.Millisecond, "vrrp3-ipv4-interval-40.95s": 40950 * time.Millisecond, "vrrp3-ipv6": time.Second,
 	} {
-		for _, f := range frames(t, "testdata/"+name+".txt")[name] {
+		for _, f := range frames(t, vectors+name+".txt")[name] {
 			if v, ok := decode.Packet(f, decode.VRRPV3).Layer(decode.LayerTypeVRRPv3).(*decode.VRRPv3); ok && v.MaxInterval() != want {
 				t.Errorf("%s: %v, want %v", name, v.MaxInterval(), want)
 			}
@@ -79,7 +69,7 @@ func TestVRRPv3IntervalHasTwelveBits(t *testing.T) {
 }
 
 func TestTruncatedVRRPv3IsAnErrorAndNoPanic(t *testing.T) {
-	for name, all := range frames(t, "testdata/*.txt") {
+	for name, all := range frames(t, vrrp3Vectors) {
 		frame := all[len(all)-1]
 		for n := range frame {
 			if p := decode.Packet(frame[:n], decode.VRRPV3); p.Layer(decode.LayerTypeVRRPv3) != nil {
