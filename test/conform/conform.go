@@ -147,15 +147,7 @@ func Run(ctx context.Context, c Config) (Report, error) {
 		return Report{}, err
 	}
 	t := newTester(ctx, c, w)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		w.receive(t.log.add)
-	}()
-	defer func() {
-		w.close()
-		<-ended
-	}()
+	defer w.listen(t.log.add)()
 	begin := time.Now()
 	if err := t.find(); err != nil {
 		return Report{}, err

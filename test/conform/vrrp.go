@@ -125,15 +125,7 @@ func RunVRRP(ctx context.Context, c VRRPConfig) (Report, error) {
 		return Report{}, err
 	}
 	t := newVRRPTester(ctx, c, w)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		w.receive(t.log.add)
-	}()
-	defer func() {
-		w.close()
-		<-ended
-	}()
+	defer w.listen(t.log.add)()
 	begin := time.Now()
 	if err := t.find(); err != nil {
 		return Report{}, err

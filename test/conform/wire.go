@@ -145,6 +145,20 @@ func (w *wire) send(frame []byte) error {
 	return errors.Join(err, sent)
 }
 
+// listen receives in a goroutine until stop, which closes the wire and waits for the
+// end.
+func (w *wire) listen(handle func(at time.Time, frame []byte)) (stop func()) {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		w.receive(handle)
+	}()
+	return func() {
+		w.close()
+		<-ended
+	}
+}
+
 // receive gives each frame and the kernel's stamp to handle, until close. The
 // frame is handle's to keep.
 func (w *wire) receive(handle func(at time.Time, frame []byte)) {
