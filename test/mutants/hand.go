@@ -25,6 +25,7 @@ const (
 	election = "carp/election.go"
 	rules    = "carp/rules.go"
 	engine   = "carp/engine.go"
+	reconfig = "carp/reconfigure.go"
 	receive  = "carp/receive.go"
 	send     = "carp/send.go"
 	speaker  = "carp/speaker.go"

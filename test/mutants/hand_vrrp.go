@@ -82,7 +82,7 @@ func vrrpRoleMutants(add adder) {
 	add("contest-always-new", "each advert of another master begins another epoch",
 		replace(receive, "first := now >= e.contested && !h.leaves && !e.asking", "first := !h.leaves && !e.asking"))
 	add("vrrp-slowed-at-once", "a longer interval gives longer permits before the backups know it",
-		replace(engine, "e.faster, e.slowing = pace, slowRounds", "e.faster, e.slowing = pace, 0"))
+		replace(reconfig, "e.faster, e.slowing = pace, slowRounds", "e.faster, e.slowing = pace, 0"))
 }
 
 // vrrpPeerMutants misjudge a router whose settings differ, or whose packets are not
