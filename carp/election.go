@@ -54,6 +54,25 @@ func fastestDown(own timing) time.Duration {
 // fastest backup takes over after down.
 func lessMargin(down time.Duration) time.Duration { return down - min(permitMargin, down/10) }
 
+// patience is how long a master may be without a successful send and still go on:
+// the fastest backup's master-down time less an interval, but never so little
+// that an advert which is just due counts as late. With VRRP's intervals of down to
+// 10 ms an interval would be less than what machines are late by; there it lasts as
+// long as the permit.
+func patience(protocol Protocol, down, each time.Duration) time.Duration {
+	if protocol.VRRP() {
+		return lessMargin(down)
+	}
+	return max(down-each, (down+each)/2)
+}
+
+// MayBeLate is how late the loop of a master with this configuration may be with an
+// advert before the master counts as stalled and yields. Adverts that are lost on
+// their way take off nothing of it.
+func (c *Config) MayBeLate() time.Duration {
+	return patience(c.Protocol, c.FastestDown(), c.AdvertInterval()) - c.AdvertInterval()
+}
+
 // FastestDown is the shortest time after a master's last advert at which a
 // backup of this configuration's group may take over: what a lease or a fence
 // must stay below. advskew is that of the master itself.

@@ -84,17 +84,9 @@ func (e *Engine) fastestDown() time.Duration {
 // permitTime is how long after a successful send the node may act as master.
 func (e *Engine) permitTime() time.Duration { return lessMargin(e.fastestDown()) }
 
-// patience is how long a master may be without a successful send and still go on:
-// the fastest backup's master-down time less an interval, but never so little
-// that an advert which is just due counts as late. With VRRP's intervals of down to
-// 10 ms an interval would be less than what machines are late by; there it lasts as
-// long as the permit.
+// patience is how long this node may be a master without a successful send.
 func (e *Engine) patience() time.Duration {
-	if e.cfg.Protocol.VRRP() {
-		return e.permitTime()
-	}
-	down, each := e.fastestDown(), e.interval()
-	return max(down-each, (down+each)/2)
+	return patience(e.cfg.Protocol, e.fastestDown(), e.interval())
 }
 
 // owner reports whether the node acts as the owner of the addresses. A demoted

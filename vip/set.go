@@ -271,7 +271,7 @@ func (st *state) burst(now carp.Instant, a Announce, skip int) {
 // was lost while the batch ran is noticed by the look that its notice has planned.
 func (st *state) settle(now carp.Instant, missing []netip.Prefix) {
 	st.present = presence(st.placed, missing)
-	st.renewAt = st.lease.next(now)
+	st.renewAt = st.lease.next(st.permit, now, st.took)
 	if len(st.strays) > 0 && st.lookAt == 0 {
 		st.lookAt = now
 	}

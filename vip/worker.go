@@ -215,7 +215,7 @@ func (s *Set) renew() {
 		s.mu.Unlock()
 		return
 	}
-	st.renewAt = st.lease.next(start) // also if it fails
+	st.renewAt = st.lease.next(st.permit, start, st.took) // also if it fails
 	missing := absent(st.placed, st.present)
 	changes := puts(st.on, without(st.placed, missing), st.lease)
 	s.mu.Unlock()

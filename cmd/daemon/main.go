@@ -206,7 +206,8 @@ func checkCommand(stdout io.Writer) *cobra.Command {
 				fmt.Fprintln(stdout, w.String())
 			}
 			for _, p := range plans {
-				fmt.Fprintf(stdout, "%s: %s, %s, %d addresses. %s\n", p.Name, p.Label(), p.weight(), len(p.Held()), p.lease.Note)
+				fmt.Fprintf(stdout, "%s: %s, %s, %d addresses.\n", p.Name, p.Label(), p.weight(), len(p.Held()))
+				writePromise(stdout, &p)
 			}
 			fmt.Fprintf(stdout, "%s is sound: %d instances\n", path, len(plans))
 			return nil

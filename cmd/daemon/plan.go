@@ -132,15 +132,12 @@ func planLease(want config.LeaseSetting, c *carp.Config) vip.Lease {
 	if want.Off {
 		return vip.Lease{Note: "no lease: a daemon that is dead or frozen leaves the addresses up"}
 	}
-	l := vip.PlanLease(c.FastestDown(), c.AdvertInterval())
+	down, interval := c.FastestDown(), c.AdvertInterval()
+	l := vip.PlanLease(down, interval)
 	if want.Valid > 0 && want.Valid != l.Valid {
-		promised := l.Promised && want.Valid < l.Valid
-		l.Note = fmt.Sprintf("lease of %v as configured; %v would be chosen", want.Valid, l.Valid)
-		if !promised {
-			l.Late, l.Note = 0, l.Note+"; a dead daemon's addresses outlive the backup's takeover"
-		}
-		l.Valid, l.Promised = want.Valid, promised
-		l.Renew = min(l.Renew, l.Valid/4)
+		chosen := l.Valid
+		l = vip.LeaseOf(want.Valid, down, interval)
+		l.Note = fmt.Sprintf("lease of %v as configured; %v would be chosen: %s", want.Valid, chosen, l.Note)
 	}
 	return l
 }

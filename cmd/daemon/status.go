@@ -43,7 +43,7 @@ func (i *instance) status() api.Instance {
 			Received: st.Counters.Received, Sent: st.Counters.Sent,
 			SendErrors: st.Counters.SendErrors, Transitions: st.Counters.Transitions, Restored: i.restored.Load(),
 		},
-		Lease:  &api.Lease{ValidMS: p.lease.Valid.Milliseconds(), RenewMS: p.lease.Renew.Milliseconds(), Promised: p.lease.Promised, Note: p.lease.Note},
+		Lease:  p.leaseStatus(),
 		Alarms: i.d.book.standing(i.name),
 	}
 	if p.VRRP() {

@@ -67,7 +67,7 @@ func TestAPlanOfVRRPHasWhatThePartsNeed(t *testing.T) {
 
 func TestTheLeaseOfVRRPIsThatOfItsMasterDownTime(t *testing.T) {
 	for interval, promised := range map[time.Duration]bool{
-		10 * time.Millisecond: false, 920 * time.Millisecond: false, 930 * time.Millisecond: true, time.Second: true, 3 * time.Second: true,
+		10 * time.Millisecond: false, 840 * time.Millisecond: false, 850 * time.Millisecond: true, time.Second: true, 3 * time.Second: true,
 	} {
 		c := carp.Config{Protocol: carp.VRRP3, Interval: interval}
 		if l := planLease(config.LeaseSetting{}, &c); l.Promised != promised || l.Valid < time.Second {
@@ -277,7 +277,7 @@ func TestCheckSaysWhatVRRPStandsWithAndWhatItsLeaseCannotPromise(t *testing.T) {
 	if code := run([]string{"check", "--config", write(t, oneRouter)}, &out, &out); code != 0 {
 		t.Fatalf("exit %d: %s", code, &out)
 	}
-	for _, want := range []string{"51@eth0: vrid 51 on eth0 over IPv4, vrrp3, priority 150, interval 100ms, 1 addresses.", "not promised"} {
+	for _, want := range []string{"51@eth0: vrid 51 on eth0 over IPv4, vrrp3, priority 150, interval 100ms, 1 addresses.", "Not promised"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is missing in %s", want, &out)
 		}

@@ -145,6 +145,8 @@ func permitMutants(add adder) {
 		replace("vip/lease.go", "return !l.Promised || now.Add(l.Valid+l.Late) <= p.Until", "return true"))
 	add("lease-too-long", "a lease is promised without counting how late the kernel is",
 		replace("vip/lease.go", "gone := interval - renew + valid + kernelLate", "gone := interval - renew + valid"))
+	add("lease-without-margin", "a lease is promised that the permit leaves no room to renew",
+		replace("vip/lease.go", "gone <= masterDown-permitMargin", "gone < masterDown"))
 	add("lapse-unnoticed", "a worker leaves the addresses on when the permit ends",
 		replace("vip/worker.go", "if !st.permit.Live(now) {\n\t\treturn taskLapse, 0\n\t}\n", ""))
 	add("restored-for-ever", "lost addresses are put back without a limit",

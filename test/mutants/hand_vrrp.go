@@ -45,9 +45,9 @@ func vrrpElectionMutants(add adder) {
 	add("vrrp-permit-too-long", "a permit lasts longer than three intervals",
 		replace(rules, "return 3 * e.interval()", "return 4 * e.interval()"))
 	add("vrrp-impatient", "a master yields when an advert is a little late",
-		replace(rules, "\tif e.cfg.Protocol.VRRP() {\n\t\treturn e.permitTime()\n\t}\n", ""))
+		replace(election, "\tif protocol.VRRP() {\n\t\treturn lessMargin(down)\n\t}\n", ""))
 	add("vrrp-too-patient", "a master goes on though its permit has ended",
-		replace(rules, "\tif e.cfg.Protocol.VRRP() {\n\t\treturn e.permitTime()\n\t}\n", "\tif e.cfg.Protocol.VRRP() {\n\t\treturn 2 * e.permitTime()\n\t}\n"))
+		replace(election, "\tif protocol.VRRP() {\n\t\treturn lessMargin(down)\n\t}\n", "\tif protocol.VRRP() {\n\t\treturn 2 * lessMargin(down)\n\t}\n"))
 }
 
 // vrrpRoleMutants take or leave the role at the wrong time.
@@ -179,7 +179,7 @@ func aroundVRRPMutants(add adder) {
 	add("plan-family-of-ipv4", "VRRP over IPv6 asks the link for packets of IPv4",
 		replace(plan, "Family: p.carp.Family(), VHID: i.VHID, Peers", "Family: carp.IPv4, VHID: i.VHID, Peers"))
 	add("plan-lease-of-carp", "the lease of VRRP is that of CARP",
-		replace(plan, "vip.PlanLease(c.FastestDown(), ", "vip.PlanLease(carp.FastestDown(1, c.AdvSkew), "))
+		replace(plan, "down, interval := c.FastestDown(), ", "down, interval := carp.FastestDown(1, c.AdvSkew), "))
 	add("plan-macvlan-of-carp", "the virtual interface of VRRP over IPv6 has CARP's MAC",
 		replace(plan, "carp.VirtualMACOf(p.carp.Protocol, p.carp.Family(), i.VHID)", "carp.VirtualMAC(i.VHID)"))
 }

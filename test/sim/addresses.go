@@ -17,15 +17,26 @@ type Lease struct {
 // kernelLate is how much later than its lifetime a kernel may remove an address.
 const kernelLate = 1100 * time.Millisecond
 
-// PlanLease returns the longest lease, at most 10 s, that is over before the
-// fastest backup takes over, as package vip chooses it; if none is, 1 s without
-// a promise.
+// permitMargin is how long before the fastest backup takes over a permit ends.
+const permitMargin = 100 * time.Millisecond
+
+// PlanLease returns the lease, at most 10 s, that is over before the fastest backup
+// takes over and forgives the loop the longest pause, as package vip chooses it; if
+// there is none, 1 s without a promise.
 func PlanLease(masterDown, interval time.Duration) Lease {
-	for valid := 10 * time.Second; valid >= time.Second && masterDown > 2*kernelLate; valid -= time.Second {
+	best := Lease{}
+	for valid := time.Second; valid <= 10*time.Second && masterDown > 2*kernelLate; valid += time.Second {
 		renew := min(valid/4, interval)
-		if interval-renew+valid+kernelLate < masterDown {
-			return Lease{valid, renew, kernelLate}
+		fits := func() bool { return interval-renew+valid+kernelLate <= masterDown-permitMargin }
+		if !fits() {
+			renew = min(valid/2, interval)
 		}
+		if fits() && valid-renew > best.Valid-best.Renew {
+			best = Lease{valid, renew, kernelLate}
+		}
+	}
+	if best.Valid > 0 {
+		return best
 	}
 	return Lease{time.Second, 250 * time.Millisecond, 0}
 }

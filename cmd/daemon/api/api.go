@@ -105,6 +105,12 @@ type Lease struct {
 	RenewMS  int64  `json:"renew_ms"`
 	Promised bool   `json:"promised"` // gone before the fastest backup takes over
 	Note     string `json:"note"`
+	// GoneMS is by when after its last advert the addresses of a dead node are gone (0:
+	// not promised), MasterDownMS when the fastest backup takes over, and SlackMS how late
+	// the daemon may be before it loses its own addresses.
+	GoneMS       int64 `json:"gone_ms,omitempty"`
+	MasterDownMS int64 `json:"master_down_ms,omitempty"`
+	SlackMS      int64 `json:"slack_ms,omitempty"`
 }
 
 // Demotion is one owner's share of a demotion.

@@ -1,0 +1,64 @@
+package daemon
+
+import (
+	"flag"
+	"os"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "write the expected outputs of testdata/check anew")
+
+// What carpd check says of each group of the lease's table: what is promised, reckoned
+// against what, and how late the daemon may be.
+func TestCheckSaysWhatIsPromisedForEachInstance(t *testing.T) {
+	for name, lines := range map[string]string{
+		"advbase-1":         "vhid: 9\nadvskew: 100",
+		"advbase-0":         "vhid: 9\nadvbase: 0\nadvskew: 100",
+		"advbase-10":        "vhid: 9\nadvbase: 10",
+		"lease-too-long":    "vhid: 9\nlease: 2s",
+		"lease-shorter":     "vhid: 9\nadvbase: 2\nlease: 1s",
+		"lease-off":         "vhid: 9\nlease: off",
+		"vrrp-second":       "vrid: 9\nprotocol: vrrp3\npriority: 254",
+		"vrrp-two-renewals": "vrid: 9\nprotocol: vrrp3\ninterval: 880ms",
+		"vrrp-hundred-ms":   "vrid: 9\nprotocol: vrrp3\ninterval: 100ms",
+		"virtual-mac":       "vhid: 9\nmac: virtual",
+		"advskew-254":       "vhid: 9\nadvskew: 254",
+	} {
+		t.Run(name, func(t *testing.T) {
+			if !strings.Contains(lines, "vrid") {
+				lines += "\npassphrase: a"
+			}
+			text := "instances:\n  - " + strings.ReplaceAll(lines, "\n", "\n    ") + "\n    interface: eth0\n    addresses: [192.0.2.50/24]\n"
+			var out strings.Builder
+			path := write(t, text)
+			if code := run([]string{"check", "--config", path}, &out, &out); code != 0 {
+				t.Fatalf("exit %d: %s", code, &out)
+			}
+			golden(t, "testdata/check/"+name+".txt", strings.ReplaceAll(out.String(), path, "FILE"))
+		})
+	}
+}
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(name, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s differs (go test -update writes it anew): got\n%s\nwant\n%s", name, got, want)
+	}
+}
+
+func TestStatusSaysTheSameAsCheck(t *testing.T) {
+	l := planned(t, oneInstance).leaseStatus()
+	if l.ValidMS != 1000 || l.RenewMS != 250 || !l.Promised || l.GoneMS != 2850 || l.MasterDownMS != 3000 || l.SlackMS != 750 {
+		t.Errorf("%+v", l)
+	}
+}
