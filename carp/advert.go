@@ -4,7 +4,7 @@ package carp
 // is not valid; NewAdvert fills in the constants.
 type Advert struct {
 	Version  uint8 // 2
-	Type     uint8 // 1; no receiver looks at it
+	Type     uint8 // 1; other implementations do not look at it (MessageType)
 	VHID     uint8
 	AdvSkew  uint8 // 1/256 seconds; 255 only in a bow-out
 	AuthLen  uint8 // 7; no receiver looks at it

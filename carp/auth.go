@@ -29,17 +29,19 @@ type DigestOptions struct {
 	// LinkAddress is the MAC of OpenBSD's carp interface where it was set by hand
 	// (carp_hmac_prepare_ctx); nil hashes none.
 	LinkAddress *MAC
+	// Type is the type of message that the digest is for; 0 is TypeAdvert.
+	Type MessageType
 }
 
-// NewDigest prepares the digest of a group. The message is version 2, type 1,
+// NewDigest prepares the digest of a group. The message is version 2, the type,
 // vhid, the IPv4 addresses ascending, the IPv6 addresses ascending with the
 // scope of link-local ones zeroed, each address once, then the counter (FreeBSD
-// carp_hmac_prepare). A passphrase is the key as it is, filled up with zeroes.
+// carp_hmac_prepare), and the body of a companion message. A passphrase is the key as it is, filled up with zeroes.
 func NewDigest(vhid uint8, passphrase []byte, addrs []netip.Addr, opt DigestOptions) *Digest {
 	d := &Digest{h: sha1.New()}
 	var key [sha1.BlockSize]byte
 	copy(key[:], passphrase)
-	message := []byte{2, 1}
+	message := []byte{2, byte(max(opt.Type, TypeAdvert))}
 	if opt.LinkAddress != nil {
 		message = append(message, opt.LinkAddress[:]...)
 	}
@@ -102,8 +104,14 @@ func (d *Digest) restore(state []byte) {
 // Sum returns the digest of an advert with the given counter.
 func (d *Digest) Sum(counter uint64) [20]byte {
 	binary.BigEndian.PutUint64(d.counter[:], counter)
+	return d.sum(nil)
+}
+
+// sum goes on from the counter that was put into place.
+func (d *Digest) sum(body []byte) [20]byte {
 	d.restore(d.inner)
 	d.h.Write(d.counter[:])
+	d.h.Write(body)
 	d.h.Sum(d.out[:0])
 	d.restore(d.outer)
 	d.h.Write(d.out[:])
@@ -123,6 +131,9 @@ type secret struct {
 	send  *Digest
 	other *Digest // nil if there is none
 	until Instant // an earlier configuration is in use until then; 0: the present one
+	// companions are the digests of companion messages, by type. There is none with
+	// CompatBSD: such a node takes every packet for an advert.
+	companions [numTypes]*Digest
 }
 
 func newSecret(c *Config) secret {
@@ -130,9 +141,17 @@ func newSecret(c *Config) secret {
 	if c.Compat == CompatNone && slices.ContainsFunc(c.Addresses, netip.Addr.IsLinkLocalUnicast) {
 		s.other = NewDigest(c.VHID, c.Passphrase, c.Addresses, DigestOptions{SkipLinkLocal: true})
 	}
+	for t := TypeAdvert + 1; t < numTypes && c.Protocol == CARP && c.Compat == CompatNone; t++ {
+		s.companions[t] = NewDigest(c.VHID, c.Passphrase, c.Addresses, DigestOptions{Type: t})
+	}
 	return s
 }
 
 func (s *secret) verify(a *Advert) bool {
 	return s.send.Verify(a) || s.other != nil && s.other.Verify(a)
+}
+
+func (s *secret) verifyMessage(t MessageType, m *Message) bool {
+	d := s.companions[t]
+	return d != nil && d.VerifyMessage(m)
 }

@@ -124,6 +124,7 @@ const (
 	DropFamily           // IPv6 advert and no IPv6 address here, or the reverse
 	DropHash             // the HMAC is wrong: another passphrase or address list
 	DropRolling          // the other form of an advert that was just accepted: its sender changes passphrase or addresses
+	DropType             // an authentic companion message that nobody here waits for
 	DropAddresses        // VRRP: its addresses are not those of this instance
 	DropForeign          // VRRP: not one of its addresses is ours: another virtual router with the same id
 	DropInterval         // VRRP: its interval is zero, not ours (version 2), or far from ours (version 3)
@@ -138,7 +139,7 @@ const (
 
 var dropNames = [...]string{
 	"accepted", "frame", "ttl", "destination", "peer", "length", "checksum", "version", "protocol", "vhid",
-	"family", "hash", "rolling", "addresses", "foreign-addresses", "interval", "auth", "own", "bow-out", "state", "stalled", "overflow",
+	"family", "hash", "rolling", "type", "addresses", "foreign-addresses", "interval", "auth", "own", "bow-out", "state", "stalled", "overflow",
 }
 
 func (d Drop) String() string { return name(dropNames[:], int(d), "Drop") }

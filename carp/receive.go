@@ -90,6 +90,8 @@ func (e *Engine) checkCARP(h *hearing, p *Packet) Drop {
 		return DropVHID
 	case len(e.cfg.Peers) == 0 && !e.cfg.has(FamilyOf(p.Src)):
 		return DropFamily
+	case e.isMessage(&a, p.Payload):
+		return DropType
 	case !e.authentic(&a) && a.Counter == e.lastHeard: // one counter serves a round
 		return DropRolling
 	case !e.authentic(&a):
@@ -118,6 +120,26 @@ func (e *Engine) foreignProtocol(d Drop, p *Packet) Drop {
 func (e *Engine) isPeer(src netip.Addr) bool {
 	for _, p := range e.cfg.Peers {
 		if p.WithZone("") == src {
+			return true
+		}
+	}
+	return false
+}
+
+// isMessage reports whether a packet is an authentic companion message, of this
+// or an earlier configuration. With any other digest it is what everybody else
+// takes it for: an advert, whose type is not looked at.
+func (e *Engine) isMessage(a *Advert, payload []byte) bool {
+	t := MessageType(a.Type)
+	var m Message
+	if !t.companion() || m.Decode(payload) != Accepted {
+		return false
+	}
+	if e.secret.verifyMessage(t, &m) {
+		return true
+	}
+	for i := range e.rolling {
+		if e.rolling[i].verifyMessage(t, &m) {
 			return true
 		}
 	}

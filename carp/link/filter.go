@@ -6,7 +6,8 @@ import (
 )
 
 // maxFrame is the longest frame that is read; a longer one is refused as bad.
-// CARP's adverts have 36 bytes of payload, VRRP's at most 1448.
+// CARP's payloads have carp.HeaderLen (an advert) to carp.MaxMessage bytes (a companion
+// message), VRRP's at most 1448.
 const maxFrame = 2048
 
 // Offsets into an Ethernet frame, of the fields that the filter looks at.
