@@ -17,6 +17,9 @@ const (
 	// maxTurn bounds the events that a speaker is given in one turn: as many as an
 	// inbox holds.
 	maxTurn = 64
+	// maxPolls bounds how often a socket is asked before one timer fires: as often as
+	// it takes to empty a full one of package link.
+	maxPolls = 96
 )
 
 // errLoopEnded answers a Run of a speaker whose loop has ended or is about to.
@@ -136,6 +139,8 @@ func (l *Loop) take() bool {
 	}
 	if len(l.ready) == 0 {
 		l.rest()
+	} else {
+		l.read()
 	}
 	l.batch, l.ready = l.ready, l.batch[:0]
 	for _, s := range l.batch {

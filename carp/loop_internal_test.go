@@ -18,6 +18,7 @@ type bench struct {
 	wakes  int
 	woken  bool   // the present Wait does not last
 	onWait func() // something that happens during Wait
+	onRead func() // and during Read
 }
 
 type benchLink struct {

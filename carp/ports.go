@@ -103,11 +103,12 @@ type Link interface {
 	Close() error
 }
 
-// Poller is implemented by a Link that receives in a goroutine of its own, which
-// is late when the machine is busy. Poll puts into Events what has been received
-// already; it must not block. The loop calls it before it takes a master for dead.
+// Poller is implemented by a Link that keeps packets in a socket until they are
+// read. Poll puts into Events some of what has been received already, no more than
+// half of what Events has room for, and reports whether more may be there; it must
+// not block. The loop calls it before it takes a master for dead.
 type Poller interface {
-	Poll()
+	Poll() (more bool)
 }
 
 // Handler carries out transitions: it takes addresses on and off and runs hooks.

@@ -112,6 +112,7 @@ func (s *Speaker) enter(l *Loop) {
 	s.loop = l
 	s.mu.Unlock()
 	s.link.Notify(func() { l.wake(s) })
+	l.inline(s)
 	l.wake(s)
 }
 
@@ -124,8 +125,10 @@ func (s *Speaker) turn(due bool) (more bool) {
 	}
 	more = s.drain()
 	if due && s.engine.state == Backup && s.poller != nil {
-		s.poller.Poll()
-		more = s.drain()
+		for left, n := true, 0; left && n < maxPolls; n++ {
+			left = s.poller.Poll()
+			more = s.drain()
+		}
 	}
 	if due {
 		s.feed(s.engine.Tick)

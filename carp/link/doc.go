@@ -31,6 +31,13 @@
 // A packet that two ports get is copied for each. That CARP and version 2 of VRRP
 // look alike is for their engines to tell.
 //
+// # Who reads
+//
+// A Waiter (Options) reads in the goroutine that waits by it, which is the loop of
+// the speakers, and hands each packet to its engine without a queue (carp.Inline):
+// whoever can run the loop in time has read the adverts in time. Without one, a
+// goroutine of the interface reads and fills the ports' inboxes.
+//
 // # Life of the interface
 //
 // An interface is known by its name. It may be absent when it is opened, be
@@ -51,8 +58,8 @@
 // # Limits
 //
 // 255 ports of each Kind an interface, 64 events a port, 2048 bytes a frame, 32
-// frames a system call, a receive buffer of 1 MiB (less without CAP_NET_ADMIN).
-// Sending never blocks: a full socket is an error. Two ports of the same Kind and
+// frames a system call, 64 frames a wait, a receive buffer of 1 MiB (less without
+// CAP_NET_ADMIN). Sending never blocks: a full socket is an error. Two ports of the same Kind and
 // id on the same interface, in one process or in two of the same network
 // namespace, exclude each other (BusyError); so do versions 2 and 3 of VRRP. What
 // excludes them is an abstract socket name (Claim), which any local user can bind

@@ -30,6 +30,9 @@ const (
 // Options of an interface. The zero value is good.
 type Options struct {
 	Log *slog.Logger // nil: silent
+	// Waiter reads the packets, which depend on no other thread then: they arrive
+	// while something waits by it, a carp.Loop that is. Nil: a goroutine reads them.
+	Waiter *Waiter
 }
 
 // Stats counts what did not go to a port, and what did. All are totals.
@@ -48,7 +51,9 @@ type Interface struct {
 	name   string
 	log    *slog.Logger
 	wire   *wire
-	reader *reader // used by refresh only
+	waiter *Waiter     // reads the wire; nil: a goroutine does
+	packet carp.Packet // scratch of deliver, guarded by wire.turn
+	reader *reader     // used by refresh only
 	notes  *os.File
 	noted  syscall.RawConn
 	state  atomic.Pointer[state]
@@ -73,11 +78,12 @@ func Open(name string, options Options) (*Interface, error) {
 	if name == "" || name == "." || name == ".." || len(name) >= unix.IFNAMSIZ || strings.ContainsAny(name, "/: \t\n\v\f\r\x00") {
 		return fail(errors.New("not the name of an interface"), "list them: ip link")
 	}
-	w, err := openWire()
+	w, err := openWire(options.Waiter == nil)
 	if err != nil {
 		return fail(err, rawHint(err))
 	}
-	i := &Interface{name: name, log: options.Log, wire: w, groups: openGroups(), avoid: map[netip.Addr]int{}}
+	i := &Interface{name: name, log: options.Log, wire: w, waiter: options.Waiter, groups: openGroups(), avoid: map[netip.Addr]int{}}
+	w.handle, w.full = i.deliver, i.countDropped
 	if i.log == nil {
 		i.log = slog.New(slog.DiscardHandler)
 	}
@@ -91,7 +97,11 @@ func Open(name string, options Options) (*Interface, error) {
 	}
 	i.state.Store(&state{})
 	i.refresh(false)
-	i.ended.Go(func() { i.wire.receive(i.deliver) })
+	if i.waiter != nil {
+		i.waiter.add(i)
+	} else {
+		i.ended.Go(i.wire.receive)
+	}
 	i.ended.Go(i.watch)
 	return i, nil
 }
@@ -182,13 +192,14 @@ func (i *Interface) shun(addresses []netip.Addr, by int) {
 
 // Stats returns the counters.
 func (i *Interface) Stats() Stats {
+	i.countDropped()
 	return Stats{
 		Received:      i.counts.received.Load(),
 		UnknownVHID:   i.counts.unknownVHID.Load(),
 		BadFrames:     i.counts.badFrames.Load(),
 		Foreign:       i.counts.foreign.Load(),
 		Lost:          i.counts.lost.Load(),
-		KernelDropped: i.counts.kernelDropped.Add(i.wire.dropped()),
+		KernelDropped: i.counts.kernelDropped.Load(),
 	}
 }
 
@@ -205,6 +216,9 @@ func (i *Interface) Close() error {
 		p.close()
 	}
 	i.mu.Unlock()
+	if i.waiter != nil {
+		i.waiter.remove(i)
+	}
 	i.wire.close()
 	i.notes.Close()
 	i.ended.Wait()
@@ -224,15 +238,15 @@ func (i *Interface) release() {
 	}
 }
 
-// deliver hands one frame to the ports that it is for.
+// deliver hands one frame to the ports that it is for. It is called under wire.turn.
 func (i *Interface) deliver(index int, frame []byte, at carp.Instant) {
 	s := i.state.Load()
 	if index != s.index {
 		i.counts.foreign.Add(1)
 		return
 	}
-	var p carp.Packet
-	if len(frame) > maxFrame || carp.DecodeFrame(frame, &p) != carp.Accepted {
+	p := &i.packet
+	if len(frame) > maxFrame || carp.DecodeFrame(frame, p) != carp.Accepted {
 		i.counts.badFrames.Add(1)
 		return
 	}
@@ -240,7 +254,7 @@ func (i *Interface) deliver(index int, frame []byte, at carp.Instant) {
 		i.counts.foreign.Add(1)
 		return
 	}
-	toCARP, toVRRP := i.ports.takers(&p)
+	toCARP, toVRRP := i.ports.takers(p)
 	if toCARP == nil && toVRRP == nil {
 		i.counts.unknownVHID.Add(1)
 		return
@@ -248,10 +262,23 @@ func (i *Interface) deliver(index int, frame []byte, at carp.Instant) {
 	i.counts.received.Add(1)
 	p.At = at
 	if toCARP != nil {
-		toCARP.inbox.put(carp.LinkEvent{Packet: newPacket(&p)})
+		toCARP.deliver(p)
 	}
 	if toVRRP != nil {
-		toVRRP.inbox.put(carp.LinkEvent{Packet: newPacket(&p)})
+		toVRRP.deliver(p)
+	}
+}
+
+// countDropped takes over the kernel's count of what found the socket full, and
+// tells all ports: whose packets they were, nobody knows.
+func (i *Interface) countDropped() {
+	n := i.wire.dropped()
+	if n == 0 {
+		return
+	}
+	i.counts.kernelDropped.Add(n)
+	for p := range i.ports.all() {
+		p.inbox.put(carp.LinkEvent{Lost: int(n)})
 	}
 }
 

@@ -50,13 +50,13 @@ func init() {
 
 // BenchmarkPace runs many masters in one process and as many backups in another,
 // on a pair of veth, at 10 ms: each speaker with a loop of its own, one loop for
-// all, and that in real time. It reports how late the adverts are, idle and with
+// all, that in real time, and one that reads the packets, too. It reports how late the adverts are, idle and with
 // every core loaded, what either process costs, and how many backups have taken
 // over at the end. It is best run with -benchtime 1x.
 func BenchmarkPace(b *testing.B) {
 	for _, load := range []string{"idle", "busy"} {
 		for _, n := range []int{1, 100, 255} {
-			for _, kind := range []string{"own", "shared", "real-time"} {
+			for _, kind := range []string{"own", "shared", "real-time", "reading"} {
 				b.Run(fmt.Sprintf("%s/%d/%s", load, n, kind), func(b *testing.B) {
 					for b.Loop() {
 						benchPace(b, load == "busy", n, kind)
@@ -143,6 +143,14 @@ type paced struct {
 	late []time.Duration
 }
 
+// Inline implements carp.Inline as the port does.
+func (p *paced) Inline(w carp.Waiter, f func(*carp.Packet)) bool {
+	return p.Link.(carp.Inline).Inline(w, f)
+}
+
+// Poll implements carp.Poller as the port does.
+func (p *paced) Poll() (more bool) { return p.Link.(carp.Poller).Poll() }
+
 func (p *paced) Send(f carp.Frame) error {
 	now := p.Now()
 	p.mu.Lock()
@@ -168,16 +176,19 @@ func paceNode(spec string) error {
 	if err := paceAddress(addr); err != nil {
 		return err
 	}
-	i, err := link.Open("eth0", link.Options{})
-	if err != nil {
-		return err
-	}
-	defer i.Close()
-	loop, endLoop, err := paceLoop(kind)
+	loop, waiter, endLoop, err := paceLoop(kind)
 	if err != nil {
 		return err
 	}
 	defer endLoop()
+	if kind != "reading" {
+		waiter = nil
+	}
+	i, err := link.Open("eth0", link.Options{Waiter: waiter})
+	if err != nil {
+		return err
+	}
+	defer i.Close()
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -227,13 +238,13 @@ func paceAddress(addr string) error {
 }
 
 // paceLoop runs a loop of a kind of BenchmarkPace; nil means one for each speaker.
-func paceLoop(kind string) (l *carp.Loop, end func(), err error) {
+func paceLoop(kind string) (l *carp.Loop, w *link.Waiter, end func(), err error) {
 	if kind == "own" {
-		return nil, func() {}, nil
+		return nil, nil, func() {}, nil
 	}
-	w, err := link.OpenWaiter()
+	w, err = link.OpenWaiter()
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	l = carp.NewLoop(w)
 	ctx, stop := context.WithCancel(context.Background())
@@ -241,14 +252,14 @@ func paceLoop(kind string) (l *carp.Loop, end func(), err error) {
 	go func() {
 		defer close(done)
 		runtime.LockOSThread()
-		if kind == "real-time" {
+		if kind == "real-time" || kind == "reading" {
 			ready <- link.RealTime()
 		} else {
 			ready <- nil
 		}
 		l.Run(ctx)
 	}()
-	return l, func() { stop(); <-done }, <-ready
+	return l, w, func() { stop(); <-done }, <-ready
 }
 
 func paceMeasure(ports []*paced) (r pace) {

@@ -107,6 +107,7 @@ type port struct {
 	config PortConfig // Avoid is guarded by Interface.mu
 	inbox  *inbox
 	claim  int // descriptor of the claim
+	inline atomic.Pointer[func(*carp.Packet)]
 
 	mu     sync.Mutex // guards what follows
 	raw    unicast
@@ -126,7 +127,32 @@ func (p *port) Now() carp.Instant { return Now() }
 func (p *port) Events() <-chan carp.LinkEvent { return p.inbox.events }
 
 // Poll implements carp.Poller for the ports of an interface all at once.
-func (p *port) Poll() { p.i.wire.poll(p.i.deliver) }
+func (p *port) Poll() (more bool) {
+	_, more, _ = p.i.wire.take(1) // an error comes again where the socket is read next
+	return more
+}
+
+// Inline implements carp.Inline.
+func (p *port) Inline(w carp.Waiter, f func(*carp.Packet)) bool {
+	if mine, ok := w.(*Waiter); !ok || mine == nil || mine != p.i.waiter {
+		return false
+	}
+	if f == nil {
+		p.inline.Store(nil)
+	} else {
+		p.inline.Store(&f)
+	}
+	return true
+}
+
+// deliver hands on a packet that is valid during the call.
+func (p *port) deliver(packet *carp.Packet) {
+	if f := p.inline.Load(); f != nil {
+		(*f)(packet)
+		return
+	}
+	p.inbox.put(carp.LinkEvent{Packet: newPacket(packet)})
+}
 
 // Send implements carp.Link. While the interface is down or absent it returns
 // ErrDown, after Close ErrClosed, both wrapped. Any goroutine may call it.

@@ -18,25 +18,36 @@ import (
 // packet and doubles what it is asked for.
 const receiveBuffer = 1 << 20
 
-// wire is the AF_PACKET socket of an interface. One goroutine receives; send may
-// be called by any.
+// wire is the AF_PACKET socket of an interface. What is read from it is read by one
+// goroutine at a time; send may be called by any.
 type wire struct {
-	file *os.File // owns the descriptor and waits in the runtime's poller
+	file *os.File // owns the descriptor
 	raw  syscall.RawConn
+	fd   int
 
-	turn   sync.Mutex // held from the read of a batch until its frames are handed on
-	batch  *batch     // guarded by turn
+	turn  sync.Mutex // held from the read of a batch until its frames are handed on
+	shut  bool       // guarded by turn: nothing is read any more
+	batch *batch     // guarded by turn
+	// handle gets each frame, with the index of its interface and its arrival. The
+	// frame is valid during the call. It is called under turn.
+	handle func(index int, frame []byte, at carp.Instant)
+	full   func() // told of each batch that was full; called under turn
+
 	mu     sync.Mutex // guards what follows
-	fd     int
 	closed bool
 	to     unix.SockaddrLinklayer
 	frame  []byte // scratch
 }
 
 // openWire makes the socket: filter first, and a protocol only by bind, so that
-// no frame from another interface or of another protocol is ever in its queue.
-func openWire() (*wire, error) {
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+// no frame from another interface or of another protocol is ever in its queue. The
+// runtime's poller looks after it only if polled is set.
+func openWire(polled bool) (*wire, error) {
+	kind := unix.SOCK_RAW | unix.SOCK_CLOEXEC
+	if polled {
+		kind |= unix.SOCK_NONBLOCK
+	}
+	fd, err := unix.Socket(unix.AF_PACKET, kind, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -110,8 +121,11 @@ func (w *wire) dropped() uint64 {
 	return uint64(stats.Drops)
 }
 
-// close ends a receive that waits. Twice is harmless.
+// close ends a receive that waits. Nothing is handed on after it. Twice is harmless.
 func (w *wire) close() {
+	w.turn.Lock()
+	w.shut = true
+	w.turn.Unlock() // receive may be about to take its turn, and Close waits for it
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.closed {
@@ -120,17 +134,16 @@ func (w *wire) close() {
 	}
 }
 
-// receive gives each frame to handle, with the index of its interface and its
-// arrival, until close. The frame is valid during the call.
+// receive hands on each frame until close, waiting in the runtime's poller.
 //
 // It stays within one Read of the poller, which ends by an error or by close: the
 // poller remembers what arrives between the last frame and the wait, so that no
 // call is spent on being told that nothing waits.
-func (w *wire) receive(handle func(index int, frame []byte, at carp.Instant)) {
-	read := func(fd uintptr) bool {
+func (w *wire) receive() {
+	read := func(uintptr) bool {
 		for {
 			w.turn.Lock()
-			n, err := w.readBatch(int(fd), handle)
+			n, err := w.readBatch()
 			w.turn.Unlock()
 			if err != nil {
 				return err != unix.EAGAIN // ENETDOWN, once each time that the interface goes down
@@ -144,35 +157,43 @@ func (w *wire) receive(handle func(index int, frame []byte, at carp.Instant)) {
 	}
 }
 
-// pollMost bounds the batches of one poll: more than the socket holds.
-const pollMost = 64
-
-// poll hands on what waits in the socket, unless receive is doing just that. It
-// never waits.
-func (w *wire) poll(handle func(index int, frame []byte, at carp.Instant)) {
+// take hands on what waits in the socket, up to a number of batches, unless another
+// goroutine is doing just that. It never waits. It returns how many frames that
+// were, and whether more may be there.
+func (w *wire) take(batches int) (got int, more bool, err error) {
 	if !w.turn.TryLock() {
-		return
+		return 0, false, nil
 	}
 	defer w.turn.Unlock()
-	_ = w.raw.Control(func(fd uintptr) { // it fails after close only
-		for range pollMost {
-			if n, err := w.readBatch(int(fd), handle); err != nil || n < batchSize {
-				return
-			}
+	for range batches {
+		n, err := w.readBatch()
+		got += n
+		switch {
+		case err == unix.EAGAIN:
+			return got, false, nil
+		case err != nil || n < batchSize:
+			return got, false, err
 		}
-	})
+	}
+	return got, true, nil
 }
 
 // readBatch reads once and hands on what came. The caller holds turn.
-func (w *wire) readBatch(fd int, handle func(index int, frame []byte, at carp.Instant)) (int, error) {
-	n, err := w.batch.read(fd)
+func (w *wire) readBatch() (int, error) {
+	if w.shut {
+		return 0, unix.EAGAIN
+	}
+	n, err := w.batch.read(w.fd)
 	if err != nil {
 		return 0, err
 	}
 	now, wall := Now(), time.Now().UnixNano()
 	for i := range n {
 		frame, index, stamp := w.batch.frame(i)
-		handle(index, frame, arrival(now, wall, stamp))
+		w.handle(index, frame, arrival(now, wall, stamp))
+	}
+	if n == batchSize {
+		w.full()
 	}
 	return n, nil
 }

@@ -96,7 +96,7 @@ func (d *Daemon) attach(p plan) (carp.Link, error) {
 	l := d.links[p.Interface]
 	if l == nil {
 		var err error
-		if l, err = link.Open(p.Interface, link.Options{Log: d.log}); err != nil {
+		if l, err = link.Open(p.Interface, link.Options{Log: d.log, Waiter: d.speakers.waiter}); err != nil {
 			return nil, err
 		}
 		d.links[p.Interface] = l

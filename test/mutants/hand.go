@@ -130,7 +130,11 @@ func permitMutants(add adder) {
 	add("timers-before-packets", "a late timer fires before the packets that came in time",
 		replace(speaker, "turn(due bool) (more bool) {\n", "turn(due bool) (more bool) {\n\tif due {\n\t\ts.feed(s.engine.Tick)\n\t}\n"))
 	add("socket-not-looked-into", "a master is dead though its advert waits in the socket",
-		replace(speaker, "\t\ts.poller.Poll()\n", ""))
+		replace(speaker, "left = s.poller.Poll()", "left = false"))
+	add("deaf-while-called", "packets are not read while calls come without end",
+		replace(loop, "\t\tl.read()\n", ""))
+	add("unheard-deadline", "a packet that was read inline does not move the deadline that the loop knows",
+		replace("carp/inline.go", "\tl.schedule(s, s.deadline)\n", ""))
 	add("timers-behind-all-packets", "many speakers' packets come before a timer that is due",
 		replace(loop, "\t\tl.fire()\n\t\tl.turn(s, false)\n", "\t\tl.turn(s, false)\n"))
 	add("turn-without-bound", "a speaker that is flooded lets no other have its turn",
