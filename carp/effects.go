@@ -116,6 +116,7 @@ const (
 	DropTTL              // TTL or hop limit is not 255 (multicast), or out of the bounds of a unicast peer
 	DropDestination      // unicast to a multicast group of ours, or the reverse
 	DropPeer             // from an address that is not among the unicast peers
+	DropSource           // from an address that no host can have: a group, 127/8, ::1, 255.255.255.255
 	DropLength           // shorter than a CARP header; VRRP: not the length of the addresses that it counts
 	DropChecksum         // the checksum is wrong
 	DropVersion          // not the version of CARP or VRRP that is spoken here
@@ -130,6 +131,7 @@ const (
 	DropInterval         // VRRP: its interval is zero, not ours (version 2), or far from ours (version 3)
 	DropAuth             // behind an authentication header; VRRP: another password, or another kind of authentication
 	DropOwn              // our own packet came back
+	DropDuplicate        // used all the same: from another machine that has our address
 	DropBowOut           // a bow-out of a master that is not followed
 	DropState            // authentic, but this node is in INIT
 	DropStalled          // authentic, but it woke a master that stood still; it yields first
@@ -138,8 +140,8 @@ const (
 )
 
 var dropNames = [...]string{
-	"accepted", "frame", "ttl", "destination", "peer", "length", "checksum", "version", "protocol", "vhid",
-	"family", "hash", "rolling", "type", "addresses", "foreign-addresses", "interval", "auth", "own", "bow-out", "state", "stalled", "overflow",
+	"accepted", "frame", "ttl", "destination", "peer", "source", "length", "checksum", "version", "protocol", "vhid",
+	"family", "hash", "rolling", "type", "addresses", "foreign-addresses", "interval", "auth", "own", "duplicate-source", "bow-out", "state", "stalled", "overflow",
 }
 
 func (d Drop) String() string { return name(dropNames[:], int(d), "Drop") }

@@ -21,7 +21,8 @@ func (e *Engine) Clone() *Engine {
 // AppendState appends to dst all that the next decisions depend on, but for the
 // configuration: two engines of one configuration with equal bytes decide alike
 // from now on. Instants are relative to now; what only counts or names (counters,
-// epochs, the group clock) is left out.
+// epochs, the group clock) is left out, and so is by what an own packet that comes
+// back is known.
 func (e *Engine) AppendState(dst []byte, now Instant) []byte {
 	number := func(n int64) { dst = binary.BigEndian.AppendUint64(dst, uint64(n)) }
 	flag := func(b bool) {

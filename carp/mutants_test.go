@@ -331,7 +331,7 @@ func TestPacketsOfAContestDoNotSetThePace(t *testing.T) {
 	r.want("")
 	r.run(100 * time.Millisecond)
 	r.hear(peerLow, 1, 200)
-	r.want("announce, send 1/100, permit")
+	r.want("send 1/100, permit, announce")
 }
 
 func TestBackupKeepsAClockForAFamilyThatIsAdded(t *testing.T) {

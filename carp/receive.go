@@ -23,6 +23,8 @@ type hearing struct {
 	sum     Checksum
 	alive   bool // VRRP: refused, and yet a living master of this virtual router
 	refused Drop // then: why
+
+	duplicate bool // another machine has this node's address
 }
 
 // Receive takes one packet as it came off the wire. A good advert costs no
@@ -31,7 +33,7 @@ type hearing struct {
 func (e *Engine) Receive(now Instant, p Packet) Effects {
 	stalled := e.begin(now)
 	var h hearing
-	drop := e.check(&h, &p)
+	drop := e.check(now, &h, &p)
 	switch {
 	case drop != Accepted && h.alive && !stalled:
 		h.refused = drop
@@ -43,6 +45,9 @@ func (e *Engine) Receive(now Instant, p Packet) Effects {
 		e.counters.Received++
 		drop = e.accept(now, &h, &p)
 	}
+	if drop == Accepted && h.duplicate {
+		drop = DropDuplicate // and used all the same
+	}
 	if drop != Accepted {
 		e.drops[drop]++
 		s := sighting{src: p.Src, bid: h.bid, sum: h.sum, refused: drop, at: now}
@@ -52,9 +57,9 @@ func (e *Engine) Receive(now Instant, p Packet) Effects {
 	return e.finish()
 }
 
-func (e *Engine) check(h *hearing, p *Packet) Drop {
+func (e *Engine) check(now Instant, h *hearing, p *Packet) Drop {
 	if e.cfg.Protocol.VRRP() {
-		return e.checkVRRP(h, p)
+		return e.checkVRRP(now, h, p)
 	}
 	return e.checkCARP(h, p)
 }
@@ -72,6 +77,9 @@ func (e *Engine) checkCARP(h *hearing, p *Packet) Drop {
 	}
 	if !bsd && !multicast && !e.isPeer(p.Src) {
 		return DropPeer
+	}
+	if !sendable(p.Src) {
+		return DropSource
 	}
 	if p.AH {
 		return DropAuth
@@ -101,6 +109,7 @@ func (e *Engine) checkCARP(h *hearing, p *Packet) Drop {
 	case e.state == Init:
 		return DropState
 	}
+	h.duplicate = !bsd && e.isDuplicate(p)
 	return Accepted
 }
 
@@ -317,6 +326,9 @@ func (e *Engine) inGrace(now Instant, h *hearing, p *Packet) {
 func (e *Engine) contest(now Instant, h *hearing, p *Packet) {
 	first := now >= e.contested && !h.leaves && !e.asking
 	if !first && now.Sub(e.lastReply) < e.interval()/4 {
+		if !h.leaves {
+			e.answer(now, false)
+		}
 		return
 	}
 	e.lastReply = now
@@ -335,9 +347,20 @@ func (e *Engine) contest(now Instant, h *hearing, p *Packet) {
 		e.permit() // nobody may serve the new epoch without one, and the next advert may be an interval away
 	}
 	e.contested = now.Add(max(e.masterDown(bid{}), contestLeast))
-	if now.Sub(e.lastSent) >= e.interval()/4 {
+	e.answer(now, first)
+}
+
+// answer tells another master of this one: at once the first time of a contest (RFC
+// 9568, 6.4.3), else a quarter of an interval after the last advert. That one may be
+// lost, or have passed the other's on its way; the other holds the addresses until it
+// hears the next.
+func (e *Engine) answer(now Instant, first bool) {
+	soonest := e.lastSent.Add(e.interval() / 4)
+	if first || now >= soonest {
 		e.advertise(now)
+		return
 	}
+	e.arm(timerAdvert, min(e.timers[timerAdvert], soonest))
 }
 
 // isFarewell tells the last advert of the master that was preempted, which has let

@@ -240,7 +240,7 @@ func TestMasterThatStaysAgainstAnotherAnnouncesInANewEpoch(t *testing.T) {
 	r := newRig(t).master()
 	before := r.e.epoch
 	r.hear(peerLow, 1, 200)
-	r.want("MASTER->MASTER contested, permit, announce")
+	r.want("MASTER->MASTER contested, permit, announce, send 1/100, permit")
 	if r.permit.Epoch != r.e.epoch {
 		t.Errorf("the permit is for epoch %d, not for %d", r.permit.Epoch, r.e.epoch)
 	}
@@ -255,6 +255,46 @@ func TestMasterThatStaysAgainstAnotherAnnouncesInANewEpoch(t *testing.T) {
 	r.hear(peerLow, 1, 200)
 	if got := r.take(); got[:len("MASTER->MASTER contested")] != "MASTER->MASTER contested" {
 		t.Errorf("a later contest: %s", got)
+	}
+}
+
+// A master's last advert may have been lost, or have passed on its way that of another
+// which has just become master too. The other answers for the addresses until it hears
+// the next: that comes at once, and the further ones of a contest within a quarter of
+// an interval of each other.
+func TestMasterThatHasJustSpokenAnswersAnotherSoon(t *testing.T) {
+	for name, reach := range map[string]func() *rig{
+		"CARP": func() *rig { return newRig(t).master() },
+		"VRRP": func() *rig { return newVRRP(t).master() },
+	} {
+		r := reach()
+		hear := func() {
+			r.now = r.now.Add(time.Millisecond)
+			if r.e.cfg.Protocol.VRRP() {
+				r.hearRouter(peerLow, 50)
+			} else {
+				r.hear(peerLow, 1, 200)
+			}
+		}
+		hear()
+		first := r.e.lastSent
+		if first != r.now {
+			t.Errorf("%s: the first answer came %v early", name, r.now.Sub(first))
+		}
+		hear()
+		hear()
+		if r.e.lastSent != first {
+			t.Errorf("%s: each advert is answered", name)
+		}
+		second := first.Add(r.e.interval() / 4)
+		r.run(second.Sub(r.now))
+		if r.e.lastSent != second {
+			t.Errorf("%s: the second answer %v after the first", name, r.e.lastSent.Sub(first))
+		}
+		r.run(r.e.interval() - time.Nanosecond)
+		if r.e.lastSent != second {
+			t.Errorf("%s: and another %v later", name, r.e.lastSent.Sub(second))
+		}
 	}
 }
 

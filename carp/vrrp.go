@@ -47,7 +47,7 @@ func version(p Protocol) uint8 {
 // checkVRRP is the order of the receive path for VRRP. What follows on the id shows
 // a living router of this id: if it has an address of ours, differences in the rest
 // are no silence (h.alive).
-func (e *Engine) checkVRRP(h *hearing, p *Packet) Drop {
+func (e *Engine) checkVRRP(now Instant, h *hearing, p *Packet) Drop {
 	multicast, unicast := p.Broadcast || p.Dst.IsMulticast(), len(e.cfg.Peers) > 0
 	switch {
 	case !unicast && p.TTL != 255 || unicast && !e.cfg.PeerTTL[p.Src].holds(p.TTL):
@@ -56,6 +56,8 @@ func (e *Engine) checkVRRP(h *hearing, p *Packet) Drop {
 		return DropDestination
 	case unicast && !e.isPeer(p.Src):
 		return DropPeer
+	case !sendable(p.Src):
+		return DropSource
 	}
 	var a VRRPAdvert
 	if d := a.Decode(p.Payload, p.Src, p.Dst); d != Accepted {
@@ -67,7 +69,7 @@ func (e *Engine) checkVRRP(h *hearing, p *Packet) Drop {
 		return DropVHID
 	case FamilyOf(p.Src) != e.cfg.Family():
 		return DropFamily
-	case e.isReflected(p):
+	case e.isReflected(now, p):
 		return DropOwn
 	case a.Version == 3 && a.Interval == 0: // RFC 9568, erratum 8301
 		return DropInterval
@@ -78,6 +80,7 @@ func (e *Engine) checkVRRP(h *hearing, p *Packet) Drop {
 	if shared == 0 {
 		return DropForeign
 	}
+	h.duplicate = e.isDuplicate(p)
 	d := e.differs(&a, p, shared)
 	h.alive = d != Accepted
 	return d
@@ -114,18 +117,6 @@ func (r *router) shared(a *VRRPAdvert) (n int) {
 		}
 	}
 	return n
-}
-
-// isReflected reports whether a packet is our own, come back. One from our address
-// and another MAC is not: it is from a node that has the same address.
-func (e *Engine) isReflected(p *Packet) bool {
-	if p.Src.IsUnspecified() && p.SrcMAC == e.local.MAC {
-		return true
-	}
-	if p.Src != e.local.IPv4 && p.Src != e.local.IPv6.WithZone("") {
-		return false
-	}
-	return p.SrcMAC == MAC{} || p.SrcMAC == e.local.MAC || p.SrcMAC == VirtualMACOf(e.cfg.Protocol, e.cfg.Family(), e.cfg.VHID)
 }
 
 // heardIncompatible handles the advert of a master that lives, though its settings

@@ -135,59 +135,6 @@ func TestANodeThatLetsGoIsDoneWhenABetterIncompatibleOneIsThere(t *testing.T) {
 	}
 }
 
-// refusals are packets that prove no living master of this router.
-func refusals(r *rig) map[Drop]Packet {
-	packet := func(set func(*Packet), change ...func(*VRRPAdvert)) Packet {
-		p := r.router(peerHigh, 200, change...)
-		set(&p)
-		return p
-	}
-	nothing := func(*Packet) {}
-	carp := NewAdvert(9, 0, 0)
-	return map[Drop]Packet{
-		DropTTL:         packet(func(p *Packet) { p.TTL = 254 }),
-		DropDestination: packet(func(p *Packet) { p.Dst, p.Broadcast = rigLocal.IPv4, false }),
-		DropLength:      packet(func(p *Packet) { p.Payload = p.Payload[:len(p.Payload)-1] }),
-		DropChecksum:    packet(func(p *Packet) { p.Payload[2]++ }),
-		DropVersion:     packet(func(p *Packet) { p.Payload[0] = 0x41 }),
-		DropProtocol:    packet(func(p *Packet) { p.Payload = carp.Append(nil) }),
-		DropVHID:        packet(nothing, func(a *VRRPAdvert) { a.VRID = 10 }),
-		DropFamily: func() Packet {
-			return r.router(netip.MustParseAddr("fe80::9"), 200, listed("fe80::1", "2001:db8::50"))
-		}(),
-		DropOwn:      packet(func(p *Packet) { *p = r.router(rigLocal.IPv4, 200); p.SrcMAC = rigLocal.MAC }),
-		DropForeign:  packet(nothing, listed("192.0.2.77")),
-		DropInterval: packet(nothing, interval(0)),
-	}
-}
-
-func TestEveryOtherRefusalTouchesNoTimer(t *testing.T) {
-	for _, state := range []State{Backup, Master, Releasing} {
-		r := newVRRP(t)
-		switch state {
-		case Master:
-			r.master()
-		case Releasing:
-			r.releasing()
-		}
-		r.take()
-		before, since := r.e.timers, r.e.since
-		for drop, p := range refusals(r) {
-			for range 50 {
-				r.now = r.now.Add(time.Millisecond)
-				e := r.e.Receive(r.now, p)
-				if e.Drop != drop || e.Change != nil || len(e.Send) > 0 || e.Announce {
-					t.Errorf("%v: %v gave %+v", state, drop, e)
-				}
-			}
-			if r.e.timers != before || r.e.state != state || r.e.since != since {
-				t.Errorf("%v: %v touched a timer or the state", state, drop)
-			}
-			r.now = r.now.Add(-50 * time.Millisecond)
-		}
-	}
-}
-
 func TestAdvertsInAnyFormOfChecksumAreHeard(t *testing.T) {
 	for _, form := range []Checksum{ChecksumPseudo, ChecksumRFC9568} {
 		r := newVRRP(t)
@@ -211,17 +158,6 @@ func TestTheOrderOfAddressesAndTheReservedBitsAreNoMismatch(t *testing.T) {
 	r.want("")
 }
 
-func TestANodeWithOurAddressIsNoReflectionOfOurs(t *testing.T) {
-	r := newVRRP(t).master()
-	p := r.router(rigLocal.IPv4, 200)
-	p.SrcMAC = VirtualMAC(9)
-	r.do(r.e.Receive(r.now, p))
-	r.want("drop own")
-	p.SrcMAC = MAC{2, 0, 0, 0, 0, 9}
-	r.do(r.e.Receive(r.now, p))
-	r.want("MASTER->BACKUP better-master")
-}
-
 func TestCARPNamesVRRPOnItsID(t *testing.T) {
 	v := newVRRP(t)
 	for name, set := range map[string]func(*VRRPAdvert){
@@ -236,14 +172,5 @@ func TestCARPNamesVRRPOnItsID(t *testing.T) {
 		if got := r.e.Receive(r.now, v.router(peerHigh, 200, set)).Drop; got != DropProtocol {
 			t.Errorf("%s: %v", name, got)
 		}
-	}
-}
-
-func TestCARPTakesNothingFromBehindAnAuthenticationHeader(t *testing.T) {
-	r := newRig(t)
-	p := r.advert(peerLow, 1, 0)
-	p.AH = true
-	if got := r.e.Receive(r.now, p).Drop; got != DropAuth {
-		t.Error(got)
 	}
 }

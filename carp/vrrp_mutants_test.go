@@ -58,18 +58,3 @@ func TestVersion2HasWholeSecondsOnly(t *testing.T) {
 		}
 	}
 }
-
-func TestAnotherMasterIsAnsweredAQuarterOfAnIntervalAfterTheLastAdvertAtTheEarliest(t *testing.T) {
-	for _, test := range []struct {
-		since time.Duration
-		sent  bool
-	}{{1, false}, {250*time.Millisecond - 1, false}, {250 * time.Millisecond, true}, {900 * time.Millisecond, true}} {
-		r := newVRRP(t).master()
-		before := r.e.counters.Sent
-		r.run(test.since)
-		r.hearRouter(peerHigh, 50)
-		if sent := r.e.counters.Sent > before; sent != test.sent {
-			t.Errorf("%v after the last advert: answered %v, want %v", test.since, sent, test.sent)
-		}
-	}
-}

@@ -93,6 +93,8 @@ func packetAlarms(p *plan, st carp.Status, now carp.Instant, both bool) []condit
 		st.Refused[carp.DropProtocol].Address, otherProtocol(p), p.VHID, p.Protocol)
 	when(recent(carp.DropForeign), "id-in-use", "%v is another virtual router with the id %d: none of its addresses is here. Give one of the two another "+
 		"vrid; if they shall be one, the same addresses on both.", st.Refused[carp.DropForeign].Address, p.VHID)
+	when(recent(carp.DropDuplicate), "duplicate-source", "adverts come from %v, our own address, and from another machine: two have it, and hosts on the "+
+		"segment mistake one for the other. Give one of them another address.", st.Refused[carp.DropDuplicate].Address)
 	var peers []string
 	for _, drop := range carp.Drops() {
 		if last := st.Refused[drop]; recent(drop) && alive(p, drop, last) {

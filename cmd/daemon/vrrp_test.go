@@ -141,6 +141,7 @@ func TestARefusedPacketIsTheAlarmThatFitsIt(t *testing.T) {
 		{"version of CARP", oneInstance, carp.DropVersion, heardAs(0, 0, now), "bad-version", []string{"no CARP adverts", "is VRRP running"}},
 		{"length of VRRP", v3, carp.DropLength, heardAs(0, 0, now), "bad-length", []string{"no VRRP adverts", "corrupting"}},
 		{"checksum of CARP", oneInstance, carp.DropChecksum, heardAs(0, 0, now), "bad-checksum", []string{"no CARP adverts"}},
+		{"our address elsewhere", oneInstance, carp.DropDuplicate, heardAs(0, time.Second, now), "duplicate-source", []string{"192.0.2.7", "another address"}},
 		{"hash", oneInstance, carp.DropHash, heardAs(0, 0, now), "bad-hash", []string{"passphrase or address list"}},
 		{"long ago", v3, carp.DropAddresses, heardAs(100, time.Second, now-carp.Instant(alarmHold)), "", nil},
 		{"a farewell", v3, carp.DropBowOut, heardAs(0, time.Second, now), "", nil},

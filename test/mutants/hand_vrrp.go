@@ -5,6 +5,7 @@ package main
 const (
 	vrrpRules  = "carp/election_vrrp.go"
 	vrrpPeer   = "carp/vrrp.go"
+	sources    = "carp/source.go"
 	vrrpWire   = "carp/wire_vrrp.go"
 	limits     = "carp/config.go"
 	linkPort   = "carp/link/port.go"
@@ -75,8 +76,10 @@ func vrrpRoleMutants(add adder) {
 		replace(receive, "order < 0 || order == 0 && e.heard[i].at < slot.at", "order < 3 && e.heard[i].at < slot.at"),
 		replace(receive, "\t\tif e.compare(slot.bid, h.bid) < 0 {\n\t\t\treturn\n\t\t}\n", ""))
 	add("contest-without-pace", "every packet of another master is answered",
-		replace(receive, "\tif !first && now.Sub(e.lastReply) < e.interval()/4 {\n\t\treturn\n\t}\n", ""),
-		replace(receive, "if now.Sub(e.lastSent) >= e.interval()/4 {", "if e.lastSent >= 0 {"))
+		replace(receive, "if first || now >= soonest {", "if now >= e.lastSent {"))
+	add("contest-unanswered", "a master that has just spoken lets another hold the addresses for an interval",
+		replace(receive, "e.arm(timerAdvert, min(e.timers[timerAdvert], soonest))", "_ = soonest"),
+		replace(receive, "if first || now >= soonest {", "if now >= soonest {"))
 	add("announced-without-pace", "every answer to another master comes with an announcement",
 		replace(receive, "if first || now.Sub(e.announced) >= max(e.interval()/4, announcePace) {", "if first || e.announced >= 0 {"))
 	add("contest-always-new", "each advert of another master begins another epoch",
@@ -100,6 +103,10 @@ func vrrpPeerMutants(add adder) {
 		replace(receive, "\tcase drop != Accepted:\n\tcase stalled:", "\tcase drop != Accepted && e.state == Backup && e.cfg.Protocol.VRRP():\n\t\te.follow(now, &h, &p)\n\tcase drop != Accepted:\n\tcase stalled:"))
 	add("vrrp-interval-zero", "an interval of 0 is a living master's",
 		replace(vrrpPeer, "\tcase a.Version == 3 && a.Interval == 0: // RFC 9568, erratum 8301\n\t\treturn DropInterval\n", ""))
+	add("source-unchecked", "an advert from an address that no host has is believed",
+		replace(sources, "return !src.IsMulticast()", "return !src.IsUnspecified() || !src.IsMulticast()"))
+	add("duplicate-unheard", "a backup takes a master that has its address and the virtual MAC for itself",
+		replace(sources, "return e.lastSent != 0 && now.Sub(e.lastSent) < e.masterDown(bid{})", "return true"))
 	add("vrrp-strangers", "a router with none of our addresses is one of ours",
 		replace(vrrpPeer, "\tif shared == 0 {\n\t\treturn DropForeign\n\t}\n", ""))
 	add("vrrp-order-of-addresses", "the same addresses in another order are a difference",
@@ -115,9 +122,9 @@ func vrrpPeerMutants(add adder) {
 	add("vrrp-ah-taken", "what was behind an authentication header is taken unchecked",
 		replace(vrrpPeer, "case p.AH || a.Version == 2", "case a.Version == 2"))
 	add("vrrp-own-taken", "an own advert that comes back is another master's",
-		replace(vrrpPeer, "\tcase e.isReflected(p):\n\t\treturn DropOwn\n", ""))
+		replace(vrrpPeer, "\tcase e.isReflected(now, p):\n\t\treturn DropOwn\n", ""))
 	add("vrrp-own-by-address-alone", "a node with the same address is never heard",
-		replace(vrrpPeer, "return p.SrcMAC == MAC{} || p.SrcMAC == e.local.MAC ||", "return p.SrcMAC == MAC{} || p.SrcMAC != MAC{} ||"))
+		replace(sources, "return p.SrcMAC == MAC{} || p.SrcMAC == e.local.MAC\n", "return true\n"))
 	add("vrrp-ttl-unchecked", "an advert from behind a router is taken",
 		replace(vrrpPeer, "case !unicast && p.TTL != 255 || unicast &&", "case unicast &&"))
 	add("vrrp-peer-ttl-unchecked", "the bounds of a peer's TTL are not looked at",

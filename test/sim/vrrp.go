@@ -182,7 +182,7 @@ func (h *Host) leaves(payload []byte) bool {
 // heard reports whether an engine took a packet for a sign of life of its sender.
 func (h *Host) heard(drop carp.Drop) bool {
 	switch drop {
-	case carp.Accepted, carp.DropBowOut, carp.DropStalled:
+	case carp.Accepted, carp.DropBowOut, carp.DropStalled, carp.DropDuplicate:
 		return true
 	case carp.DropVersion, carp.DropAuth, carp.DropInterval, carp.DropAddresses: // alive, but incompatible
 		return h.Config.Protocol.VRRP()
