@@ -61,6 +61,7 @@ func carpRefusals() []refusal {
 			p.Payload = a.Append(nil)
 		})},
 		{drop: DropHash, packet: sum(func(b []byte) { b[35] ^= 1 })},
+		{drop: DropType, packet: advert(func(r *rig, p *Packet) { p.Payload = sealedMessage(TypePeerState, r.counter, nil) })},
 		{drop: DropAuth, packet: advert(func(_ *rig, p *Packet) { p.AH = true })},
 		{drop: DropOwn, packet: advert(func(r *rig, p *Packet) {
 			p.Src = rigLocal.IPv4
@@ -138,7 +139,7 @@ func refusalRigs() map[string]struct {
 	return map[string]protocol{
 		"CARP": {newRig, carpRefusals(), with(map[Drop]string{DropForeign: other, DropInterval: other, DropAddresses: other})},
 		"VRRP": {newVRRP, vrrpRefusals(), with(map[Drop]string{
-			DropHash: other, DropRolling: other,
+			DropHash: other, DropRolling: other, DropType: other,
 			DropAuth: "shows a living master", DropAddresses: "shows a living master",
 		})},
 	}
