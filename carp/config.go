@@ -72,6 +72,9 @@ type Config struct {
 	Passphrase []byte       // CARP: HMAC-SHA1 key, at most 20 bytes; empty is a key of zeroes. VRRP2: text password, at most 8 bytes; empty is none
 	Addresses  []netip.Addr // CARP: the shared addresses of both families, in any order. VRRP: those in the advert, of one family
 	Peers      []netip.Addr // unicast peers; none: multicast
+	// Paths are further ways for the same adverts. Packets over any of them count, and
+	// those of one round count once. Not with CompatBSD.
+	Paths []Path
 	// PeerTTL bounds the TTL of what single peers send. What has no entry is not
 	// bounded, since a peer may be routed. VRRP only.
 	PeerTTL map[netip.Addr]TTLBounds
@@ -138,6 +141,7 @@ func (c *Config) Validate() error {
 	if len(c.Peers) > MaxPeers {
 		fault("%d peers: at most %d", len(c.Peers), MaxPeers)
 	}
+	c.validatePaths(fault)
 	for i, a := range c.Addresses {
 		if !a.IsValid() || a.IsUnspecified() || a.IsMulticast() {
 			fault("address %v: not an address that a host can have", a)

@@ -68,12 +68,14 @@ const (
 	ReasonDenied                // the guard refused
 	ReasonOwner                 // VRRP: priority 255, so that nothing is waited for
 	ReasonIncompatible          // VRRP: a better master was heard whose settings differ from ours
+	ReasonClientSide            // the probe of the client side fails: nobody is served from here
 )
 
 var reasonNames = [...]string{
 	"none", "link-up", "link-down", "master-timed-out", "better-master", "tie-lost", "preempting",
 	"master-will-time-out", "bow-out", "operator", "handover", "nobody-took-over", "stopping",
 	"released", "release-failed", "contested", "stalled", "failed", "denied", "address-owner", "incompatible-master",
+	"client-side-down",
 }
 
 var reasonTexts = [...]string{
@@ -98,6 +100,7 @@ var reasonTexts = [...]string{
 	"the guard refused",
 	"this node owns the addresses",
 	"a better master was heard whose settings differ from ours",
+	"the probe of the client side fails",
 }
 
 func (r Reason) String() string { return name(reasonNames[:], int(r), "Reason") }

@@ -41,7 +41,7 @@ type Engine struct {
 	reason Reason
 	timers [numTimers]Instant
 
-	known   bool    // the link has said whether it is up
+	knows   bool    // the link has said whether it is up
 	up      bool    // the link carries adverts
 	upAt    Instant // since when
 	startAt Instant // end of the startup delay; 0 before the first link up
@@ -59,6 +59,14 @@ type Engine struct {
 	demotion  int
 
 	heard [8]sighting // masters heard lately
+
+	// Only with Config.Paths.
+	beside [MaxPaths + 1]linkState // the links 1 and up
+	path   [MaxPaths + 1]pathState
+	near   [8]neighbour
+	ties   int // won on a further path against a master that stays
+
+	cutOff bool // the probe of the client side fails
 
 	epoch      Epoch
 	lastSent   Instant    // last successful send of this mastership, or its start
@@ -216,11 +224,14 @@ func (e *Engine) move(now Instant, to State, why Reason, peer netip.Addr) {
 // is called again when these change.
 func (e *Engine) LinkUp(now Instant, local Local) Effects {
 	stalled := e.begin(now)
-	e.known, e.local = true, local
+	e.knows, e.local = true, local
 	if stalled || e.up {
 		return e.finish()
 	}
 	e.up, e.upAt = true, now
+	if e.state == Releasing && !e.stopped {
+		e.target = Backup // it was on its way to INIT
+	}
 	e.heal(now)
 	if e.startAt == 0 {
 		e.startAt = now.Add(e.cfg.StartupDelay)
@@ -233,14 +244,13 @@ func (e *Engine) LinkUp(now Instant, local Local) Effects {
 	return e.finish()
 }
 
-// LinkDown tells that the interface is down or gone: INIT from every state.
+// LinkDown tells that the interface is down or gone: INIT from every state. A
+// master with another path that is up lets go first and says so there.
 func (e *Engine) LinkDown(now Instant) Effects {
-	e.clear() // no need to yield first: there is nobody to hear it
-	e.known, e.up = true, false
+	e.clear() // no need to yield first: there is nobody to hear it, or linkLost sees to it
+	e.knows, e.up = true, false
 	e.disarm(timerStart)
-	if e.state != Init {
-		e.toInit(now, ReasonLinkDown)
-	}
+	e.linkLost(now)
 	return e.finish()
 }
 
@@ -333,7 +343,7 @@ func (e *Engine) newEpoch(now Instant) {
 // winner announce again. After a stall there is none: it could depose the node
 // that rightly took over meanwhile.
 func (e *Engine) yield(now Instant, why Reason, peer netip.Addr, wait time.Duration) {
-	if e.state == Releasing && e.target == Init {
+	if e.state == Releasing && (e.target == Init || !e.up) {
 		e.toInit(now, why)
 		return
 	}
@@ -414,7 +424,10 @@ func (e *Engine) bow(now Instant, released bool) {
 		why = ReasonReleased
 		e.emit(now, leave)
 	}
-	if e.target == Init {
+	if !e.up && released {
+		why = ReasonLinkDown
+	}
+	if e.target == Init || !e.up {
 		e.toInit(now, why)
 		return
 	}

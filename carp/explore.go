@@ -40,7 +40,7 @@ func (e *Engine) AppendState(dst []byte, now Instant) []byte {
 	}
 	dst = append(dst, byte(e.state), byte(e.target))
 	claim(e.held)
-	for _, b := range []bool{e.known, e.up, e.stopped, e.permitted, e.asking, e.farewell, e.handing, e.spoken} {
+	for _, b := range []bool{e.knows, e.up, e.cutOff, e.stopped, e.permitted, e.asking, e.farewell, e.handing, e.spoken} {
 		flag(b)
 	}
 	for _, at := range e.timers {
@@ -61,7 +61,7 @@ func (e *Engine) AppendState(dst []byte, now Instant) []byte {
 	}
 	for _, n := range []int{
 		e.errors, e.successes, int(e.failures), e.demotion, e.demotions[OwnerSendErrors], e.demotions[OwnerFailure],
-		e.demotions[OwnerHandover], len(e.rolling), e.slowing,
+		e.demotions[OwnerHandover], len(e.rolling), e.slowing, e.ties,
 	} {
 		number(int64(n))
 	}
@@ -77,6 +77,9 @@ func (e *Engine) AppendState(dst []byte, now Instant) []byte {
 			number(int64(now.Sub(s.at)))
 			number(int64(now.Sub(s.came)))
 		}
+	}
+	if len(e.cfg.Paths) > 0 {
+		e.appendPaths(now, address, number, flag)
 	}
 	if e.timers[timerGrace] != 0 {
 		address(e.old)

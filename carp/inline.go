@@ -20,19 +20,20 @@ type PacketReader interface {
 
 // inline has the packets of s handed to its engine by the waiter, if it reads them.
 func (l *Loop) inline(s *Speaker) {
-	if link, ok := s.link.(Inline); ok {
-		link.Inline(l.waiter, func(p *Packet) { l.hear(s, p) })
+	for i, link := range s.links() {
+		if link, ok := link.(Inline); ok {
+			link.Inline(l.waiter, func(p *Packet) { l.hear(s, uint8(i), p) })
+		}
 	}
 }
 
-// hear gives a packet to the engine of s. It is called in the loop's goroutine, by
+// hear gives a packet of one of its links to the engine of s. It is called in the loop's goroutine, by
 // what waits for it.
-func (l *Loop) hear(s *Speaker, p *Packet) {
+func (l *Loop) hear(s *Speaker, link uint8, p *Packet) {
 	if s.left {
 		return
 	}
-	now := s.link.Now()
-	s.apply(now, s.engine.Receive(now, *p))
+	s.event(link, LinkEvent{Packet: p})
 	if s.over() {
 		l.wake(s)
 		return

@@ -37,6 +37,7 @@ func VirtualMAC(vhid uint8) MAC { return MAC{0, 0, 0x5e, 0, 1, vhid} }
 // calls Finish before it sends.
 type Frame struct {
 	VHID    uint8
+	Path    uint8      // 0: the primary one; n: Config.Paths[n-1], which names the link
 	Dst     netip.Addr // 224.0.0.18, ff02::12, or a unicast peer
 	Payload []byte
 	// Pseudo says that the checksum covers the addresses of the IP header, which
@@ -57,12 +58,15 @@ func (f *Frame) Finish(src netip.Addr) {
 // headers. The receiver owns Payload.
 type Packet struct {
 	Src, Dst  netip.Addr // without zone
+	Link      uint8      // which of the speaker's links it came over; 0 is the client side's
 	SrcMAC    MAC        // zero where the link does not know it
 	TTL       uint8      // TTL or hop limit
 	Payload   []byte
 	Broadcast bool    // the frame was sent to the broadcast address or a group
 	AH        bool    // the payload was behind an authentication header (RFC 2402), which nobody has checked
 	At        Instant // when the kernel got it; zero if unknown
+
+	sender netip.Addr // where Src has become the name of a node with several paths: what it was
 }
 
 // Local is what a link knows of the node's own side: the addresses that adverts

@@ -18,6 +18,7 @@ type sighting struct {
 // hearing is an advert of any protocol as the election needs it.
 type hearing struct {
 	bid     bid
+	path    uint8  // the number of the path
 	leaves  bool   // a bow-out
 	counter uint64 // CARP
 	sum     Checksum
@@ -36,14 +37,16 @@ func (e *Engine) Receive(now Instant, p Packet) Effects {
 	drop := e.check(now, &h, &p)
 	switch {
 	case drop != Accepted && h.alive && !stalled:
-		h.refused = drop
-		e.heardIncompatible(now, &h, &p)
+		if h.refused = drop; !e.isCopy(now, &h, &p) {
+			e.heardIncompatible(now, &h, &p)
+		}
 	case drop != Accepted:
 	case stalled:
 		drop = DropStalled
 	default:
-		e.counters.Received++
-		drop = e.accept(now, &h, &p)
+		if e.counters.Received++; !e.isCopy(now, &h, &p) {
+			drop = e.accept(now, &h, &p)
+		}
 	}
 	if drop == Accepted && h.duplicate {
 		drop = DropDuplicate // and used all the same
@@ -69,13 +72,15 @@ func (e *Engine) check(now Instant, h *hearing, p *Packet) Drop {
 func (e *Engine) checkCARP(h *hearing, p *Packet) Drop {
 	multicast := p.Broadcast || p.Dst.IsMulticast()
 	bsd := e.cfg.Compat == CompatBSD
-	if len(e.cfg.Peers) == 0 && p.TTL != 255 {
+	path, peers := e.pathOf(p)
+	h.path = path
+	if len(peers) == 0 && p.TTL != 255 {
 		return DropTTL
 	}
-	if !bsd && multicast == (len(e.cfg.Peers) > 0) {
+	if !bsd && multicast == (len(peers) > 0) {
 		return DropDestination
 	}
-	if !bsd && !multicast && !e.isPeer(p.Src) {
+	if !bsd && !multicast && !isPeer(peers, p.Src) {
 		return DropPeer
 	}
 	if !sendable(p.Src) {
@@ -96,7 +101,7 @@ func (e *Engine) checkCARP(h *hearing, p *Packet) Drop {
 	switch {
 	case a.VHID != e.cfg.VHID:
 		return DropVHID
-	case len(e.cfg.Peers) == 0 && !e.cfg.has(FamilyOf(p.Src)):
+	case len(peers) == 0 && !e.cfg.has(FamilyOf(p.Src)):
 		return DropFamily
 	case e.isMessage(&a, p.Payload):
 		return DropType
@@ -126,8 +131,8 @@ func (e *Engine) foreignProtocol(d Drop, p *Packet) Drop {
 	return d
 }
 
-func (e *Engine) isPeer(src netip.Addr) bool {
-	for _, p := range e.cfg.Peers {
+func isPeer(peers []netip.Addr, src netip.Addr) bool {
+	for _, p := range peers {
 		if p.WithZone("") == src {
 			return true
 		}
@@ -262,7 +267,14 @@ func (e *Engine) settle(now Instant, h *hearing, p *Packet, bsd bool) {
 		e.lose(now, h, p, ReasonTieLost)
 		return
 	}
-	if FamilyOf(p.Src) == IPv6 && e.cfg.has(IPv4) && len(e.cfg.Peers) == 0 {
+	if FamilyOf(p.Src) == IPv6 && e.cfg.has(IPv4) && p.Dst.IsMulticast() {
+		return
+	}
+	if h.path > 0 && e.heardOnPrimary(now, p) {
+		return
+	}
+	if h.path > 0 && e.overstays(now) {
+		e.lose(now, h, p, ReasonTieLost)
 		return
 	}
 	if wins, ok := e.winsTie(p); ok && wins {

@@ -56,6 +56,9 @@ func (e *Engine) prepare(now Instant, c *Config) ([]secret, error) {
 	if c.Protocol.VRRP() && c.Family() != e.cfg.Family() {
 		return nil, fmt.Errorf("%w: family of a running VRRP instance changed: remove it and add it anew", ErrConfig)
 	}
+	if !equalPaths(c.Paths, e.cfg.Paths) {
+		return nil, fmt.Errorf("%w: paths of a running instance changed: remove it and add it anew", ErrConfig)
+	}
 	c.complete()
 	if c.Protocol.VRRP() {
 		return nil, nil // no digest

@@ -109,7 +109,7 @@ func (e *Engine) asMaster(own, theirs bid) verdict {
 // master-down time, not the last packet, so that one slow node beside a good one
 // moves nothing; VRRP ignores the slow one, whose adverts do not stop the timer.
 func (e *Engine) asBackup(now Instant, heard bid) verdict {
-	preempting := (e.cfg.Preempt || e.owner()) && now.Sub(e.upAt) >= e.cfg.PreemptDelay && e.timers[timerHold] == 0
+	preempting := (e.cfg.Preempt || e.owner()) && !e.cutOff && now.Sub(e.upAt) >= e.cfg.PreemptDelay && e.timers[timerHold] == 0
 	switch {
 	case e.cfg.Protocol.VRRP():
 		return vrrpAsBackup(e.bid().priority, heard.priority, preempting)
@@ -122,10 +122,15 @@ func (e *Engine) asBackup(now Instant, heard bid) verdict {
 // winsTie reports whether this node stays master against an equal one. ok is false
 // if nothing tells the two apart.
 func (e *Engine) winsTie(p *Packet) (wins, ok bool) {
-	if e.cfg.Protocol.VRRP() {
-		return vrrpWinsTie(e.local, p)
+	local := e.localOn(p.Link)
+	if p.sender.IsValid() { // addresses are compared that are on one segment
+		q := *p
+		q.Src, p = p.sender, &q
 	}
-	return winsTie(e.local, p)
+	if e.cfg.Protocol.VRRP() {
+		return vrrpWinsTie(local, p)
+	}
+	return winsTie(local, p)
 }
 
 // ownAddress is the address by which the sender of p knows this node: what it has

@@ -46,12 +46,7 @@ func (e *Engine) emitVRRP(b bid) {
 	start := len(e.wire)
 	e.wire = a.Append(e.wire, netip.Addr{}, netip.Addr{})
 	payload := e.wire[start:len(e.wire):len(e.wire)]
-	for _, p := range e.cfg.Peers {
-		e.frame(p, payload)
-	}
-	if len(e.cfg.Peers) == 0 {
-		e.frame(Group(e.cfg.Family()), payload)
-	}
+	e.spread(payload)
 }
 
 func (e *Engine) emitUnder(s *secret, t timing, counter uint64) {
@@ -61,21 +56,37 @@ func (e *Engine) emitUnder(s *secret, t timing, counter uint64) {
 	start := len(e.wire)
 	e.wire = a.Append(e.wire)
 	payload := e.wire[start:len(e.wire):len(e.wire)]
-	for _, p := range e.cfg.Peers {
-		e.frame(p, payload)
+	e.spread(payload)
+}
+
+// spread makes the frames of one payload: for each path its peers or its groups.
+func (e *Engine) spread(payload []byte) {
+	if e.linkUp(0) {
+		e.along(0, e.cfg.Peers, payload)
 	}
-	if len(e.cfg.Peers) > 0 {
-		return
-	}
-	for _, f := range []Family{IPv4, IPv6} {
-		if e.cfg.has(f) {
-			e.frame(Group(f), payload)
+	for i := range e.cfg.Paths {
+		if p := &e.cfg.Paths[i]; e.linkUp(p.Link) {
+			e.along(uint8(i+1), p.Peers, payload)
 		}
 	}
 }
 
-func (e *Engine) frame(dst netip.Addr, payload []byte) {
-	e.frames = append(e.frames, Frame{VHID: e.cfg.VHID, Dst: dst, Payload: payload, Pseudo: e.router.pseudo})
+func (e *Engine) along(path uint8, peers []netip.Addr, payload []byte) {
+	for _, p := range peers {
+		e.frame(path, p, payload)
+	}
+	if len(peers) > 0 {
+		return
+	}
+	for _, f := range []Family{IPv4, IPv6} {
+		if e.cfg.has(f) { // VRRP has addresses of one
+			e.frame(path, Group(f), payload)
+		}
+	}
+}
+
+func (e *Engine) frame(path uint8, dst netip.Addr, payload []byte) {
+	e.frames = append(e.frames, Frame{VHID: e.cfg.VHID, Path: path, Dst: dst, Payload: payload, Pseudo: e.router.pseudo})
 }
 
 // groupClock is the milliseconds since 2020-01-01 by BOOTTIME plus an offset.

@@ -10,9 +10,9 @@ func sendable(src netip.Addr) bool {
 	return !src.IsMulticast() && !src.IsLoopback() && src != netip.AddrFrom4([4]byte{255, 255, 255, 255})
 }
 
-// isOwnAddress reports whether src is the address that this node sends from.
-func (e *Engine) isOwnAddress(src netip.Addr) bool {
-	return usable(src) && (src == e.local.IPv4 || src == e.local.IPv6.WithZone(""))
+// has reports whether src is an address that this node sends from.
+func (l *Local) has(src netip.Addr) bool {
+	return usable(src) && (src == l.IPv4 || src == l.IPv6.WithZone(""))
 }
 
 // isReflected reports whether a VRRP packet is our own, come back. One from our address
@@ -20,20 +20,34 @@ func (e *Engine) isOwnAddress(src netip.Addr) bool {
 // one that comes when this node has sent nothing for a master-down time: all nodes of
 // a group share the virtual MAC.
 func (e *Engine) isReflected(now Instant, p *Packet) bool {
-	if p.Src.IsUnspecified() && p.SrcMAC == e.local.MAC {
+	if e.isFrom(now, &e.local, p) {
+		return true
+	}
+	for i := range e.cfg.Paths { // two links may be on one segment
+		if link := e.cfg.Paths[i].Link; link > 0 && e.isFrom(now, &e.beside[link].local, p) {
+			return true
+		}
+	}
+	return false
+}
+
+// isFrom is isReflected for one of this node's links.
+func (e *Engine) isFrom(now Instant, local *Local, p *Packet) bool {
+	if p.Src.IsUnspecified() && p.SrcMAC == local.MAC {
 		return true
 	}
 	switch {
-	case !e.isOwnAddress(p.Src):
+	case !local.has(p.Src):
 		return false
 	case p.SrcMAC == VirtualMACOf(e.cfg.Protocol, e.cfg.Family(), e.cfg.VHID):
 		return e.lastSent != 0 && now.Sub(e.lastSent) < e.masterDown(bid{})
 	}
-	return p.SrcMAC == MAC{} || p.SrcMAC == e.local.MAC
+	return p.SrcMAC == MAC{} || p.SrcMAC == local.MAC
 }
 
 // isDuplicate reports whether a packet that is not our own comes from our address: two
 // machines have it. The packet counts all the same, else there would be two masters.
 func (e *Engine) isDuplicate(p *Packet) bool {
-	return e.isOwnAddress(p.Src) && p.SrcMAC != MAC{} && p.SrcMAC != e.local.MAC
+	local := e.localOn(p.Link)
+	return local.has(p.Src) && p.SrcMAC != MAC{} && p.SrcMAC != local.MAC
 }

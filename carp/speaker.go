@@ -23,6 +23,10 @@ type Speaker struct {
 	Observe func(Transition)
 	// Guard is asked before each mastership; Config.Guarded must be set with it.
 	Guard Guard
+	// Beside are the links 1 and up of Config.Paths, beside the one that NewSpeaker is
+	// given, which is 0 and the client side. All have the same clock. The speaker takes
+	// them over too. Set it before Run.
+	Beside []Link
 	// Loop runs this speaker beside others. Set it before Run. Nil means a loop of
 	// its own, by package time, in the goroutine that calls Run.
 	Loop *Loop
@@ -31,13 +35,14 @@ type Speaker struct {
 	link    Link
 	handler Handler
 	holder  PermitHolder // handler, if it is one
-	poller  Poller       // link, if it is one
+	pollers []Poller     // those of the links that are one
 	ended   chan struct{}
 	mailbox mailbox
 	herald  herald
 
 	// Used by the loop's goroutine only.
-	events   <-chan LinkEvent // nil after its close
+	events   <-chan LinkEvent   // nil after its close
+	aside    []<-chan LinkEvent // those of Beside, the same
 	stopping bool
 	deadline Instant
 	latest   Transition
@@ -70,7 +75,7 @@ func NewSpeaker(c Config, link Link, h Handler) (*Speaker, error) {
 		mailbox: mailbox{wake: make(chan struct{}, 1)},
 	}
 	s.holder, _ = h.(PermitHolder)
-	s.poller, _ = link.(Poller)
+	s.pollFrom(link)
 	return s, nil
 }
 
@@ -84,11 +89,11 @@ func (s *Speaker) Run(ctx context.Context) error {
 	}
 	if err := loop.join(); err != nil {
 		s.end()
-		return errors.Join(err, s.link.Close())
+		return errors.Join(err, s.closeLinks())
 	}
 	var worker sync.WaitGroup
 	worker.Go(s.work)
-	s.events = s.link.Events()
+	s.openLinks()
 	s.enter(loop)
 	unstop := context.AfterFunc(ctx, func() { s.post(s.stop) })
 	defer unstop()
@@ -97,9 +102,9 @@ func (s *Speaker) Run(ctx context.Context) error {
 		loop.run()
 	}
 	<-s.ended
-	s.link.Notify(nil)
+	s.notify(nil)
 	worker.Wait()
-	err := s.link.Close()
+	err := s.closeLinks()
 	if !s.stopping {
 		err = errors.Join(errors.New("carp: run: the link was closed"), err)
 	}
@@ -111,7 +116,7 @@ func (s *Speaker) enter(l *Loop) {
 	s.mu.Lock()
 	s.loop = l
 	s.mu.Unlock()
-	s.link.Notify(func() { l.wake(s) })
+	s.notify(func() { l.wake(s) })
 	l.inline(s)
 	l.wake(s)
 }
@@ -124,11 +129,8 @@ func (s *Speaker) turn(due bool) (more bool) {
 		call()
 	}
 	more = s.drain()
-	if due && s.engine.state == Backup && s.poller != nil {
-		for left, n := true, 0; left && n < maxPolls; n++ {
-			left = s.poller.Poll()
-			more = s.drain()
-		}
+	if due && s.engine.state == Backup && len(s.pollers) > 0 {
+		more = s.poll()
 	}
 	if due {
 		s.feed(s.engine.Tick)
@@ -137,20 +139,11 @@ func (s *Speaker) turn(due bool) (more bool) {
 }
 
 func (s *Speaker) drain() (more bool) {
-	for range maxTurn {
-		select {
-		case ev, open := <-s.events:
-			if !open {
-				s.events = nil
-				s.feed(s.engine.LinkDown)
-				return false
-			}
-			s.event(ev)
-		default:
-			return false
-		}
+	more = s.drainLink(0, &s.events)
+	for i := range s.aside {
+		more = s.drainLink(uint8(i+1), &s.aside[i]) || more
 	}
-	return true
+	return more
 }
 
 // called returns the calls that wait, until the next time.
@@ -181,20 +174,6 @@ func (s *Speaker) stop() {
 // link is closed, and nothing is left to be let go.
 func (s *Speaker) over() bool {
 	return (s.stopping || s.events == nil) && s.engine.state == Init && s.mailbox.idle()
-}
-
-func (s *Speaker) event(ev LinkEvent) {
-	now := s.link.Now()
-	switch {
-	case ev.Packet != nil:
-		s.apply(now, s.engine.Receive(now, *ev.Packet))
-	case ev.Up != nil:
-		s.apply(now, s.engine.LinkUp(now, *ev.Up))
-	case ev.Down:
-		s.apply(now, s.engine.LinkDown(now))
-	case ev.Lost > 0:
-		s.engine.Overflow(ev.Lost)
-	}
 }
 
 // feed gives the engine an input that needs nothing but the time. It is called by
@@ -230,7 +209,7 @@ func (s *Speaker) apply(decided Instant, e Effects) {
 			continue
 		}
 		for _, f := range e.Send {
-			ok = s.link.Send(f) == nil || ok
+			ok = s.send(f) == nil || ok
 		}
 		switch after := s.link.Now(); {
 		case s.engine.Stalled(after): // frozen while sending: the permit before this one has lapsed

@@ -18,9 +18,10 @@ import (
 // node is a speaker on a bus with a handler that notes what it is told.
 type node struct {
 	*carp.Speaker
-	port *carptest.Port
-	stop context.CancelFunc
-	err  chan error
+	port   *carptest.Port
+	beside *carptest.Port // the link of a second path, or nil
+	stop   context.CancelFunc
+	err    chan error
 
 	mu     sync.Mutex
 	log    []string
@@ -122,7 +123,9 @@ func join(t *testing.T, bus segment, addr string, c carp.Config, set func(*node)
 	if s.Observe = n.observe; s.Observe == nil {
 		s.Observe = func(tr carp.Transition) { n.note(fmt.Sprintf("%v", tr)) }
 	}
-	s.Loop = bus.loop
+	if s.Loop = bus.loop; n.beside != nil {
+		s.Beside = []carp.Link{n.beside}
+	}
 	n.Speaker = s
 	ctx, stop := context.WithCancel(context.Background())
 	n.stop = stop

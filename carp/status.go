@@ -42,7 +42,9 @@ type Status struct {
 	Master            Sighting       // the best other master within the master-down time; zero if none
 	LinkKnown         bool           // the link has said whether it is up
 	LinkUp            bool
-	ContestedUntil    Instant // another master was heard, and the contest counts as on until then
+	Paths             []PathStatus // the primary one first; nil if there is no other
+	CutOff            bool         // the probe of the client side fails
+	ContestedUntil    Instant      // another master was heard, and the contest counts as on until then
 	Local             Local
 	MasterDown        time.Duration // this node's own
 	Deadline          Instant       // when a silent master is taken over from; 0 outside BACKUP
@@ -60,7 +62,8 @@ func (e *Engine) Status(now Instant) Status {
 		State: e.state, Since: e.since, Reason: e.reason, Epoch: e.epoch,
 		AdvBase: e.cfg.AdvBase, AdvSkew: e.cfg.AdvSkew, EffectiveAdvSkew: e.timing().skew,
 		Demotion: e.demotion, Demotions: maps.Clone(e.demotions),
-		LinkKnown: e.known, LinkUp: e.up, Local: e.local, ContestedUntil: e.contested,
+		LinkKnown: e.knows, LinkUp: e.up, Local: e.local, ContestedUntil: e.contested,
+		Paths: e.pathStatus(now), CutOff: e.cutOff,
 		Protocol: e.cfg.Protocol, Priority: e.cfg.Priority, EffectivePriority: e.bid().priority, Interval: e.cfg.AdvertInterval(),
 		MasterDown: e.masterDown(e.followed(now)),
 		HeldUntil:  e.timers[timerHold],

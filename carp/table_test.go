@@ -73,6 +73,11 @@ var tableInputs = []struct {
 	{"link up", func(r *rig) { r.do(r.e.LinkUp(r.now, rigLocal)) }, [4]string{"INIT->BACKUP link-up", "", "", ""}},
 	{"link down", func(r *rig) { r.do(r.e.LinkDown(r.now)) },
 		[4]string{"", "BACKUP->INIT link-down", "MASTER->INIT link-down", "RELEASING->INIT link-down"}},
+	{"client side cut off", func(r *rig) { r.do(r.e.ClientSide(r.now, false)) },
+		[4]string{"", "", "MASTER->RELEASING client-side-down", ""}},
+	{"client side good as ever", func(r *rig) { r.do(r.e.ClientSide(r.now, true)) }, [4]string{"", "", "", ""}},
+	{"path up", func(r *rig) { r.do(r.e.PathUp(r.now, 1, rigLocal)) }, [4]string{"", "", "", ""}},
+	{"path down", func(r *rig) { r.do(r.e.PathDown(r.now, 1)) }, [4]string{"", "", "", ""}},
 	{"demote", func(r *rig) { r.do(r.e.Demote(r.now, "x", 9)) }, [4]string{"", "", "send 1/109, permit", ""}},
 	{"state init", func(r *rig) { r.do(r.e.SetState(r.now, Init)) }, [4]string{"", "", "", ""}},
 	{"state backup", func(r *rig) { r.do(r.e.SetState(r.now, Backup)) }, [4]string{"", "", "MASTER->RELEASING operator", ""}},
@@ -136,7 +141,7 @@ func TestTheTableHasEveryInputOfTheEngine(t *testing.T) {
 	}
 	for _, known := range []string{
 		"Receive", "Tick", "LinkUp", "LinkDown", "Demote", "SetState", "Resign", "Released",
-		"Granted", "Denied", "Failed", "Sent", "SendFailed", "Reconfigure", "Renew",
+		"Granted", "Denied", "Failed", "Sent", "SendFailed", "Reconfigure", "Renew", "ClientSide", "PathUp", "PathDown",
 	} {
 		delete(inputs, known)
 	}

@@ -48,13 +48,15 @@ func version(p Protocol) uint8 {
 // a living router of this id: if it has an address of ours, differences in the rest
 // are no silence (h.alive).
 func (e *Engine) checkVRRP(now Instant, h *hearing, p *Packet) Drop {
-	multicast, unicast := p.Broadcast || p.Dst.IsMulticast(), len(e.cfg.Peers) > 0
+	path, peers := e.pathOf(p)
+	h.path = path
+	multicast, unicast := p.Broadcast || p.Dst.IsMulticast(), len(peers) > 0
 	switch {
 	case !unicast && p.TTL != 255 || unicast && !e.cfg.PeerTTL[p.Src].holds(p.TTL):
 		return DropTTL
 	case multicast == unicast:
 		return DropDestination
-	case unicast && !e.isPeer(p.Src):
+	case unicast && !isPeer(peers, p.Src):
 		return DropPeer
 	case !sendable(p.Src):
 		return DropSource

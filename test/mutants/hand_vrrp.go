@@ -124,13 +124,13 @@ func vrrpPeerMutants(add adder) {
 	add("vrrp-own-taken", "an own advert that comes back is another master's",
 		replace(vrrpPeer, "\tcase e.isReflected(now, p):\n\t\treturn DropOwn\n", ""))
 	add("vrrp-own-by-address-alone", "a node with the same address is never heard",
-		replace(sources, "return p.SrcMAC == MAC{} || p.SrcMAC == e.local.MAC\n", "return true\n"))
+		replace(sources, "return p.SrcMAC == MAC{} || p.SrcMAC == local.MAC\n", "return true\n"))
 	add("vrrp-ttl-unchecked", "an advert from behind a router is taken",
 		replace(vrrpPeer, "case !unicast && p.TTL != 255 || unicast &&", "case unicast &&"))
 	add("vrrp-peer-ttl-unchecked", "the bounds of a peer's TTL are not looked at",
 		replace(vrrpPeer, "!unicast && p.TTL != 255 || unicast && !e.cfg.PeerTTL[p.Src].holds(p.TTL):", "!unicast && p.TTL != 255:"))
 	add("vrrp-unknown-peer", "unicast adverts of anybody are taken",
-		replace(vrrpPeer, "\tcase unicast && !e.isPeer(p.Src):\n\t\treturn DropPeer\n", ""))
+		replace(vrrpPeer, "\tcase unicast && !isPeer(peers, p.Src):\n\t\treturn DropPeer\n", ""))
 }
 
 // vrrpPacketMutants read or write adverts wrongly.
