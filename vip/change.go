@@ -118,7 +118,7 @@ func (s *Set) raise(epoch carp.Epoch, turn uint64) error {
 	mine := st.turn == turn
 	allowed := st.permit.Epoch >= epoch && st.room(st.lease, s.clock())
 	if mine && allowed {
-		st.serving, st.epoch = true, epoch
+		st.serving, st.epoch, st.lingering = true, epoch, nil
 		st.slow, st.failing, st.gone, st.mute = false, false, false, false
 		st.on, st.placed, st.tokens = v.link, v.placed, tokens{}
 		st.raised, st.lowerAt = s.device.Name != "", 0

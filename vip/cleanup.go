@@ -1,6 +1,7 @@
 package vip
 
 import (
+	"context"
 	"errors"
 	"net/netip"
 	"slices"
@@ -40,6 +41,7 @@ func Cleanup(k Kernel, interfaces []string, prefixes []netip.Prefix, devices ...
 			continue
 		}
 		if l.Parent != 0 && (all || slices.Contains(devices, l.Name)) {
+			severOn(k, l, nil)
 			if deleteErr := k.RemoveDevice(l); deleteErr != nil {
 				err = errors.Join(err, deleteErr)
 				continue
@@ -56,6 +58,7 @@ func Cleanup(k Kernel, interfaces []string, prefixes []netip.Prefix, devices ...
 		if len(stale) == 0 {
 			continue
 		}
+		severOn(k, l, stale)
 		if applyErr := k.Apply(removes(l, stale)); applyErr != nil {
 			err = errors.Join(err, applyErr)
 			continue
@@ -65,6 +68,21 @@ func Cleanup(k Kernel, interfaces []string, prefixes []netip.Prefix, devices ...
 		}
 	}
 	return removed, err
+}
+
+// severOn destroys the sockets of addresses that are about to go, of all of a device
+// if none are given. That it does not work keeps nothing from going.
+func severOn(k Kernel, l Link, prefixes []netip.Prefix) {
+	if len(prefixes) == 0 {
+		have, _ := k.Addrs(l.Index)
+		prefixes = marked(have)
+	}
+	if len(prefixes) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), severPlanned)
+	defer cancel()
+	_, _ = k.Sever(ctx, l.Index, addrsOf(prefixes))
 }
 
 // nameOf returns the name of the link with this index, "" if there is none.

@@ -38,14 +38,14 @@ const (
 )
 
 // clear takes off what is ours and sees that it is gone. The caller has the
-// token, and the set does not serve. What holds on to an address (a socket bound
-// to it) is to be let go here, before the first batch.
+// token, and the set does not serve. The sockets of the addresses go first, see sever.
 func (s *Set) clear(ctx context.Context) error {
 	s.mu.Lock()
 	on, want, why, epoch := s.state.on, s.state.want, s.state.ended, s.state.epoch
 	placed := union(s.state.placed, s.state.strays)
 	s.mu.Unlock()
 
+	more := s.sever(on.Index, placed, severBudget(why))
 	changes := removes(on, placed)
 	var foreign []netip.Prefix
 	var err error
@@ -68,6 +68,10 @@ func (s *Set) clear(ctx context.Context) error {
 		err = ErrPresent
 	}
 	s.cleared(err)
+	// Again, for what came while the addresses were still on.
+	if more || s.sever(on.Index, placed, severHurried) {
+		s.linger(placed)
+	}
 	if len(foreign) > 0 {
 		s.tell(Event{Kind: EventForeign, Addresses: foreign, Text: fmt.Sprintf(
 			"%v is on %s though this node is not to hold it, and carpd did not put it there: remove it from the system's network configuration", foreign[0], s.link)})

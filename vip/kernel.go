@@ -46,6 +46,12 @@ type Kernel interface {
 	// its addresses; with the last one on its parent go the changes of the parent. It
 	// is no error if the device is gone, only then the parent is seen to.
 	RemoveDevice(l Link) error
+	// Sever destroys the TCP sockets and connected UDP sockets whose local address is one
+	// of addrs, listeners excepted, and returns how many; the other ends are told at once
+	// if the addresses are still there. An address that another interface than the one
+	// with this index has is left alone (0: any interface). It ends early with ctx's error,
+	// having done what it could; ErrNoSever if the kernel cannot do it.
+	Sever(ctx context.Context, index int, addrs []netip.Addr) (int, error)
 	// Watch calls f for each notice until stop is called; f must not block. After
 	// stop has returned f is not called any more. stop must not be called by f.
 	Watch(f func(Notice)) (stop func())
@@ -161,13 +167,15 @@ var (
 	ErrForeignDevice = errors.New("there is an interface already that carpd did not make for this")
 	// ErrBusy: another interface is being set down at this moment.
 	ErrBusy = errors.New("another interface is being set down")
+	// ErrNoSever: this kernel cannot destroy sockets.
+	ErrNoSever = errors.New("the kernel cannot destroy sockets")
 	// ErrPresent: an address is still there after all attempts to remove it.
 	ErrPresent = errors.New("the address is still there")
 )
 
 // OpError is an operation on addresses that failed.
 type OpError struct {
-	Op   string       // "add", "remove", "list", "look up", "announce", "open", "make", "set up", "set down"
+	Op   string       // "add", "remove", "list", "look up", "announce", "open", "make", "set up", "set down", "destroy sockets"
 	Addr netip.Prefix // zero if no single address is concerned
 	Link string       // "" if no single interface is concerned
 	Err  error

@@ -40,6 +40,7 @@ type kernel struct {
 	promoteAll *os.File                 // nil if unreadable
 	out        *packetSocket
 	devices    devices
+	diag       diag
 
 	slow  sync.Mutex // held while an interface is set down
 	batch sync.Mutex // guards fd's conversation, seq and in
@@ -100,6 +101,7 @@ func (k *kernel) open() (err error) {
 	if k.watch, err = openWatch(); err != nil {
 		return fmt.Errorf("netlink watch: %w", err)
 	}
+	_ = k.diag.open() // Sever says why it does not work
 	k.promoteAll, _ = os.Open(promoteAllSetting)
 	k.devices.open()
 	k.watching.Go(k.hear)
@@ -131,6 +133,7 @@ func (k *kernel) Close() error {
 		k.promoteAll.Close()
 	}
 	k.devices.close()
+	k.diag.close()
 	k.out.close()
 	return nil
 }
@@ -193,11 +196,7 @@ func (k *kernel) linkInfos() ([]linkInfo, error) {
 }
 
 func (k *kernel) Addrs(index int) ([]Addr, error) {
-	msgs, err := k.dump(unix.RTM_GETADDR, unix.RTM_NEWADDR, func() nl.NetlinkRequestData {
-		msg := nl.NewIfAddrmsg(unix.AF_UNSPEC)
-		msg.Index = uint32(index)
-		return msg
-	})
+	msgs, err := k.dumpAddrs(index)
 	if errors.Is(err, unix.ENODEV) {
 		return nil, nil
 	}
@@ -212,6 +211,15 @@ func (k *kernel) Addrs(index int) ([]Addr, error) {
 	}
 	slices.SortStableFunc(addrs, func(a, b Addr) int { return a.Prefix.Addr().BitLen() - b.Prefix.Addr().BitLen() })
 	return addrs, nil
+}
+
+// dumpAddrs lists the addresses of an interface, or with 0 of all.
+func (k *kernel) dumpAddrs(index int) ([][]byte, error) {
+	return k.dump(unix.RTM_GETADDR, unix.RTM_NEWADDR, func() nl.NetlinkRequestData {
+		msg := nl.NewIfAddrmsg(unix.AF_UNSPEC)
+		msg.Index = uint32(index)
+		return msg
+	})
 }
 
 func (k *kernel) request(kind, flags int) *nl.NetlinkRequest {

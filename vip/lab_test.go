@@ -115,10 +115,11 @@ func many(n int, v6 bool) (out []netip.Prefix) {
 func TestLabKernelConforms(t *testing.T) {
 	lab.New(t) // skips once, not in each part
 	viptest.Conformance(t, func(t *testing.T) vip.Kernel {
-		h := lab.New(t).Host("a", viptest.Own()...)
+		lan := lab.New(t)
+		h := lan.Host("a", viptest.Own()...)
 		h.Sysctl("ipv4/conf/all/promote_secondaries", "0")
 		h.Sysctl("ipv4/conf/eth0/promote_secondaries", "0")
-		return openOn(t, h)
+		return newDialer(t, lan, h)
 	})
 }
 

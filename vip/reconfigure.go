@@ -93,6 +93,7 @@ func (s *Set) reshapeOn(old []netip.Prefix) error {
 	case !room:
 		return errNoRoom
 	}
+	s.severDropped(v.link, old, v.placed)
 	if err := s.commit(v.changes, nil); err != nil {
 		// Off with what is new; the addresses that were there before stay.
 		s.mu.Lock()

@@ -49,10 +49,11 @@ const (
 	EventSecondaries                  // addresses go up as written while promote_secondaries is 0
 	EventForeign                      // Addresses are on the interface, but somebody else put them there
 	EventSlow                         // renewing takes so long that the lease may end before it is renewed
+	EventSevered                      // sockets of Addresses that left were destroyed
 )
 
 var eventNames = [...]string{"up", "down", "lapsed", "withdrawn", "restored", "failed", "link-gone",
-	"promote-secondaries", "foreign", "slow-renewal"}
+	"promote-secondaries", "foreign", "slow-renewal", "severed"}
 
 func (k EventKind) String() string {
 	if int(k) < len(eventNames) {
@@ -118,17 +119,22 @@ type state struct {
 	present map[netip.Addr]bool // of placed: there as far as known
 	strays  []netip.Prefix      // of a Reconfigure that failed, and neither placed nor seen to be off
 
-	took    time.Duration // by the slowest step of the last batch; halved by each permit
-	renewAt carp.Instant  // next renewal; 0 = at once
-	lookAt  carp.Instant  // compare with the kernel then; 0 = no reason to
-	askAt   carp.Instant  // no request for a fresher permit before
-	asking  bool          // a request is under way
-	clearAt carp.Instant  // next attempt to take the rest off
-	tokens  tokens        // restorations that may still be made
-	failing bool          // the last renewal or look failed: told once
-	gone    bool          // the last look found no interface: told once
-	mute    bool          // the last announcement failed: told once
-	slow    bool          // told once an Up
+	took      time.Duration // by the slowest step of the last batch; halved by each permit
+	renewAt   carp.Instant  // next renewal; 0 = at once
+	lookAt    carp.Instant  // compare with the kernel then; 0 = no reason to
+	askAt     carp.Instant  // no request for a fresher permit before
+	asking    bool          // a request is under way
+	clearAt   carp.Instant  // next attempt to take the rest off
+	tokens    tokens        // restorations that may still be made
+	failing   bool          // the last renewal or look failed: told once
+	gone      bool          // the last look found no interface: told once
+	mute      bool          // the last announcement failed: told once
+	unsevered bool          // sockets could not be destroyed: told once
+	slow      bool          // told once an Up
+
+	lingering []netip.Prefix // off, but sockets of theirs may be left
+	severAt   carp.Instant   // next attempt to destroy those
+	severTry  int
 
 	round  int            // addresses announced in the present round
 	rounds []carp.Instant // the present round and those to come; the first is due first
@@ -284,7 +290,7 @@ func (s *Set) tell(e Event) {
 		args = append(args, "error", e.Err)
 	}
 	switch e.Kind {
-	case EventUp, EventDown, EventWithdrawn:
+	case EventUp, EventDown, EventWithdrawn, EventSevered:
 		s.log.Info(e.Text, args...)
 	default:
 		s.log.Warn(e.Text, args...)

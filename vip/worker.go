@@ -44,6 +44,7 @@ type task uint8
 const (
 	taskWait     task = iota
 	taskClear         // take off what is left after the end of a turn
+	taskSever         // destroy sockets of addresses that are off
 	taskLower         // set our device down, on which nothing is left
 	taskLapse         // the permit ended
 	taskLook          // compare with the kernel, put back what was lost
@@ -61,6 +62,10 @@ func (st *state) next(now carp.Instant) (task, carp.Instant) {
 			return taskWait, st.clearAt
 		case on:
 			return taskClear, 0
+		case len(st.lingering) > 0 && now >= st.severAt:
+			return taskSever, 0
+		case len(st.lingering) > 0:
+			return taskWait, st.severAt
 		case st.raised && now < st.lowerAt:
 			return taskWait, st.lowerAt
 		case st.raised:
@@ -104,6 +109,7 @@ func (s *Set) Run(ctx context.Context) error {
 	stop := s.k.Watch(s.notice)
 	defer stop()
 	s.lookOnce()
+	s.severStale(ctx)
 	s.beginDevice(ctx)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -172,6 +178,8 @@ func (s *Set) perform(ctx context.Context, do task) {
 	switch again {
 	case taskClear:
 		_ = s.clear(context.Background()) // told and retried by itself
+	case taskSever:
+		s.severRest()
 	case taskLower:
 		s.lower()
 	case taskLook:

@@ -157,6 +157,10 @@ func permitMutants(add adder) {
 		replace("vip/worker.go", "st.tokens = st.tokens.spend(now)\n", ""))
 	add("removal-unchecked", "addresses that are still there after their removal count as gone",
 		replace("vip/clear.go", "if listed == nil && len(changes) == 0 {", "if listed == nil {"))
+	add("sessions-after-addresses", "sockets are destroyed when their address is gone already: nobody is told",
+		replace("vip/clear.go", "more := s.sever(on.Index, placed, severBudget(why))", "more := false"))
+	add("sessions-of-the-node", "sockets of addresses that another interface has are destroyed too",
+		replace("vip/diag_linux.go", "ok && o != nil && on != o.index", "ok && o != nil && on == -1"))
 }
 
 // daemonMutants move role, addresses and hooks in the wrong order.

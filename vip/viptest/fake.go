@@ -27,6 +27,7 @@ type FakeKernel struct {
 	batches  [][]vip.Change
 	sent     []Frame
 	closed   bool
+	sessions []*fakeSession
 }
 
 // Hooks are called by a FakeKernel, without its lock. Each may be nil.
@@ -41,6 +42,8 @@ type Hooks struct {
 	Fail func(vip.Change) error
 	// FailDevice returns the error of a device that is about to be made.
 	FailDevice func(vip.Device) error
+	// BeforeSever is called before sockets are destroyed; its error is Sever's.
+	BeforeSever func(ctx context.Context, addrs []netip.Addr) error
 	// BeforeSend is called before frames are sent; its error is Send's.
 	BeforeSend func(frames [][]byte) error
 	// Late is how late the kernel removes an address whose lifetime has ended.
@@ -66,6 +69,8 @@ type fakeAddr struct {
 	end    time.Time // zero: forever
 	timer  *time.Timer
 }
+
+var errClosed = errors.New("kernel is closed")
 
 // NewFakeKernel returns a kernel with the interface eth0 (02:00:00:00:00:01) that
 // has the given addresses.
@@ -172,12 +177,7 @@ func (k *FakeKernel) Has(addr string) bool {
 	want := netip.MustParseAddr(addr)
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for _, l := range k.links {
-		if slices.ContainsFunc(l.addrs, func(a *fakeAddr) bool { return a.prefix.Addr() == want }) {
-			return true
-		}
-	}
-	return false
+	return k.has(want)
 }
 
 // Answers reports whether any interface that is up has the address.
@@ -293,7 +293,7 @@ func (k *FakeKernel) Apply(changes []vip.Change) error {
 	k.mu.Lock()
 	if k.closed {
 		k.mu.Unlock()
-		return &vip.OpError{Op: "add", Err: errors.New("kernel is closed")}
+		return &vip.OpError{Op: "add", Err: errClosed}
 	}
 	k.batches = append(k.batches, slices.Clone(changes))
 	for _, c := range changes {
