@@ -144,6 +144,7 @@ func Run(path, format string, logTo io.Writer) error {
 	}
 	defer socket.Close()
 	tuneRuntime()
+	keepInMemory(log)
 	if d.speakers, err = startSpeakers(log); err != nil {
 		return errors.Join(err, kernel.Close())
 	}
