@@ -4,8 +4,8 @@
 // # What it does
 //
 // An Interface has one AF_PACKET socket, whose filter throws away in the kernel
-// all that is not IP protocol 112, plain or behind an authentication header, and
-// so stands before rp_filter, firewall and any macvlan on the interface, which
+// all that is not IP protocol 112, plain or behind an authentication header, for an
+// id that has a port and for a group or an address of the interface. So it stands before rp_filter, firewall and any macvlan on the interface, which
 // would take frames that come with its own MAC. It is a member of 224.0.0.18 and
 // ff02::12 where a port asks for them, so that switches that snoop forward
 // adverts. A port is what one virtual router sees of it: packets, and the changes

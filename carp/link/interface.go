@@ -35,7 +35,9 @@ type Options struct {
 	Waiter *Waiter
 }
 
-// Stats counts what did not go to a port, and what did. All are totals.
+// Stats counts what did not go to a port, and what did, of what passed the filter of
+// the socket: another id or another node's unicast is mostly not among it. All are
+// totals.
 type Stats struct {
 	Received      uint64 // packets handed to ports; one that two ports get counts once
 	UnknownVHID   uint64 // packets that no port here is for, by id, version and family
@@ -381,12 +383,26 @@ func (i *Interface) publish(s *state) bool {
 	}
 	s.choose(func(a netip.Addr) bool { return i.avoid[a] > 0 })
 	i.state.Store(s)
+	good = i.listen(s) && good
 	cameUp := s.up && (!old.up || s.index != old.index)
 	for _, family := range []carp.Family{carp.IPv4, carp.IPv6} {
 		good = i.join(family, s.index, cameUp) && good
 	}
 	i.tell(old, s)
 	return good
+}
+
+// listen makes the filter of the socket what ports and addresses ask for. The caller
+// holds mu.
+func (i *Interface) listen(s *state) bool {
+	program, err := i.served(s).filter()
+	if err == nil {
+		err = i.wire.pass(program)
+	}
+	if err != nil {
+		i.log.Warn("link: set the filter of the socket: "+err.Error(), "interface", i.name, "retry", retryEvery)
+	}
+	return err == nil
 }
 
 // join makes one membership what it should be. Without it adverts still arrive

@@ -340,7 +340,13 @@ func TestFrameThatIsTooLongShowsAndIsRefused(t *testing.T) {
 	}
 	defer unix.Close(fds[0])
 	defer unix.Close(fds[1])
-	if err := attachFilter(fds[1], advertFilter); err != nil {
+	v := &served{}
+	v.ids[carp.IPv4].add(9)
+	program, err := v.filter()
+	if err == nil {
+		err = attachFilter(fds[1], program)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	i := &Interface{}

@@ -55,7 +55,7 @@ func openRaw(family carp.Family, tos uint8) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	if err = attachFilter(fd, dropFilter); err == nil {
+	if err = attachFilter(fd, dropAll()); err == nil {
 		for _, o := range options {
 			if err = unix.SetsockoptInt(fd, level, o[0], o[1]); err != nil {
 				break

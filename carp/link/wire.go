@@ -4,11 +4,13 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/carpd/carpd/carp"
@@ -35,6 +37,7 @@ type wire struct {
 
 	mu     sync.Mutex // guards what follows
 	closed bool
+	filter []bpf.RawInstruction
 	to     unix.SockaddrLinklayer
 	frame  []byte // scratch
 }
@@ -51,7 +54,7 @@ func openWire(polled bool) (*wire, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := attachFilter(fd, advertFilter); err != nil {
+	if err := attachFilter(fd, dropAll()); err != nil {
 		unix.Close(fd)
 		return nil, err
 	}
@@ -85,6 +88,20 @@ func (w *wire) bind(index int) error {
 		return ErrClosed
 	}
 	return unix.Bind(w.fd, &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ALL), Ifindex: index})
+}
+
+// pass takes only what a program passes from now on.
+func (w *wire) pass(program []bpf.RawInstruction) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed || slices.Equal(program, w.filter) {
+		return nil
+	}
+	if err := attachFilter(w.fd, program); err != nil {
+		return err
+	}
+	w.filter = program
+	return nil
 }
 
 // send sends one advert to a group, or fails at once.

@@ -135,6 +135,10 @@ func permitMutants(add adder) {
 		replace(loop, "\t\tl.read()\n", ""))
 	add("unheard-deadline", "a packet that was read inline does not move the deadline that the loop knows",
 		replace("carp/inline.go", "\tl.schedule(s, s.deadline)\n", ""))
+	add("filter-forgets-new-port", "the kernel's filter is not told of a new virtual router",
+		replace("carp/link/interface.go", "good = i.listen(s) && good", "good = (i.wire.filter != nil || i.listen(s)) && good"))
+	add("filter-wrong-bit", "the kernel's filter looks at the wrong ids",
+		replace("carp/link/filter.go", "bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 31}", "bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 15}"))
 	add("timers-behind-all-packets", "many speakers' packets come before a timer that is due",
 		replace(loop, "\t\tl.fire()\n\t\tl.turn(s, false)\n", "\t\tl.turn(s, false)\n"))
 	add("turn-without-bound", "a speaker that is flooded lets no other have its turn",
