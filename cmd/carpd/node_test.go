@@ -100,7 +100,7 @@ func newNode(t testing.TB, lan *lab.LAN, name string, prefixes ...string) *node 
 		},
 	}}
 	t.Cleanup(n.client.CloseIdleConnections)
-	n.addrs = watchAddrs(t, n.Host)
+	n.addrs = watchAddrs(n.Host)
 	return n
 }
 

@@ -3,9 +3,7 @@ package main_test
 import (
 	"encoding/binary"
 	"net/netip"
-	"runtime"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -16,13 +14,8 @@ import (
 )
 
 // addrEvent is one note of the kernel: an address was added or refreshed, or is
-// gone. At is read as the note arrives, by the wall clock, which stamps captured
-// frames too: it is never too early.
-type addrEvent struct {
-	At   time.Time
-	On   bool
-	Addr netip.Addr
-}
+// gone. At is as the note is read: it is never too early.
+type addrEvent = lab.AddrChange
 
 // addrWatch records what comes and goes in a namespace, whatever does it.
 type addrWatch struct {
@@ -32,84 +25,13 @@ type addrWatch struct {
 }
 
 // watchAddrs records until the test ends.
-func watchAddrs(t testing.TB, h *lab.Host) *addrWatch {
-	t.Helper()
+func watchAddrs(h *lab.Host) *addrWatch {
 	w := &addrWatch{more: make(chan struct{})}
-	fd := -1
-	err := h.DoErr(func() (err error) {
-		if fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE); err != nil {
-			return err
-		}
-		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 4<<20) // not in a user namespace
-		return unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR})
-	})
-	if err == nil {
-		// How late Stop may be noticed.
-		err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 100_000})
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	stop := make(chan struct{})
-	var ended sync.WaitGroup
-	ended.Go(func() { w.record(t, fd, stop) })
-	t.Cleanup(func() {
-		close(stop)
-		ended.Wait()
-		_ = unix.Close(fd)
-	})
+	h.WatchAddrs(w.note)
 	return w
 }
 
-// record runs on a thread of its own, before all others where that is allowed,
-// so that the stamps are as good as those of the capture.
-func (w *addrWatch) record(t testing.TB, fd int, stop <-chan struct{}) {
-	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-	_ = unix.SchedSetAttr(0, &unix.SchedAttr{
-		Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1, Flags: unix.SCHED_FLAG_RESET_ON_FORK,
-	}, 0)
-	buf := make([]byte, 64<<10)
-	for {
-		n, _, err := unix.Recvfrom(fd, buf, 0)
-		at := time.Now().Round(0)
-		select {
-		case <-stop:
-			return
-		default:
-		}
-		if err == unix.EAGAIN || err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			t.Errorf("watch addresses: %v", err)
-			return
-		}
-		messages, err := syscall.ParseNetlinkMessage(buf[:n])
-		if err != nil {
-			t.Errorf("watch addresses: %v", err)
-			return
-		}
-		for i := range messages {
-			w.note(at, &messages[i])
-		}
-	}
-}
-
-func (w *addrWatch) note(at time.Time, m *syscall.NetlinkMessage) {
-	if m.Header.Type != unix.RTM_NEWADDR && m.Header.Type != unix.RTM_DELADDR {
-		return
-	}
-	attrs, err := syscall.ParseNetlinkRouteAttr(m)
-	if err != nil {
-		return
-	}
-	e := addrEvent{At: at, On: m.Header.Type == unix.RTM_NEWADDR}
-	for _, a := range attrs {
-		// IFA_LOCAL is the address of IPv4; IPv6 has IFA_ADDRESS alone.
-		if a.Attr.Type == unix.IFA_LOCAL || a.Attr.Type == unix.IFA_ADDRESS && !e.Addr.IsValid() {
-			e.Addr, _ = netip.AddrFromSlice(a.Value)
-		}
-	}
+func (w *addrWatch) note(e addrEvent) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.events = append(w.events, e)

@@ -47,7 +47,7 @@ func newField(ctx context.Context, t lab.TB) *field {
 	f := &field{ctx: ctx, t: t, holders: newHolders(VIP(1))}
 	for n := range nodes {
 		f.hosts[n] = lan.Host(fmt.Sprintf("node%d", 1+n), nodeAddr(n).String()+"/16")
-		f.holders.follow(t, n, f.hosts[n])
+		f.holders.follow(n, f.hosts[n])
 	}
 	f.client = lan.Host("client", "10.9.0.200/16")
 	observer := lan.Host("observer", "10.9.0.201/16")

@@ -3,9 +3,7 @@ package bench
 import (
 	"fmt"
 	"net/netip"
-	"runtime"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -33,77 +31,12 @@ type holders struct {
 func newHolders(addr netip.Addr) *holders { return &holders{addr: addr} }
 
 // follow listens to a host's kernel until the test ends.
-func (w *holders) follow(t lab.TB, n int, h *lab.Host) {
-	t.Helper()
-	fd := -1
-	err := h.DoErr(func() (err error) {
-		if fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE); err != nil {
-			return err
+func (w *holders) follow(n int, h *lab.Host) {
+	h.WatchAddrs(func(c lab.AddrChange) {
+		if c.Addr == w.addr {
+			w.put(holding{c.At.UnixNano(), n, c.On})
 		}
-		return unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: unix.RTMGRP_IPV4_IFADDR})
 	})
-	if err == nil { // how late the end may be noticed
-		err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 100_000})
-	}
-	if err != nil {
-		t.Fatalf("bench: watch the addresses of %s: %v", h.Name, err)
-	}
-	stop := make(chan struct{})
-	var ended sync.WaitGroup
-	ended.Go(func() { w.listen(n, fd, stop) })
-	t.Cleanup(func() {
-		close(stop)
-		ended.Wait()
-		_ = unix.Close(fd)
-	})
-}
-
-func (w *holders) listen(n, fd int, stop <-chan struct{}) {
-	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-	// Before all others, where that is allowed, so that the stamps are good. It
-	// sleeps but for a few messages a run.
-	_ = unix.SchedSetAttr(0, &unix.SchedAttr{
-		Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1, Flags: unix.SCHED_FLAG_RESET_ON_FORK,
-	}, 0)
-	buf := make([]byte, 64<<10)
-	for {
-		size, _, err := unix.Recvfrom(fd, buf, 0)
-		at := stamp()
-		select {
-		case <-stop:
-			return
-		default:
-		}
-		if err != nil {
-			continue // nothing came, or it was interrupted
-		}
-		messages, err := syscall.ParseNetlinkMessage(buf[:size])
-		if err != nil {
-			continue
-		}
-		for i := range messages {
-			if addr, has, ok := addressOf(&messages[i]); ok && addr == w.addr {
-				w.put(holding{at, n, has})
-			}
-		}
-	}
-}
-
-// addressOf reads a message about an address.
-func addressOf(m *syscall.NetlinkMessage) (addr netip.Addr, has, ok bool) {
-	if m.Header.Type != unix.RTM_NEWADDR && m.Header.Type != unix.RTM_DELADDR {
-		return addr, false, false
-	}
-	attrs, err := syscall.ParseNetlinkRouteAttr(m)
-	if err != nil {
-		return addr, false, false
-	}
-	for _, a := range attrs {
-		if a.Attr.Type == unix.IFA_LOCAL {
-			addr, ok = netip.AddrFromSlice(a.Value)
-		}
-	}
-	return addr, m.Header.Type == unix.RTM_NEWADDR, ok
 }
 
 // put takes a change; a renewal is none.

@@ -4,11 +4,9 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -39,73 +37,12 @@ type note struct {
 func newWatch(addr netip.Addr) *watch { return &watch{addr: addr, on: map[string]bool{}} }
 
 // follow listens to a host's kernel until the test ends.
-func (w *watch) follow(t lab.TB, h *lab.Host) {
-	fd := -1
-	err := h.DoErr(func() (err error) {
-		if fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE); err != nil {
-			return err
+func (w *watch) follow(h *lab.Host) {
+	h.WatchAddrs(func(c lab.AddrChange) {
+		if c.Addr == w.addr {
+			w.put(note{c.At.Round(0), c.Host, c.On})
 		}
-		return unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR})
 	})
-	if err == nil { // how late the end may be noticed
-		err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 100_000})
-	}
-	if err != nil {
-		t.Fatalf("script: watch the addresses of %s: %v", h.Name, err)
-	}
-	stop := make(chan struct{})
-	var ended sync.WaitGroup
-	ended.Go(func() { w.listen(h.Name, fd, stop) })
-	t.Cleanup(func() {
-		close(stop)
-		ended.Wait()
-		_ = unix.Close(fd)
-	})
-}
-
-func (w *watch) listen(host string, fd int, stop <-chan struct{}) {
-	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-	// Before all others, where that is allowed, so that the stamps are good.
-	_ = unix.SchedSetAttr(0, &unix.SchedAttr{
-		Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1, Flags: unix.SCHED_FLAG_RESET_ON_FORK,
-	}, 0)
-	buf := make([]byte, 64<<10)
-	for {
-		n, _, err := unix.Recvfrom(fd, buf, 0)
-		at := time.Now().Round(0)
-		select {
-		case <-stop:
-			return
-		default:
-		}
-		if err != nil {
-			continue // nothing came, or it was interrupted
-		}
-		messages, err := syscall.ParseNetlinkMessage(buf[:n])
-		if err != nil {
-			continue
-		}
-		for i := range messages {
-			w.message(host, at, &messages[i])
-		}
-	}
-}
-
-func (w *watch) message(host string, at time.Time, m *syscall.NetlinkMessage) {
-	if m.Header.Type != unix.RTM_NEWADDR && m.Header.Type != unix.RTM_DELADDR {
-		return
-	}
-	attrs, err := syscall.ParseNetlinkRouteAttr(m)
-	if err != nil {
-		return
-	}
-	for _, a := range attrs {
-		addr, _ := netip.AddrFromSlice(a.Value)
-		if (a.Attr.Type == unix.IFA_LOCAL || a.Attr.Type == unix.IFA_ADDRESS) && addr == w.addr {
-			w.put(note{at, host, m.Header.Type == unix.RTM_NEWADDR})
-			return
-		}
-	}
 }
 
 // put takes a note, unless it says nothing new: each renewal is one.

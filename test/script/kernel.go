@@ -111,7 +111,7 @@ func newKernel(ctx context.Context, t lab.TB, f *File, o KernelOptions) *onKerne
 		t.Cleanup(m.client.CloseIdleConnections)
 		k.nodes[n.Name] = m
 		k.name(i, n.Name)
-		k.watch.follow(t, m.Host)
+		k.watch.follow(m.Host)
 	}
 	if f.uses("inject") {
 		k.forger = k.lan.Host(stranger, hostPrefixes(1+len(f.Nodes))...)
