@@ -205,6 +205,9 @@ func TestPlanTurnsAFileIntoValues(t *testing.T) {
 	if p.carp.PreemptGrace >= 0 {
 		t.Errorf("a zero in the file is a default in the engine: grace %v", p.carp.PreemptGrace)
 	}
+	if few, many := releaseBudget(1), releaseBudget(5000); few != carp.DefaultReleaseBudget || many != 2*time.Second {
+		t.Errorf("the budgets of 1 and 5000 addresses are %v and %v", few, many)
+	}
 	if !p.gated() || p.steps[0].OnFailure != hooks.Retreat || p.carp.ReleaseBudget != 3900*time.Millisecond {
 		t.Errorf("steps %+v, budget %v", p.steps, p.carp.ReleaseBudget)
 	}

@@ -97,7 +97,7 @@ func engineConfig(file *config.File, i config.Instance) (carp.Config, error) {
 		VHID: i.VHID, AdvBase: i.AdvBase, AdvSkew: i.AdvSkew, Passphrase: i.Passphrase, Peers: i.Peers, PeerTTL: i.PeerTTL,
 		Priority: i.Priority, Interval: i.Interval, Addresses: addresses(i.Addresses),
 		Preempt: i.Preempt, PreemptDelay: i.PreemptDelay, PreemptGrace: i.PreemptGrace, StartupDelay: i.StartupDelay,
-		Roll: i.Roll, Leased: !i.Lease.Off, NodeID: file.NodeID, ReleaseBudget: carp.DefaultReleaseBudget,
+		Roll: i.Roll, Leased: !i.Lease.Off, NodeID: file.NodeID, ReleaseBudget: releaseBudget(len(i.Held())),
 	}
 	var err error
 	if c.Protocol, err = carp.ParseProtocol(i.Protocol); err != nil {
@@ -116,6 +116,16 @@ func engineConfig(file *config.File, i config.Instance) (carp.Config, error) {
 		c.Families = carp.FamiliesEach
 	}
 	return c, nil
+}
+
+// releaseEach is what one address may take to be taken off, eight times what it takes
+// an idle machine: a node that is not done in time leaves without a bow-out, and its
+// clients wait for the master-down time.
+const releaseEach = 400 * time.Microsecond
+
+// releaseBudget bounds how long so many addresses may take to be taken off.
+func releaseBudget(addresses int) time.Duration {
+	return max(carp.DefaultReleaseBudget, time.Duration(addresses)*releaseEach)
 }
 
 func addresses(prefixes []netip.Prefix) []netip.Addr {

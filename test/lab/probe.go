@@ -2,7 +2,6 @@ package lab
 
 import (
 	"encoding/binary"
-	"fmt"
 	"net/netip"
 	"os"
 	"runtime"
@@ -18,14 +17,16 @@ const (
 	maxProbes     = 600_000
 )
 
-// Prober is a client that asks an address again and again by ICMP echo, through
-// its host's ordinary ARP or neighbour cache, and remembers when answers came.
+// Prober is a client that asks an address again and again, by ICMP echo, UDP or TCP,
+// through its host's ordinary ARP or neighbour cache, and remembers when answers came.
 type Prober struct {
 	host  *Host
 	dst   netip.Addr
+	port  uint16 // UDP
 	every time.Duration
 	file  *os.File
-	id    uint16
+	ask   func(seq uint16) []byte
+	heard func(packet []byte) bool
 	stop  chan struct{}
 	once  sync.Once
 	ended sync.WaitGroup
@@ -46,27 +47,51 @@ func (h *Host) Probe(dst netip.Addr) *Prober {
 // not load the machine and fill the capture with a thousand probes a second.
 func (h *Host) ProbeEvery(dst netip.Addr, interval time.Duration) *Prober {
 	h.lan.t.Helper()
-	p := &Prober{host: h, dst: dst, every: interval, stop: make(chan struct{})}
-	err := h.ns.do(func() error {
-		family, proto := unix.AF_INET, unix.IPPROTO_ICMP
-		if dst.Is6() {
-			family, proto = unix.AF_INET6, unix.IPPROTO_ICMPV6
-		}
-		fd, err := unix.Socket(family, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, proto)
-		if err != nil {
-			return fmt.Errorf("lab: host %s: open ICMP socket: %w", h.Name, err)
-		}
-		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1<<20) // the default will do
-		p.file, p.id = os.NewFile(uintptr(fd), "icmp"), uint16(fd)
-		return nil
+	proto := unix.IPPROTO_ICMP
+	if dst.Is6() {
+		proto = unix.IPPROTO_ICMPV6
+	}
+	fd := h.rawSocket(dst, unix.SOCK_RAW, proto)
+	p, id := &Prober{host: h, dst: dst, every: interval}, uint16(fd)
+	p.ask = func(seq uint16) []byte { return echoRequest(dst, id, seq) }
+	p.heard = func(b []byte) bool { return answers(dst, id, b) }
+	return p.begin(fd)
+}
+
+// rawSocket opens a socket on the host for a prober.
+func (h *Host) rawSocket(dst netip.Addr, kind, proto int) (fd int) {
+	h.lan.t.Helper()
+	family := unix.AF_INET
+	if dst.Is6() {
+		family = unix.AF_INET6
+	}
+	err := h.ns.do(func() (err error) {
+		fd, err = unix.Socket(family, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, proto)
+		return err
 	})
 	if err != nil {
-		h.lan.t.Fatal(err)
+		h.lan.t.Fatalf("lab: host %s: open a socket for probes: %v", h.Name, err)
 	}
+	enlarge(fd)
+	return fd
+}
+
+// enlarge makes room for what comes while a busy machine leaves the reader waiting: a
+// lost answer would look like an outage. Where that is not allowed the default must do.
+func enlarge(fd int) {
+	const room = 8 << 20
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, room) != nil { // in a user namespace
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, room)
+	}
+}
+
+// begin starts to ask; the prober owns fd.
+func (p *Prober) begin(fd int) *Prober {
+	p.file, p.stop = os.NewFile(uintptr(fd), "probe"), make(chan struct{})
 	p.ended.Add(2)
 	go p.send()
 	go p.receive()
-	h.lan.t.Cleanup(p.Stop)
+	p.host.lan.t.Cleanup(p.Stop)
 	return p
 }
 
@@ -79,7 +104,7 @@ func (p *Prober) send() {
 	if err != nil {
 		return
 	}
-	to := sockaddr(p.dst)
+	to := sockaddr(p.dst, p.port)
 	var now unix.Timespec
 	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // cannot fail
 	for seq := range maxProbes {
@@ -88,7 +113,7 @@ func (p *Prober) send() {
 			return
 		default:
 		}
-		msg := echoRequest(p.dst, p.id, uint16(seq))
+		msg := p.ask(uint16(seq))
 		// A failure is an outage: the missing answer tells of it.
 		if conn.Control(func(fd uintptr) { _ = unix.Sendto(int(fd), msg, unix.MSG_DONTWAIT, to) }) != nil {
 			return
@@ -116,7 +141,7 @@ func (p *Prober) receive() {
 				continue // an ICMP error was queued on the socket
 			}
 		}
-		if answers(p.dst, p.id, buf[:n]) {
+		if p.heard(buf[:n]) {
 			p.mu.Lock()
 			p.answers = append(p.answers, at)
 			p.mu.Unlock()
@@ -124,11 +149,11 @@ func (p *Prober) receive() {
 	}
 }
 
-func sockaddr(a netip.Addr) unix.Sockaddr {
+func sockaddr(a netip.Addr, port uint16) unix.Sockaddr {
 	if a.Is4() {
-		return &unix.SockaddrInet4{Addr: a.As4()}
+		return &unix.SockaddrInet4{Addr: a.As4(), Port: int(port)}
 	}
-	return &unix.SockaddrInet6{Addr: a.As16()}
+	return &unix.SockaddrInet6{Addr: a.As16(), Port: int(port)}
 }
 
 // echoRequest builds an ICMP echo request; the kernel adds ICMPv6's checksum.

@@ -8,9 +8,9 @@ import (
 	"github.com/carpd/carpd/carp"
 )
 
-// addresses reads virtual addresses and returns those that are sound.
-func (r *reader) addresses(n *node) (all []placedPrefix) {
-	items := r.list(n, "addresses", MaxAddresses)
+// addresses reads virtual addresses, at most so many, and returns those that are sound.
+func (r *reader) addresses(n *node, most int) (all []placedPrefix) {
+	items := r.list(n, "addresses", most)
 	if n.kind == list && len(items) == 0 {
 		r.fault(n.at, "", "%s is empty: want at least one", n.key)
 	}

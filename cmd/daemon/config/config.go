@@ -13,8 +13,8 @@ import (
 const (
 	MaxFile      = 1 << 20 // bytes
 	MaxInstances = 4096
-	MaxAddresses = 1024 // of one instance, those not in the advert included
-	MaxPeers     = 32   // of one instance
+	MaxAddresses = 10_000 // of one instance, those not in the advert included; those in it at most carp.MaxAddresses
+	MaxPeers     = 32     // of one instance
 	MaxGroups    = 64
 	MaxHooks     = 64  // of one instance, and of the file
 	MaxProblems  = 200 // of each severity, that are listed
@@ -25,8 +25,8 @@ const (
 	DefaultPath         = "/etc/carpd/carpd.yaml"
 	DefaultStateDir     = "/var/lib/carpd"
 	DefaultControl      = "/run/carpd/carpd.sock"
-	DefaultAdvBase      = 1 // seconds
-	DefaultPreemptGrace = 100 * time.Millisecond
+	DefaultAdvBase      = 1                      // seconds
+	DefaultPreemptGrace = 100 * time.Millisecond // of up to 500 addresses; each further one adds 0.2 ms
 	DefaultRoll         = 10 * time.Minute
 	DefaultPriority     = carp.DefaultPriority
 	DefaultInterval     = carp.DefaultInterval

@@ -45,8 +45,8 @@ func (r *reader) instance(n *node) *draft {
 		"preempt_delay":      func(n *node) { r.duration(n, 0, time.Hour, &d.PreemptDelay) },
 		"preempt_grace":      func(n *node) { r.duration(n, 0, 10*time.Second, &d.PreemptGrace) },
 		"startup_delay":      func(n *node) { r.duration(n, 0, time.Hour, &d.StartupDelay) },
-		"addresses":          func(n *node) { d.addresses = r.addresses(n) },
-		"addresses_excluded": func(n *node) { d.excluded = r.addresses(n) },
+		"addresses":          func(n *node) { d.addresses = r.addresses(n, carp.MaxAddresses) },
+		"addresses_excluded": func(n *node) { d.excluded = r.addresses(n, MaxAddresses) },
 		"peers":              func(n *node) { r.peers(n, d) },
 		"mac":                func(n *node) { r.choice(n, &d.MAC, []string{"interface", "virtual"}, nil) },
 		"lease":              func(n *node) { r.lease(n, &d.Lease) },
@@ -66,10 +66,23 @@ func (r *reader) instance(n *node) *draft {
 		}
 	}
 	r.addressesFit(d)
+	if _, given := d.at["preempt_grace"]; !given {
+		d.PreemptGrace = graceFor(len(d.Held()))
+	}
 	r.peersFit(d)
 	r.protocol(d, interval, checksum)
 	r.secret(d, inline, file)
 	return d
+}
+
+// graceEach is what one address may take the old master to take off, four times what
+// it takes an idle machine.
+const graceEach = 200 * time.Microsecond
+
+// graceFor is how long a preempting node leaves the old master to take so many
+// addresses off, unless the file says so. A master that says farewell ends it.
+func graceFor(addresses int) time.Duration {
+	return max(DefaultPreemptGrace, time.Duration(addresses)*graceEach)
 }
 
 // What a later version will have, and what it is for. Constant.

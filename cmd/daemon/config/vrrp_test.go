@@ -83,8 +83,9 @@ func TestAnAdvertHasRoomForSoManyAddresses(t *testing.T) {
 		{"protocol: vrrp3, addresses: " + list(90, six), ""},
 		{"protocol: vrrp3, addresses: " + list(91, six), "more than 90 of IPv6"},
 		{"protocol: vrrp3, addresses: 192.0.2.1/24, addresses_excluded: " + list(1023, four), ""},
-		{"protocol: vrrp3, addresses: 192.0.2.1/24, addresses_excluded: " + list(1024, four), "more than 1024 addresses"},
-		{"passphrase: x, addresses: " + list(1024, four), ""},
+		{"protocol: vrrp3, addresses: 192.0.2.1/24, addresses_excluded: " + list(MaxAddresses, four), "more than 10000 addresses"},
+		{"passphrase: x, addresses: " + list(carp.MaxAddresses, four), ""},
+		{"passphrase: x, addresses: " + list(carp.MaxAddresses+1, four), "more than 4096"},
 	} {
 		_, err := Parse("x", []byte(one(c.keys)), lan())
 		if c.fault == "" && err != nil || c.fault != "" && (err == nil || !strings.Contains(err.Error(), c.fault)) {
@@ -92,6 +93,26 @@ func TestAnAdvertHasRoomForSoManyAddresses(t *testing.T) {
 		}
 		if strings.Contains(c.fault, "of IPv") && !strings.Contains(fmt.Sprint(err), "hint: move the rest to addresses_excluded") {
 			t.Errorf("%.60s...: no way out: %v", c.keys, err)
+		}
+	}
+}
+
+func TestThePreemptGraceGrowsWithTheAddressesUnlessGiven(t *testing.T) {
+	many := "["
+	for n := range 5000 {
+		many += fmt.Sprintf("10.%d.%d.%d, ", 1+n/10000, n/200%200, 1+n%200)
+	}
+	for keys, want := range map[string]time.Duration{
+		"addresses: 192.0.2.1/24":                                                                        100 * time.Millisecond,
+		"addresses: 192.0.2.1/24, addresses_excluded: " + many + "]":                                     5001 * 200 * time.Microsecond,
+		"preempt: true, preempt_grace: 50ms, addresses: 192.0.2.1/24, addresses_excluded: " + many + "]": 50 * time.Millisecond,
+	} {
+		f, err := Parse("x", []byte(one("passphrase: x, "+keys)), lan())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := f.Instances[0].PreemptGrace; got != want {
+			t.Errorf("%.80s: %v, want %v", keys, got, want)
 		}
 	}
 }
