@@ -52,8 +52,10 @@ type Engine struct {
 	rolling []secret // earlier digests still in use, oldest first
 	clock   uint64   // last group clock or BSD counter that was sent
 	heardBy bool     // CompatBSD: clock continues a counter that was heard
-	recent  [64]uint64
-	sent    int // how many counters went through recent
+	// reserved is the clock of the last BowOuts.
+	reserved uint64
+	recent   [64]uint64
+	sent     int // how many counters went through recent
 
 	demotions map[string]int
 	demotion  int
@@ -350,6 +352,9 @@ func (e *Engine) yield(now Instant, why Reason, peer netip.Addr, wait time.Durat
 	if e.state == Master {
 		e.held = e.bid()
 	}
+	if why == ReasonStalled {
+		e.skipReserved()
+	}
 	e.farewell = e.cfg.Compat != CompatBSD && why != ReasonStalled
 	e.handing = false
 	e.toBackup(now, why, peer, wait)
@@ -368,6 +373,9 @@ func (e *Engine) Resign(now Instant, to State, why Reason) Effects {
 	if to == Init {
 		e.stopped = true
 		e.disarm(timerStart)
+	}
+	if why == ReasonStalled {
+		e.skipReserved()
 	}
 	switch {
 	case e.Stalled(now) && to == Init:

@@ -32,6 +32,12 @@ var errLoopEnded = errors.New("carp: run: the loop has ended")
 // before the next speaker's turn. NewLoop makes one; Run runs it. All methods may
 // be called by any goroutine.
 type Loop struct {
+	// Turned is called by the loop's goroutine after each turn of the loop, and so
+	// as often as the Waiter lets a wait end at least: whoever guards the loop knows
+	// by it that the loop lives. It must return at once. Set it before Run. Nil is
+	// fine.
+	Turned func()
+
 	waiter Waiter
 
 	due   deadlines // used by the goroutine of run only
@@ -113,6 +119,9 @@ func (l *Loop) wake(s *Speaker) {
 func (l *Loop) run() {
 	for l.take() {
 		l.serve()
+		if l.Turned != nil {
+			l.Turned()
+		}
 	}
 }
 

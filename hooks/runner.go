@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -37,6 +38,10 @@ type Options struct {
 	Log *slog.Logger
 	// Observe is called after each step that ran, by the goroutine of Run.
 	Observe func(Result)
+	// Cgroup is the directory of a cgroup (version 2) that kinds start processes in, so
+	// that somebody can end them all when this process has died. The caller keeps it
+	// open. nil: there is none.
+	Cgroup *os.File
 }
 
 // Result is one call of one hook.
@@ -90,6 +95,7 @@ type StepStatus struct {
 type Runner struct {
 	log     *slog.Logger
 	observe func(Result)
+	cgroup  *os.File
 	turn    chan struct{} // held by the Run that is at work
 	slots   []slot
 
@@ -107,7 +113,7 @@ type slot struct {
 // NewRunner returns a Runner of the given steps, in the order of going up. It
 // reports all faults of the plan at once.
 func NewRunner(steps []Step, o Options) (*Runner, error) {
-	r := &Runner{log: o.Log, observe: o.Observe, turn: make(chan struct{}, 1)}
+	r := &Runner{log: o.Log, observe: o.Observe, cgroup: o.Cgroup, turn: make(chan struct{}, 1)}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
 	}
@@ -218,7 +224,7 @@ func (r *Runner) step(ctx context.Context, i int, ev Event) error {
 	log := r.log.With("instance", ev.Name, "hook", s.Name, "kind", s.Kind, "phase", ev.Phase.String())
 	r.set(i, Running, nil)
 	start := time.Now()
-	err := s.call(withLogger(ctx, log), ev)
+	err := s.call(withCgroup(withLogger(ctx, log), r.cgroup), ev)
 	took := time.Since(start)
 	if err != nil {
 		r.set(i, Failed, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/carpd/carpd/carp"
@@ -34,6 +35,7 @@ func (st *state) room(l Lease, now carp.Instant) bool {
 // Missing is what is placed but left out of the changes. The caller has the token
 // and has asked for the permit last thing before.
 func (s *Set) commit(changes []Change, missing []netip.Prefix) error {
+	s.tellPlace()
 	all, err := s.apply(changes)
 	ended := s.clock()
 	over := s.judge(ended)
@@ -53,6 +55,21 @@ func (s *Set) commit(changes []Change, missing []netip.Prefix) error {
 		s.mu.Unlock()
 	}
 	return err
+}
+
+// tellPlace tells Config.Place what may be on from now on, if it does not know. The
+// caller has the token.
+func (s *Set) tellPlace() {
+	if s.place == nil {
+		return
+	}
+	s.mu.Lock()
+	index, all := s.state.on.Index, union(s.state.placed, s.state.strays)
+	s.mu.Unlock()
+	if index != s.told.index || !slices.Equal(all, s.told.prefixes) {
+		s.told.index, s.told.prefixes = index, all
+		s.place(index, all)
+	}
 }
 
 // apply makes the changes a step at a time. Where the permit has no room for the

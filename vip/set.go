@@ -32,6 +32,11 @@ type Config struct {
 	// fresher one (carp.Speaker.Renew). It has a goroutine of its own, one at a time,
 	// may block and then outlives Run. Nil: the next advert is waited for.
 	NeedPermit func()
+	// Place is told on which interface, and in which form, the addresses may be from
+	// now on, before they are put there, each time that this changes. It is called by
+	// whoever changes the kernel, one at a time, and must neither block nor call the
+	// Set. Nil: nobody wants to know.
+	Place func(index int, prefixes []netip.Prefix)
 }
 
 // EventKind is the kind of an Event. Its names are part of the interface.
@@ -93,6 +98,12 @@ type Set struct {
 	op   chan struct{} // capacity 1: whoever has put its token in may change the kernel
 	wake chan struct{} // capacity 1: the worker should look at the state again
 
+	place func(int, []netip.Prefix)
+	told  struct { // what place knows; used by who has the token
+		index    int
+		prefixes []netip.Prefix
+	}
+
 	mu      sync.Mutex // guards what follows; never held across a call of the kernel
 	state   state
 	changed chan struct{} // closed at the next permit or end of a turn; nil while nobody waits for it
@@ -143,7 +154,7 @@ type state struct {
 // New returns a Set that is down. The caller runs Run.
 func New(k Kernel, cfg Config) *Set {
 	s := &Set{
-		k: k, link: cfg.Interface, announce: cfg.Announce, clock: cfg.Now, log: cfg.Log, observe: cfg.Observe, needPermit: cfg.NeedPermit,
+		k: k, link: cfg.Interface, announce: cfg.Announce, clock: cfg.Now, log: cfg.Log, observe: cfg.Observe, needPermit: cfg.NeedPermit, place: cfg.Place,
 		device: Device{Name: cfg.Device, MAC: cfg.VirtualMAC, VHID: cfg.VHID},
 		op:     make(chan struct{}, 1), wake: make(chan struct{}, 1),
 		state: state{want: normal(cfg.Addresses), lease: cfg.Lease},

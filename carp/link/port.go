@@ -175,10 +175,16 @@ func (p *port) send(f carp.Frame) error {
 		return ErrDown
 	case !f.Dst.IsMulticast():
 		return p.raw.send(s, f)
-	case p.config.SourceMAC == InterfaceMAC:
-		return p.i.wire.send(s, s.mac, f, p.config.TOS)
 	}
-	return p.i.wire.send(s, carp.VirtualMACOf(p.config.Protocol, p.config.Family, p.config.VHID), f, p.config.TOS)
+	return p.i.wire.send(s, p.sourceMAC(s), f, p.config.TOS)
+}
+
+// sourceMAC is the Ethernet source of adverts to a group.
+func (p *port) sourceMAC(s *state) carp.MAC {
+	if p.config.SourceMAC == InterfaceMAC {
+		return s.mac
+	}
+	return carp.VirtualMACOf(p.config.Protocol, p.config.Family, p.config.VHID)
 }
 
 func sendHint(err error) string {

@@ -76,30 +76,33 @@ func (u unicast) send(s *state, f carp.Frame) error {
 	if fd < 0 {
 		return errNoPeer
 	}
-	source := sourceFor(s.own, peer)
-	if f.Pseudo {
-		if source = s.sureSource(source, peer); !source.IsValid() {
-			return errNoSource
-		}
-		f.Finish(source)
+	source, err := s.unicastSource(&f)
+	if err != nil {
+		return err
 	}
+	return sendUnicast(fd, s.index, source, peer, f.Payload)
+}
+
+// sendUnicast sends what follows the IP header to a peer over one interface; the
+// zero source leaves the choice to the kernel.
+func sendUnicast(fd, index int, source, peer netip.Addr, payload []byte) error {
 	if peer.Is4() {
-		info := unix.Inet4Pktinfo{Ifindex: int32(s.index)}
+		info := unix.Inet4Pktinfo{Ifindex: int32(index)}
 		if source.IsValid() {
 			info.Spec_dst = source.As4()
 		}
 		to := unix.SockaddrInet4{Addr: peer.As4()}
-		return unix.Sendmsg(fd, f.Payload, unix.PktInfo4(&info), &to, unix.MSG_DONTWAIT)
+		return unix.Sendmsg(fd, payload, unix.PktInfo4(&info), &to, unix.MSG_DONTWAIT)
 	}
-	info := unix.Inet6Pktinfo{Ifindex: uint32(s.index)}
+	info := unix.Inet6Pktinfo{Ifindex: uint32(index)}
 	if source.IsValid() {
 		info.Addr = source.As16()
 	}
 	to := unix.SockaddrInet6{Addr: peer.As16()}
 	if peer.IsLinkLocalUnicast() {
-		to.ZoneId = uint32(s.index)
+		to.ZoneId = uint32(index)
 	}
-	return unix.Sendmsg(fd, f.Payload, unix.PktInfo6(&info), &to, unix.MSG_DONTWAIT)
+	return unix.Sendmsg(fd, payload, unix.PktInfo6(&info), &to, unix.MSG_DONTWAIT)
 }
 
 func (u unicast) close() {

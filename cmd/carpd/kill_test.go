@@ -62,7 +62,7 @@ func killMaster(t testing.TB, p *pair, k killing) death {
 		t.Fatalf("a is %s before the kill", st.State)
 	}
 	mark, at := p.wire.Len(), time.Now()
-	p.a.proc.Kill()
+	p.a.KillAll()
 
 	var d death
 	for i, addr := range []netip.Addr{shared4, shared6} {

@@ -235,7 +235,7 @@ func (n *node) abandon() {
 	n.t.Helper()
 	n.start(settings{more: []string{"lease: off"}})
 	n.promote()
-	n.proc.Kill()
+	n.KillAll()
 	if !n.HasAddr(shared4) || !n.HasAddr(shared6) {
 		n.t.Fatal("the addresses did not outlive a daemon without a lease")
 	}

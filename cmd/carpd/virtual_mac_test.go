@@ -165,7 +165,7 @@ func TestDeadMasterOfAVirtualMACAnswersNoMore(t *testing.T) {
 	p := newPair(t)
 	p.serve(v)
 	mark, at := p.wire.Len(), time.Now()
-	p.a.proc.Kill()
+	p.a.KillAll()
 	taken, ok := p.wire.WaitAfter(mark, takeover, announces("b", shared4))
 	if !ok {
 		t.Fatal("b never took over")
@@ -205,7 +205,7 @@ func TestCleanupRemovesTheDeviceOfADeadDaemonAndRestoresTheInterface(t *testing.
 		t.Errorf("arp_ignore and arp_announce of eth0 are %q as before", before)
 	}
 	p.a.fails(p.a.command("cleanup"), 1, "a daemon is running", "eth0/9")
-	p.a.proc.Kill()
+	p.a.KillAll()
 	if _, up := p.a.link("carp9"); !up || !p.a.HasAddr(shared4) {
 		t.Fatal("the device and its addresses did not outlive a daemon without a lease")
 	}

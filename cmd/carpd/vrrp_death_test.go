@@ -21,7 +21,7 @@ func TestKilledRouterHasNoAddressWhenTheBackupAnnouncesIt(t *testing.T) {
 				}
 			}
 			mark, at := p.wire.Len(), time.Now()
-			p.a.proc.Kill()
+			p.a.KillAll()
 			for _, addr := range f.held {
 				gone := p.a.addrs.await(t, at, addr, false, takeover)
 				said, ok := p.wire.WaitAfter(mark, takeover, announces("b", addr))

@@ -201,7 +201,7 @@ func TestIncompatiblePeerMakesNoSecondMasterAndIsAnAlarmThatSaysWhy(t *testing.T
 			if e := p.b.awaitEvent(0, "alarm", "incompatible-peer"); !strings.Contains(e.Text, "192.0.2.1 is alive") {
 				t.Errorf("the event: %+v", e)
 			}
-			p.a.proc.Kill() // silent, it is missed as any other
+			p.a.KillAll() // silent, it is missed as any other
 			p.b.await("MASTER")
 		})
 	}

@@ -25,7 +25,7 @@ func TestTheGreatestPriorityOfThreeIsMasterAndTheNextItsSuccessor(t *testing.T) 
 	}
 
 	mark := p.wire.Len()
-	p.a.proc.Kill()
+	p.a.KillAll()
 	sent := vrrpAdverts(p.wire, "a", time.Time{})
 	last := sent[len(sent)-1].at
 	first, ok := p.wire.WaitAfter(mark, takeover, func(f lab.Frame) bool { _, ok := decodeVRRP(f, "b"); return ok })

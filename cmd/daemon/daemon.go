@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -23,15 +24,19 @@ import (
 type Daemon struct {
 	node, stateDir, path string // fixed at start
 
-	log       *slog.Logger
-	sink      *sink
-	book      *book
-	demotions demotions
-	kernel    vip.Kernel
-	speakers  *speakers
-	stopping  context.Context // ends when the daemon stops
-	nudge     chan struct{}   // wakes watch
-	followers atomic.Int32    // clients that follow the events
+	log        *slog.Logger
+	sink       *sink
+	book       *book
+	demotions  demotions
+	kernel     vip.Kernel
+	speakers   *speakers
+	guard      guard
+	watchdog   watchdog
+	lastTurn   atomic.Int64    // of the loop, as a carp.Instant
+	hooksGroup *os.File        // the cgroup that hooks are started in; nil: there is none
+	stopping   context.Context // ends when the daemon stops
+	nudge      chan struct{}   // wakes watch
+	followers  atomic.Int32    // clients that follow the events
 
 	reloading sync.Mutex // held across a whole reload, and by the stop
 
@@ -87,7 +92,10 @@ func (d *Daemon) stop() error {
 	for _, l := range d.links {
 		err = errors.Join(err, l.Close())
 	}
-	return errors.Join(err, d.speakers.end(), d.kernel.Close())
+	err = errors.Join(err, d.speakers.end(), d.kernel.Close())
+	d.endGuard()
+	d.watchdog.end()
+	return err
 }
 
 // attach claims the vhid of a plan on its interface. Like all that uses links, it

@@ -35,6 +35,8 @@ type instance struct {
 	unfinished atomic.Bool            // the last reload did not work in all
 	foreign    atomic.Bool            // an address was there before this node put it there
 	saving     chan struct{}          // capacity 1: held while an epoch is written
+	guarded    guarded                // what the guardian knows
+	taken      atomic.Bool            // the guardian has acted for this instance, which is to leave the role
 
 	stop context.CancelFunc
 	done sync.WaitGroup
@@ -54,6 +56,7 @@ func (d *Daemon) newInstance(p plan) (*instance, error) {
 		return nil, err
 	}
 	p.addresses.Now, p.addresses.Observe, p.addresses.NeedPermit = link.Now, i.addressEvent, func() { i.speaker.Renew() }
+	p.addresses.Place = i.guarded.place
 	i.set = vip.New(d.kernel, p.addresses)
 	p.carp.ClockOffset = time.Since(groupEpoch) - time.Duration(link.Now())
 	p.carp.MinEpoch = d.readEpoch(p.Name)
@@ -61,7 +64,11 @@ func (d *Daemon) newInstance(p plan) (*instance, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := d.newGuarded(i, &p); err != nil {
+		return nil, errors.Join(err, port.Close())
+	}
 	if i.speaker, err = carp.NewSpeaker(p.carp, port, i); err != nil {
+		i.guarded.ward.Close()
 		return nil, errors.Join(err, port.Close())
 	}
 	i.port, i.link = port, d.links[p.Interface]
@@ -70,7 +77,7 @@ func (d *Daemon) newInstance(p plan) (*instance, error) {
 }
 
 func (i *instance) setHooks(steps []hooks.Step) error {
-	r, err := hooks.NewRunner(steps, hooks.Options{Log: i.d.log, Observe: i.hookResult})
+	r, err := hooks.NewRunner(steps, hooks.Options{Log: i.d.log, Observe: i.hookResult, Cgroup: i.d.hooksGroup})
 	if err != nil {
 		return err
 	}
@@ -99,12 +106,16 @@ func (i *instance) start() {
 }
 
 // discard releases an instance that was never started.
-func (i *instance) discard() { i.port.Close() }
+func (i *instance) discard() {
+	i.guarded.ward.Close()
+	i.port.Close()
+}
 
 // halt lets go in order and waits for the end.
 func (i *instance) halt() {
 	i.stop()
 	i.done.Wait()
+	i.guarded.ward.Close()
 }
 
 // Handle moves role, addresses and hooks, in the order of the package comment.
@@ -115,8 +126,16 @@ func (i *instance) Handle(ctx context.Context, t carp.Transition) error {
 	return i.down(ctx, t)
 }
 
-// Permit implements carp.PermitHolder.
-func (i *instance) Permit(p carp.Permit) { i.set.Permit(p) }
+// Permit implements carp.PermitHolder. Where the guardian has acted already, because
+// the loop was so late, there is no permit any more: the instance leaves the role.
+func (i *instance) Permit(p carp.Permit) {
+	if i.guarded.ward.Permit(p) {
+		i.set.Permit(p)
+		return
+	}
+	i.taken.Store(true)
+	i.d.wakeWatch()
+}
 
 // Announce implements carp.PermitHolder.
 func (i *instance) Announce() { i.set.Announce() }
@@ -228,9 +247,10 @@ func (i *instance) observe(t carp.Transition) {
 		e.Peer = t.Peer.String()
 	}
 	i.d.book.add(e)
+	i.d.wakeWatch()
 	select {
-	case i.d.nudge <- struct{}{}:
-	default: // watch is about to look anyway
+	case i.d.guard.news <- struct{}{}:
+	default: // they are made anyway; or there is no guardian
 	}
 }
 
@@ -255,6 +275,7 @@ func (i *instance) reconfigure(ctx context.Context, p plan) error {
 		return err
 	}
 	i.plan.Store(&p)
+	i.guarded.configure(&p)
 	i.regroup(old, &p)
 	return i.set.Reconfigure(ctx, p.Held(), p.lease)
 }

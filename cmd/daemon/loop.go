@@ -44,14 +44,16 @@ func tuneRuntime() {
 }
 
 // startSpeakers starts the loop. Without the right to real time it says so in the
-// log and goes on: adverts are late then when the machine is busy.
-func startSpeakers(log *slog.Logger) (*speakers, error) {
+// log and goes on: adverts are late then when the machine is busy. turned is called
+// by the loop after each of its turns, and must return at once.
+func startSpeakers(log *slog.Logger, turned func(carp.Instant)) (*speakers, error) {
 	waiter, err := link.OpenWaiter()
 	if err != nil {
 		return nil, err
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	s := &speakers{Loop: carp.NewLoop(waiter), waiter: waiter, stop: stop, done: make(chan struct{})}
+	s.Turned = func() { turned(link.Now()) }
 	refused := make(chan error)
 	go func() {
 		defer close(s.done)

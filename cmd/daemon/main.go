@@ -28,6 +28,7 @@ import (
 	"github.com/carpd/carpd/carp/link"
 	"github.com/carpd/carpd/cmd/daemon/config"
 	"github.com/carpd/carpd/cmd/daemon/demo"
+	"github.com/carpd/carpd/cmd/daemon/guardian"
 	"github.com/carpd/carpd/hooks"
 	"github.com/carpd/carpd/vip"
 )
@@ -52,6 +53,9 @@ func Main() {
 }
 
 func run(args []string, stdout, stderr io.Writer) int {
+	if len(args) > 0 && args[0] == guardian.Command {
+		return guardian.Main(args[1:], stderr)
+	}
 	root := commands(stdout, stderr)
 	root.SetArgs(args)
 	root.SetOut(stdout)
@@ -145,9 +149,15 @@ func Run(path, format string, logTo io.Writer) error {
 	defer socket.Close()
 	tuneRuntime()
 	keepInMemory(log)
-	if d.speakers, err = startSpeakers(log); err != nil {
+	if err := d.openGuard(file.Guardian, format == "json"); err != nil {
 		return errors.Join(err, kernel.Close())
 	}
+	if d.speakers, err = startSpeakers(log, d.turned); err != nil {
+		d.endGuard()
+		return errors.Join(err, kernel.Close())
+	}
+	d.startGuard()
+	d.watchdog.start(&d.lastTurn)
 	if err := d.start(plans); err != nil {
 		return errors.Join(err, d.stop())
 	}

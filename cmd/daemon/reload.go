@@ -63,8 +63,8 @@ type reloading struct {
 // prepare matches plans with running instances, as config.Pair does, and claims the
 // links of new ones. On an error nothing is changed.
 func (d *Daemon) prepare(file *config.File, plans []plan) (*reloading, error) {
-	if file.Control != d.file.Control || file.StateDir != d.stateDir || file.Node != d.node {
-		return nil, refusal{"node, control and state_dir cannot change while carpd runs", "nothing was changed: take the change back, or restart carpd"}
+	if file.Control != d.file.Control || file.StateDir != d.stateDir || file.Node != d.node || file.Guardian != d.file.Guardian {
+		return nil, refusal{"node, control, state_dir and guardian cannot change while carpd runs", "nothing was changed: take the change back, or restart carpd"}
 	}
 	r := &reloading{keep: map[*instance]plan{}}
 	running := d.all()

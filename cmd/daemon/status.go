@@ -20,6 +20,7 @@ func (d *Daemon) status() api.Status {
 	s := api.Status{
 		Node: d.node, Version: version(), RealTime: d.speakers.realTime, Replication: []any{}, Config: cfg, Instances: []api.Instance{},
 		Demotions: d.demotions.list(), Alarms: d.book.standing(""), Log: &api.LogStatus{Dropped: d.sink.dropped.Load()},
+		Guardian: d.guardianStatus(),
 	}
 	for _, i := range instances {
 		s.Instances = append(s.Instances, i.status())

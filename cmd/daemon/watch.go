@@ -40,6 +40,9 @@ func (d *Daemon) watch(ctx context.Context) {
 		}
 		seen := map[string]bool{}
 		for _, i := range d.all() {
+			if i.taken.Swap(false) {
+				i.speaker.Resign(carp.Backup, carp.ReasonStalled)
+			}
 			st, now := i.speaker.Status()
 			if st.LinkKnown { // not before the link has spoken, nor after the speaker has ended
 				i.alarms(st, now)
@@ -58,6 +61,14 @@ func (d *Daemon) watch(ctx context.Context) {
 		}
 		maps.DeleteFunc(seen, func(_ string, is bool) bool { return !is })
 		down = seen
+	}
+}
+
+// wakeWatch has watch look at once. It does not wait.
+func (d *Daemon) wakeWatch() {
+	select {
+	case d.nudge <- struct{}{}:
+	default: // it is about to look anyway
 	}
 }
 

@@ -40,7 +40,9 @@
 // service (systemctl start), or in a session of its own (setsid) with its output
 // redirected: such a process is out of reach here.
 //
-// If the daemon is killed, the kernel kills the program, but only the program
+// The program is started in the cgroup that the runner has for hooks, if it has one
+// (hooks.Cgroup): whoever survives the daemon can end all that is in it. Without one,
+// if the daemon is killed, the kernel kills the program, but only the program
 // itself: what it has started, such as the command that a script waits for, runs
 // on. A script whose command must not outlive the daemon ends in "exec COMMAND",
 // or is run by systemd, which ends all of a service.

@@ -63,7 +63,7 @@ func (h *hook) attempt(ctx context.Context, ev hooks.Event, out *output) error {
 		if err := ownUmask(); err != nil {
 			return fmt.Errorf("exec: run %s: set umask: %w", h.Command[0], err)
 		}
-		return h.supervise(ctx, h.command(ev, append(input, '\n')), out)
+		return h.supervise(ctx, func() *osexec.Cmd { return h.command(ev, append(input, '\n')) }, out)
 	})
 }
 
@@ -113,19 +113,22 @@ func (h *hook) command(ev hooks.Event, input []byte) *osexec.Cmd {
 // supervise starts the program and sees it to its end. The program is reaped
 // last: until then its process id, which is the id of its group and session,
 // cannot come to mean somebody else.
-func (h *hook) supervise(ctx context.Context, cmd *osexec.Cmd, out *output) error {
+func (h *hook) supervise(ctx context.Context, command func() *osexec.Cmd, out *output) error {
 	stdout, stderr := out.stream("stdout"), out.stream("stderr")
-	cmd.Stdout, cmd.Stderr = stdout, stderr
 	if err := closeOnExec(); err != nil {
-		return fmt.Errorf("exec: run %s: %w", cmd.Path, err)
+		return fmt.Errorf("exec: run %s: %w", h.Command[0], err)
 	}
-	if err := cmd.Start(); err != nil {
+	cmd, err := begin(ctx, func() *osexec.Cmd {
+		cmd := command()
+		cmd.Stdout, cmd.Stderr = stdout, stderr
+		return cmd
+	})
+	if err != nil {
 		return startError(cmd.Path, err)
 	}
 	exited := make(chan error, 1)
 	go func() { exited <- awaitExit(cmd.Process.Pid) }()
 	log := hooks.Logger(ctx)
-	var err error
 	select {
 	case err = <-exited:
 		if left, _ := survivors(cmd.Process.Pid, 0, nil); len(left) > 0 {
@@ -142,6 +145,28 @@ func (h *hook) supervise(ctx context.Context, cmd *osexec.Cmd, out *output) erro
 		return fmt.Errorf("exec: run %s: end all of its session: %w", cmd.Path, err)
 	}
 	return verdict(ctx, cmd, waited, out)
+}
+
+// begin starts the program, in the cgroup of the hooks if there is one. Where that
+// does not work (it was removed, or the kernel is not allowed to), the program is
+// worth more than its cgroup.
+func begin(ctx context.Context, command func() *osexec.Cmd) (*osexec.Cmd, error) {
+	cmd := command()
+	dir := hooks.Cgroup(ctx)
+	if dir == nil {
+		return cmd, cmd.Start()
+	}
+	cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(dir.Fd())
+	inside := cmd.Start()
+	if inside == nil {
+		return cmd, nil
+	}
+	cmd = command()
+	err := cmd.Start()
+	if err == nil {
+		hooks.Logger(ctx).Warn("hook runs outside of the cgroup of the hooks: if the daemon is killed, what it has started runs on", "err", inside)
+	}
+	return cmd, err
 }
 
 // verdict turns the end of the program into the hook's result.

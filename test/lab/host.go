@@ -414,7 +414,8 @@ func (h *Host) Sysctl(key, value string) {
 }
 
 // KillAll ends every process in the host's namespace by SIGKILL, also those
-// that left their process group, and returns when they are gone. The test's own
+// that left their process group, and returns when they are gone. They are stopped
+// first, so that none of them sees another one die. The test's own
 // process is spared.
 func (h *Host) KillAll() {
 	for range 100 { // a process may fork while it is being killed
@@ -422,8 +423,10 @@ func (h *Host) KillAll() {
 		if len(pids) == 0 {
 			break
 		}
-		for _, pid := range pids {
-			_ = syscall.Kill(pid, syscall.SIGKILL) // it may be gone already
+		for _, sig := range []syscall.Signal{syscall.SIGSTOP, syscall.SIGKILL} {
+			for _, pid := range pids {
+				_ = syscall.Kill(pid, sig) // it may be gone already
+			}
 		}
 		for _, pid := range pids {
 			awaitGone(pid, time.Second)

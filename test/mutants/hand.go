@@ -16,6 +16,7 @@ func handMutants() []mutant {
 	vrrpPeerMutants(add)
 	vrrpPacketMutants(add)
 	aroundVRRPMutants(add)
+	guardianMutants(add)
 	return all
 }
 
@@ -180,5 +181,5 @@ func daemonMutants(add adder) {
 	add("addresses-stay-after-failure", "a node that cannot serve keeps its addresses on",
 		replace(instance, "\ti.set.Permit(carp.Permit{})\n\tdownErr := i.set.Down(ctx)", "\tvar downErr error"))
 	add("permits-not-handed-on", "the worker never hears of a permit",
-		replace(instance, "func (i *instance) Permit(p carp.Permit) { i.set.Permit(p) }", "func (i *instance) Permit(p carp.Permit) {}"))
+		replace(instance, "\tif i.guarded.ward.Permit(p) {\n\t\ti.set.Permit(p)\n", "\tif i.guarded.ward.Permit(p) {\n"))
 }

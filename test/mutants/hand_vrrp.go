@@ -164,7 +164,7 @@ func aroundVRRPMutants(add adder) {
 	add("link-version-hidden", "VRRP hears nothing of version 2",
 		replace(linkPorts, "if version == 2 || version == 3 {", "if version == 3 {"))
 	add("link-checksum-of-another-source", "a unicast checksum is that of the group's source",
-		replace("carp/link/unicast.go", "f.Finish(source)", "f.Finish(s.local.IPv4)"))
+		replace("carp/link/parcel.go", "f.Finish(source)", "f.Finish(s.local.IPv4)"))
 	add("link-mac-of-carp", "adverts of VRRP over IPv6 come from CARP's virtual MAC",
 		replace(linkPort, "carp.VirtualMACOf(p.config.Protocol, p.config.Family, p.config.VHID)", "carp.VirtualMAC(p.config.VHID)"))
 	add("vip-macvlan-left-up", "the virtual interface stays up when its addresses are gone",

@@ -38,6 +38,7 @@ func allLevels(seeds int) []level {
 		{name: "vip", pkg: "vip", dirs: []string{"vip"}, importing: "!" + module + "/test/lab"},
 		{name: "link", pkg: "carp/link", dirs: []string{"carp/link"}, importing: "!" + module + "/test/lab"},
 		{name: "config", pkg: "cmd/daemon/config", dirs: []string{"cmd/daemon/config"}},
+		{name: "guardian", pkg: "cmd/daemon/guardian", dirs: []string{"cmd/daemon/guardian"}},
 		{name: "daemon", pkg: "cmd/daemon", dirs: []string{"cmd/daemon"}},
 		{name: "soak", pkg: "test/sim", dirs: protocol, tests: "^TestSoak$", args: []string{fmt.Sprintf("-sim.seeds=%d", seeds)}, harness: true},
 		{name: "explore", pkg: "test/sim/explore", dirs: protocol, tests: "^TestNoStateOfASmallWorldBreaksAPromise$", harness: true},

@@ -118,7 +118,7 @@ const introduction = "`make mutants` breaks carpd on purpose, one fault at a tim
 	"is a mistake that somebody could make; one by machine is an operator, a constant or a statement of the\n" +
 	"engine and the codec, drawn by lot. The levels of tests are tried cheapest first: unit, speaker (a bubble\n" +
 	"of testing/synctest), simulator (soak) and exploration, and lab (the real daemon in namespaces); for the addresses\n" +
-	"vip and kernel, for the sockets link and wire, both in namespaces where they need the kernel; for the wiring daemon,\n" +
+	"vip and kernel, for the sockets link and wire, both in namespaces where they need the kernel; for the wiring daemon and guardian,\n" +
 	"for the file config. The last two columns say what the simulator and the exploration notice by\n" +
 	"themselves. They cannot notice what all nodes do alike, such as another digest, nor what only happens in\n" +
 	"configurations that they do not draw.\n\n" +

@@ -137,7 +137,7 @@ func (p *pair) start(who string) {
 // kill ends one of the two by SIGKILL and returns the time of its last advert.
 func (p *pair) kill(who string) (last time.Time) {
 	p.t.Helper()
-	p.procs[who].Kill()
+	p.hosts[who].KillAll() // carpd's guardian with it
 	delete(p.procs, who)
 	return p.lastAdvert(who)
 }

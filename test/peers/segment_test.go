@@ -229,7 +229,7 @@ func (m *member) kill() {
 		m.speaker = nil
 		return
 	}
-	m.proc.Kill()
+	m.host.KillAll() // its guardian with it: nobody speaks for it
 	m.proc = nil
 }
 

@@ -206,7 +206,7 @@ func (k *onKernel) Do(c Command) error {
 	case "start", "restart":
 		return k.start(c.Names)
 	case "kill":
-		m.proc.Kill()
+		m.KillAll() // its guardian with it: a node that dies says nothing
 	case "halt":
 		m.KillAll() // first: it must not notice
 		m.Unplug()

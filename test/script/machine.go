@@ -151,8 +151,11 @@ func (m *machine) ready() error {
 }
 
 func (m *machine) terminate() { m.proc.Signal(syscall.SIGTERM) }
-func (m *machine) freeze()    { m.proc.Signal(syscall.SIGSTOP) }
-func (m *machine) thaw()      { m.proc.Signal(syscall.SIGCONT) }
+
+// freeze stops the guardian too: what it does for a daemon that hangs, the simulator
+// knows nothing of.
+func (m *machine) freeze() { m.SignalAll(syscall.SIGSTOP) }
+func (m *machine) thaw()   { m.SignalAll(syscall.SIGCONT) }
 
 // fresh reads the transitions that the daemon has logged since the last call.
 func (m *machine) fresh() []transition {

@@ -30,6 +30,7 @@ type Status struct {
 	Alarms      []Alarm       `json:"alarms,omitempty"`
 	Log         *LogStatus    `json:"log,omitempty"`
 	Config      *ConfigStatus `json:"config,omitempty"`
+	Guardian    *Guardian     `json:"guardian,omitempty"`
 }
 
 // Instance is one virtual router: a vhid on an interface, or a vrid of VRRP in one
@@ -137,6 +138,14 @@ type LogStatus struct {
 type ConfigStatus struct {
 	File   string    `json:"file"`
 	Loaded time.Time `json:"loaded"`
+}
+
+// Guardian is the process that acts for the daemon when it has died or hangs.
+type Guardian struct {
+	PID        int    `json:"pid,omitempty"` // absent while there is none
+	State      string `json:"state"`         // off, starting, guarding, silent, restarting
+	Restarts   uint64 `json:"restarts"`
+	KillsHooks bool   `json:"kills_hooks"` // with all their children: there is a cgroup for them
 }
 
 // Event is one transition or alarm, numbered from 1 in the order it happened.

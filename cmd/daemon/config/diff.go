@@ -116,7 +116,15 @@ func (f *File) settings() []setting {
 	if f.NodeID != 0 {
 		id = fmt.Sprint(f.NodeID)
 	}
-	return []setting{{"node", f.Node}, {"node_id", id}, {"state_dir", f.StateDir}, {"control", f.Control}}
+	return []setting{{"node", f.Node}, {"node_id", id}, {"state_dir", f.StateDir}, {"control", f.Control}, {"guardian", onOff(f.Guardian)}}
+}
+
+// onOff is a truth as it is written in a file.
+func onOff(v bool) string {
+	if v {
+		return "on"
+	}
+	return "off"
 }
 
 // diff lists the changed keys of one instance.

@@ -35,13 +35,14 @@ func (r *reader) file(doc *node) *File {
 		r.fault(doc.at, "begin the file with the line instances:", "the file is a mapping: found a list")
 		return nil
 	}
-	f := &File{StateDir: DefaultStateDir, Control: DefaultControl}
+	f := &File{StateDir: DefaultStateDir, Control: DefaultControl, Guardian: true}
 	var drafts []*draft
 	at := r.fields(doc, fileKeys, setters{
 		"node":      func(n *node) { r.word(n, 64, &f.Node) },
 		"node_id":   func(n *node) { r.number(n, 1, 255, &f.NodeID) },
 		"state_dir": func(n *node) { r.absolute(n, &f.StateDir) },
 		"control":   func(n *node) { r.socket(n, &f.Control) },
+		"guardian":  func(n *node) { r.yes(n, &f.Guardian) },
 		"preempt":   func(n *node) { r.yes(n, &f.Preempt) },
 		"groups":    func(n *node) { f.Groups = r.declared(n) },
 		"hooks":     func(n *node) { f.Hooks = r.hooks(n) },

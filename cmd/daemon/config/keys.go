@@ -17,7 +17,7 @@ type keySet struct {
 
 var fileKeys = keySet{
 	what: "the file",
-	keys: []string{"node", "node_id", "state_dir", "control", "preempt", "groups", "instances", "hooks"},
+	keys: []string{"node", "node_id", "state_dir", "control", "guardian", "preempt", "groups", "instances", "hooks"},
 	foreign: map[string]string{
 		"hostname": "node", "router_id": "node", "socket": "control", "vrrp_instance": "instances", "carp": "instances",
 	},

@@ -182,6 +182,9 @@ func (h *host) killAll() (int, error) {
 			return len(killed), nil
 		}
 		for _, pid := range pids {
+			_ = syscall.Kill(pid, syscall.SIGSTOP) // none of them sees another one die
+		}
+		for _, pid := range pids {
 			if syscall.Kill(pid, syscall.SIGKILL) == nil {
 				killed[pid] = true
 			}
