@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/carpd/carpd/test/bench"
+	"github.com/carpd/carpd/test/safety"
 )
 
 func TestBenchRefusesWhatCannotBeMeasured(t *testing.T) {
@@ -16,14 +17,24 @@ func TestBenchRefusesWhatCannotBeMeasured(t *testing.T) {
 		"bench":                            "bench what?",
 		"bench failover extra":             "unknown command",
 		"bench failover --speakers nobody": "unknown speaker",
-		"bench failover --speakers ours --carpd /no/x":     "--carpd",
-		"bench failover --speakers ucarp --runs 0":         "--runs 0",
-		"bench failover --runs 1001":                       "--runs 1001",
-		"bench failover --seconds 0":                       "--seconds 0",
-		"bench failover --seconds 151":                     "--seconds 151",
-		"bench failover --busy -1 --carpd /bin/true":       "a load of -1",
-		"bench failover --faults fire --carpd /bin/true":   "fault \"fire\"",
-		"bench failover --intervals 1ms --carpd /bin/true": "interval 1ms",
+		"bench failover --speakers ours --carpd /no/x":         "--carpd",
+		"bench failover --speakers ucarp --runs 0":             "--runs 0",
+		"bench failover --runs 1001":                           "--runs 1001",
+		"bench failover --seconds 0":                           "--seconds 0",
+		"bench failover --seconds 151":                         "--seconds 151",
+		"bench failover --busy -1 --carpd /bin/true":           "a load of -1",
+		"bench failover --faults fire --carpd /bin/true":       "fault \"fire\"",
+		"bench failover --intervals 1ms --carpd /bin/true":     "interval 1ms",
+		"bench safety extra":                                   "unknown command",
+		"bench safety --daemons nobody":                        "unknown daemon",
+		"bench safety --daemons carpd-2ms":                     "unknown daemon",
+		"bench safety --daemons carpd --carpd /no/x":           "--carpd",
+		"bench safety --rows fire --carpd /bin/true":           "row \"fire\"",
+		"bench safety --rows kill,kill --carpd /bin/true":      "kill is named twice",
+		"bench safety --daemons carpd,carpd --carpd /bin/true": "carpd is named twice",
+		"bench safety --runs 0 --carpd /bin/true":              "0 runs",
+		"bench safety --runs 1001 --carpd /bin/true":           "1001 runs",
+		"bench safety --parallel 33 --carpd /bin/true":         "33 at the same time",
 	} {
 		code, _, stderr := carplab(strings.Fields(args)...)
 		if strings.Contains(stderr, "not installed") {
@@ -85,6 +96,36 @@ func TestBenchMeasuresKeepalivedAndWritesJSON(t *testing.T) {
 	}
 	var r bench.Report
 	if err := json.Unmarshal(text, &r); err != nil || len(r.Failovers) != 1 || len(r.Failovers[0].Runs) != 1 {
+		t.Errorf("%v in\n%s", err, text)
+	}
+}
+
+func TestBenchSafetyWritesItsTableIntoAPage(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
+	dir := t.TempDir()
+	out, page := filepath.Join(dir, "safety.json"), filepath.Join(dir, "page.md")
+	if err := os.WriteFile(page, []byte("# Page\n\n"+safety.Marked("what was there")+"\nThe end.\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, stderr := carplab("bench", "safety", "--daemons", "keepalived-100ms", "--rows", "kill", "--runs", "1",
+		"--json", out, "--update", page, "--verbose")
+	if code == exitSkipped || strings.Contains(stderr, "is left out") {
+		t.Skip(stderr)
+	}
+	if code != exitPassed || !strings.Contains(stdout, "| kill -9 | keepalived, VRRP, 100ms | 1 |") || !strings.Contains(stderr, "kill, run 1, 2 nodes, keepalived-100ms: two ") {
+		t.Fatalf("exit code %d\n%s\n%s", code, stdout, stderr)
+	}
+	text, err := os.ReadFile(page)
+	if err != nil || !strings.Contains(string(text), stdout) || strings.Contains(string(text), "what was there") || !strings.HasSuffix(string(text), "\nThe end.\n") {
+		t.Errorf("%v in\n%s", err, text)
+	}
+	var r safety.Report
+	if text, err = os.ReadFile(out); err == nil {
+		err = json.Unmarshal(text, &r)
+	}
+	if err != nil || len(r.Runs) != 1 || r.Runs[0].Two == 0 {
 		t.Errorf("%v in\n%s", err, text)
 	}
 }

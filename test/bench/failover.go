@@ -3,6 +3,7 @@ package bench
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 	"time"
 
@@ -149,8 +150,12 @@ func (f *field) inflict(fault Fault, master Running, interval time.Duration, pha
 }
 
 // killAll kills processes as if at once. They are frozen first: keepalived's worker
-// sees its parent die, and would say goodbye in the microseconds that it has left.
+// sees its parent die, and would say goodbye in the microseconds that it has left. The
+// youngest dies first: a group that loses its leader is woken by the kernel.
 func killAll(pids []int) {
+	pids = slices.Clone(pids)
+	slices.Sort(pids)
+	slices.Reverse(pids)
 	for _, sig := range []syscall.Signal{syscall.SIGSTOP, syscall.SIGKILL} {
 		for _, pid := range pids {
 			_ = syscall.Kill(pid, sig) // it may have gone already

@@ -1,0 +1,65 @@
+package safety
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// stamp is now, in nanoseconds since 1970, as the kernel stamps frames.
+func stamp() int64 {
+	var now unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_REALTIME, &now) // cannot fail
+	return now.Nano()
+}
+
+// sleepUntil sleeps until a stamp.
+func sleepUntil(at int64) {
+	t := unix.NsecToTimespec(at)
+	for unix.ClockNanosleep(unix.CLOCK_REALTIME, unix.TIMER_ABSTIME, &t, nil) == unix.EINTR {
+	}
+}
+
+// punctual makes the calling thread the caller's for good and, where that is
+// allowed, puts it before all ordinary ones: what measures must not be later than
+// what is measured. It sleeps nearly always.
+func punctual() {
+	runtime.LockOSThread()                             // never unlocked: the thread ends with the goroutine
+	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0) // 50 us is the default
+	_ = unix.SchedSetAttr(0, &unix.SchedAttr{
+		Size: unix.SizeofSchedAttr, Policy: unix.SCHED_RR, Priority: 1, Flags: unix.SCHED_FLAG_RESET_ON_FORK,
+	}, 0)
+}
+
+// pass lets time pass.
+func pass(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("safety: %w", context.Cause(ctx))
+	}
+}
+
+// await looks each 2 ms until cond is true; it reports whether it was in time.
+func await(ctx context.Context, limit time.Duration, cond func() bool) (bool, error) {
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.NewTimer(limit)
+	defer deadline.Stop()
+	for !cond() {
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			return false, nil
+		case <-ctx.Done():
+			return false, fmt.Errorf("safety: %w", context.Cause(ctx))
+		}
+	}
+	return true, nil
+}
