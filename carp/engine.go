@@ -158,7 +158,9 @@ func (e *Engine) Tick(now Instant) Effects {
 	for t := timer(0); t < numTimers && e.out.Change == nil; t++ {
 		if at := e.timers[t]; at != 0 && at <= now {
 			e.disarm(t)
-			e.fire(now, t)
+			if !e.slept(now, t, at) {
+				e.fire(now, t)
+			}
 		}
 	}
 	return e.finish()

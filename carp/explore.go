@@ -43,9 +43,12 @@ func (e *Engine) AppendState(dst []byte, now Instant) []byte {
 	for _, b := range []bool{e.knows, e.up, e.cutOff, e.stopped, e.permitted, e.asking, e.farewell, e.handing, e.spoken} {
 		flag(b)
 	}
-	for _, at := range e.timers {
+	for t, at := range e.timers {
 		flag(at != 0)
 		ahead(at)
+		if at != 0 && at < now && timer(t).silence() { // see slept
+			number(int64(min(now.Sub(at), e.masterDown(bid{})+1)))
+		}
 	}
 	ahead(e.upAt.Add(e.cfg.PreemptDelay))
 	ahead(e.startAt)

@@ -140,6 +140,8 @@ func permitMutants(add adder) {
 		replace("carp/link/interface.go", "good = i.listen(s) && good", "good = (i.wire.filter != nil || i.listen(s)) && good"))
 	add("filter-wrong-bit", "the kernel's filter looks at the wrong ids",
 		replace("carp/link/filter.go", "bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 31}", "bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 15}"))
+	add("sleeper-takes-over", "a backup that was suspended takes its master for dead when it wakes",
+		replace("carp/slept.go", "return late > down }", "return false }"))
 	add("timers-behind-all-packets", "many speakers' packets come before a timer that is due",
 		replace(loop, "\t\tl.fire()\n\t\tl.turn(s, false)\n", "\t\tl.turn(s, false)\n"))
 	add("turn-without-bound", "a speaker that is flooded lets no other have its turn",
