@@ -152,7 +152,7 @@ func Run(path, format string, logTo io.Writer) error {
 	if err := d.openGuard(file.Guardian, format == "json"); err != nil {
 		return errors.Join(err, kernel.Close())
 	}
-	if d.speakers, err = startSpeakers(log, d.turned); err != nil {
+	if d.speakers, err = startSpeakers(log, d.turned, d.guard.keeper.Hold); err != nil {
 		d.endGuard()
 		return errors.Join(err, kernel.Close())
 	}
