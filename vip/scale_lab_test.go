@@ -55,6 +55,9 @@ func sharedOf(h *lab.Host, prefixes []netip.Prefix) (n int) {
 // A node that yields while it puts ten thousand addresses on has none of them from
 // then on that the kernel can help: the step under way ends, and all go.
 func TestLabYieldAmidTenThousandAddressesLeavesNone(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes long, and a machine that is not too busy")
+	}
 	const count = 10_000
 	for name, yield := range map[string]func(n *node){
 		"down": func(n *node) {
@@ -100,6 +103,9 @@ func TestLabYieldAmidTenThousandAddressesLeavesNone(t *testing.T) {
 // refreshed beside it at the worst of times: by the end of the permit plus what the
 // permit leaves, nothing answers.
 func TestLabHungLoopWithALivingWorkerAnswersNothingInTime(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes long, and a machine that is not too busy")
+	}
 	for _, phase := range []time.Duration{0, 300, 600, 900} {
 		t.Run((phase * time.Millisecond).String(), func(t *testing.T) {
 			t.Parallel()
@@ -147,6 +153,9 @@ func TestLabHungLoopWithALivingWorkerAnswersNothingInTime(t *testing.T) {
 // One bucket for the interface: five thousand addresses of one set do not keep the
 // first announcement of another waiting, and both together are no faster than stated.
 func TestLabSetsOfAnInterfaceShareItsPaceInTurns(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes long, and a machine that is not too busy")
+	}
 	lan := lab.New(t)
 	h := lan.Host("a", "192.0.2.1/24")
 	wire := lan.Capture()

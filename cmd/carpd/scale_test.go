@@ -21,6 +21,9 @@ func excluded(n int) []string {
 // What ten thousand addresses may take of the daemon, apart from the kernel's share, on
 // a machine that does other things too.
 func TestTenThousandAddressesLoadRunReloadAndStop(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes long, and a machine that is not too busy")
+	}
 	const count = 9990 // and those of every test
 	p := newPair(t)
 	many := settings{more: excluded(count)}
