@@ -140,7 +140,7 @@ func Run(path, format string, logTo io.Writer) error {
 	d := &Daemon{
 		log: log, sink: sink, book: newBook(log), kernel: kernel, stopping: stopping, nudge: make(chan struct{}, 1),
 		node: file.Node, stateDir: file.StateDir, path: path,
-		file: file, loaded: time.Now(), links: map[string]*link.Interface{},
+		file: file, loaded: time.Now(), links: map[string]*link.Interface{}, probes: probes{all: map[probeKey]*probe{}},
 	}
 	socket, err := listen(file.Control)
 	if err != nil {
