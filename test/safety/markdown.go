@@ -43,6 +43,9 @@ func (r *Report) cells(row string, d Named) string {
 	if c.Failed > 0 {
 		runs += fmt.Sprintf(" (%d failed)", c.Failed)
 	}
+	if c.Late > 0 {
+		runs += fmt.Sprintf(" (%d late)", c.Late)
+	}
 	healed := ""
 	if c.Mends {
 		healed = c.Healed.String()

@@ -72,7 +72,7 @@ func short(ms float64) string {
 
 // Cell is what all runs of one row and one daemon say.
 type Cell struct {
-	Runs, Failed           int
+	Runs, Failed, Late     int // Late are among Runs
 	Two, None, Outage, Gap Spread
 	Healed                 Spread
 	Mends                  bool // the fault is mended: Healed says something
@@ -99,6 +99,7 @@ func (r *Report) Cell(row, daemon string) (c Cell) {
 			healed, c.Mends = append(healed, run.Healed), true
 		}
 		c.False += run.False
+		c.Late += count(run.Late)
 		c.TwoOpen += count(run.TwoOpen)
 		c.OutageOpen += count(run.OutageOpen)
 		c.TwoRuns += count(run.Two > 0)

@@ -33,6 +33,7 @@ type Run struct {
 	Watched float64 `json:"watched_ms"`      // from the fault to the end
 	Gap     float64 `json:"gap_ms"`          // the longest time between two questions
 	Again   int     `json:"again,omitzero"`  // how often it was made before in vain
+	Late    bool    `json:"late,omitempty"`  // the gap says that the machine was busy
 	Error   string  `json:"error,omitempty"` // the rest says nothing
 }
 
@@ -50,8 +51,13 @@ type runner struct {
 	sent   int // by a flood
 }
 
-// tries is how often a run is made that does not come to rest before its fault.
+// tries is how often a run is made that does not come to rest before its fault, or in
+// which the observer was late: the machine was busy, and nothing can be said of anybody.
 const tries = 3
+
+// tolerable is the longest gap between two questions that is no reason to make a run
+// again.
+func tolerable(interval time.Duration) time.Duration { return max(interval/8, 40*time.Millisecond) }
 
 // try makes one run on a LAN of its own.
 func (p *Plan) try(ctx context.Context, d Daemon, row Row, number int) Run {
@@ -65,14 +71,15 @@ func (p *Plan) try(ctx context.Context, d Daemon, row Row, number int) Run {
 		if failed == nil {
 			failed = err
 		}
-		if failed == nil {
-			return run
+		if failed != nil {
+			run.Error = failed.Error()
 		}
-		run.Error = failed.Error()
-		if ctx.Err() != nil {
-			return run
+		run.Late = run.Gap > ms(tolerable(d.Interval))
+		if failed == nil && !run.Late || ctx.Err() != nil {
+			break
 		}
 	}
+	run.Again = min(run.Again, tries-1)
 	return run
 }
 

@@ -206,7 +206,7 @@ func TestReportSumsUpTheRunsOfARow(t *testing.T) {
 		Daemons: []Named{{Name: "a", Title: "A", Interval: time.Second}, {Name: "b", Title: "B", Interval: time.Second, Cannot: map[string]string{"kill": "it cannot"}}, {Name: "c", Title: "C", Only: []string{"freeze"}}},
 		Runs: []Run{
 			{Daemon: "a", Row: "kill", Two: 4, None: 100, Outage: 120, Healed: -1, False: 2, Gap: 4.5},
-			{Daemon: "a", Row: "kill", Two: 0, None: 200, Outage: 220, Healed: -1, OutageOpen: true, Gap: 6},
+			{Daemon: "a", Row: "kill", Two: 0, None: 200, Outage: 220, Healed: -1, OutageOpen: true, Gap: 6, Late: true},
 			{Daemon: "a", Row: "kill", Two: 9999, Error: "it did not start"},
 			{Daemon: "a", Row: "freeze", Two: 9999},
 		},
@@ -220,7 +220,7 @@ func TestReportSumsUpTheRunsOfARow(t *testing.T) {
 	}
 	text := r.Markdown()
 	for _, want := range []string{
-		"| kill -9 | A, 1s | 2 (1 failed) | 0 / 4.0 / 4.0 | 100 / 200 / 200 | 120 / 220 / 220 (1 without end) |  | 2 | 6.0 |",
+		"| kill -9 | A, 1s | 2 (1 failed) (1 late) | 0 / 4.0 / 4.0 | 100 / 200 / 200 | 120 / 220 / 220 (1 without end) |  | 2 | 6.0 |",
 		"|  | B, 1s | n/a: it cannot |",
 	} {
 		if !strings.Contains(text, want) {
