@@ -44,7 +44,7 @@ func BenchmarkBuildAdvert(b *testing.B) {
 
 func benchEngine(b *testing.B) (*Engine, Packet) {
 	b.Helper()
-	e, err := NewEngine(rigConfig())
+	e, err := NewEngine(rigConfig(func(c *Config) { c.Replay = ReplayOff })) // BenchmarkReplay has what that costs
 	if err != nil {
 		b.Fatal(err)
 	}

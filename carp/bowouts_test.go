@@ -42,6 +42,7 @@ func TestBowOutsForLaterAreNewerThanWhatIsSentUntilThen(t *testing.T) {
 	}
 	// Who hears it takes over as from any bow-out.
 	b := newRig(t, dual, skew(0))
+	b.counter = 1 // below that of the bow-out
 	b.hear(peerHigh, 1, 0)
 	p := b.advert(peerHigh, 255, 255)
 	p.Payload = bows[0].Payload

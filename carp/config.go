@@ -108,8 +108,15 @@ type Config struct {
 	// ClockOffset is what has to be added to an Instant to get the time since
 	// 2020-01-01 00:00 UTC: the group clock of which counters and epochs are made.
 	ClockOffset time.Duration
-	MinEpoch    Epoch         // the highest epoch known from earlier runs
-	Rand        func() uint64 // nil: math/rand/v2
+	// SavedClock is up to where earlier runs have reserved the group clock: this one
+	// begins there, and refuses what is not later. 0 means that nothing was saved.
+	// Like ClockOffset it counts at the start only.
+	SavedClock uint64
+	Replay     Replay        // CARP: which adverts may be recordings; CompatBSD has none
+	Window     time.Duration // ReplaySealed: how far behind the group clock an advert may be; 0: DefaultWindow
+
+	MinEpoch Epoch         // the highest epoch known from earlier runs
+	Rand     func() uint64 // nil: math/rand/v2
 }
 
 // ErrConfig is wrapped by every error that Validate finds.
@@ -169,6 +176,18 @@ func (c *Config) validateCARP(fault func(string, ...any)) {
 	if len(c.Passphrase) > MaxPassphrase {
 		fault("passphrase of %d bytes: at most %d are used by any implementation", len(c.Passphrase), MaxPassphrase)
 	}
+	if c.Replay > ReplayOff {
+		fault("%v: use ReplayWindow, ReplaySealed or ReplayOff", c.Replay)
+	}
+	if c.Replay == ReplaySealed && c.NodeID == 0 {
+		fault("replay sealed without a node id: give each node one of its own, 1 to 255")
+	}
+	if c.Replay == ReplaySealed && c.Compat == CompatBSD {
+		fault("replay sealed with compat bsd: the kernels' counters carry no clock")
+	}
+	if c.Window != 0 && (c.Window < MinWindow || c.Window > MaxWindow) {
+		fault("window %v: use %v to %v", c.Window, MinWindow, MaxWindow)
+	}
 	if c.Priority != 0 || c.Interval != 0 || c.Checksum != 0 || len(c.PeerTTL) > 0 {
 		fault("priority, interval, checksum or TTL of peers: these are VRRP's")
 	}
@@ -176,6 +195,9 @@ func (c *Config) validateCARP(fault func(string, ...any)) {
 
 // validateVRRP does the same for VRRP.
 func (c *Config) validateVRRP(fault func(string, ...any)) {
+	if c.Replay != ReplayWindow || c.Window != 0 {
+		fault("replay or window: these are CARP's; VRRP has nothing against recordings")
+	}
 	if c.AdvBase != 0 || c.AdvSkew != 0 || c.Compat != CompatNone || c.Families != FamiliesShared {
 		fault("advbase, advskew, compat or families: these are CARP's; use priority and interval")
 	}

@@ -134,6 +134,12 @@ const (
 	DropInterval         // VRRP: its interval is zero, not ours (version 2), or far from ours (version 3)
 	DropAuth             // behind an authentication header; VRRP: another password, or another kind of authentication
 	DropOwn              // our own packet came back
+	DropUnsealed         // sealed: the counter is not carpd's, or carries no node id
+	DropTiming           // advbase or advskew are not those that the counter was sent with: rewritten on the way
+	DropRepeat           // the round that was just accepted, once more: harmless
+	DropReplay           // a recording: accepted before, or older than what was
+	DropOld              // sealed: older than the window
+	DropAhead            // sealed: more than an hour ahead of the group clock here
 	DropDuplicate        // used all the same: from another machine that has our address
 	DropBowOut           // a bow-out of a master that is not followed
 	DropState            // authentic, but this node is in INIT
@@ -144,7 +150,7 @@ const (
 
 var dropNames = [...]string{
 	"accepted", "frame", "ttl", "destination", "peer", "source", "length", "checksum", "version", "protocol", "vhid",
-	"family", "hash", "rolling", "type", "addresses", "foreign-addresses", "interval", "auth", "own", "duplicate-source", "bow-out", "state", "stalled", "overflow",
+	"family", "hash", "rolling", "type", "addresses", "foreign-addresses", "interval", "auth", "own", "unsealed", "timing", "repeat", "replay", "old", "ahead", "duplicate-source", "bow-out", "state", "stalled", "overflow",
 }
 
 func (d Drop) String() string { return name(dropNames[:], int(d), "Drop") }

@@ -49,6 +49,7 @@ type Engine struct {
 
 	router  router // VRRP: what is the same in all adverts
 	secret  secret
+	guard   guard
 	rolling []secret // earlier digests still in use, oldest first
 	clock   uint64   // last group clock or BSD counter that was sent
 	heardBy bool     // CompatBSD: clock continues a counter that was heard
@@ -109,7 +110,7 @@ func NewEngine(c Config) (*Engine, error) {
 		return nil, err
 	}
 	c.complete()
-	return &Engine{cfg: c, secret: newSecret(&c), router: newRouter(&c), demotions: map[string]int{}, epoch: c.MinEpoch}, nil
+	return &Engine{cfg: c, secret: newSecret(&c), router: newRouter(&c), guard: newGuard(&c), demotions: map[string]int{}, epoch: c.MinEpoch}, nil
 }
 
 // clear starts an input.
@@ -182,6 +183,9 @@ func (e *Engine) fire(now Instant, t timer) {
 	case timerBowOut:
 		e.takeOver(now, ReasonBowOut, e.livingMaster(now))
 	case timerDown, timerDown6:
+		if e.askFirst(now) {
+			return
+		}
 		if e.handing {
 			e.setDemotion(now, OwnerHandover, 0)
 			e.becomeMaster(now, ReasonNobodyTookOver, nil)
@@ -233,6 +237,7 @@ func (e *Engine) LinkUp(now Instant, local Local) Effects {
 		return e.finish()
 	}
 	e.up, e.upAt = true, now
+	e.guard.clock.begin(now)
 	if e.state == Releasing && !e.stopped {
 		e.target = Backup // it was on its way to INIT
 	}
@@ -276,6 +281,9 @@ func (e *Engine) start(now Instant) {
 		e.becomeMaster(now, ReasonOwner, nil)
 	default:
 		e.toBackup(now, ReasonLinkUp, netip.Addr{}, e.masterDown(bid{}))
+		if e.sealedGroup() {
+			e.ask(now) // what a node that starts remembers is more than the others have reached, or nothing
+		}
 	}
 }
 
@@ -339,7 +347,7 @@ func (e *Engine) becomeMaster(now Instant, why Reason, p *Packet) {
 // newEpoch makes the epoch greater than all that this node knows, and at least
 // the group clock, so that of two nodes the later mastership has the greater.
 func (e *Engine) newEpoch(now Instant) {
-	e.epoch = max(e.epoch, Epoch(e.groupClock(now))) + 1
+	e.epoch = max(e.epoch, Epoch(e.guard.clock.at(now))) + 1
 }
 
 // yield leaves the role to another master, heard or feared, also in the middle of

@@ -15,6 +15,7 @@ func (e *Engine) Clone() *Engine {
 	c := *e
 	c.demotions, c.rolling = maps.Clone(e.demotions), slices.Clone(e.rolling)
 	c.out, c.frames, c.wire = Effects{}, nil, nil
+	c.guard.sealed, c.guard.window = e.guard.sealed.clone(), e.guard.window.clone()
 	return &c
 }
 

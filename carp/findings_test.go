@@ -1,6 +1,9 @@
 package carp
 
-import "testing"
+import (
+	"net/netip"
+	"testing"
+)
 
 // A preempting node whose adverts do not go out has told nobody: the end of the
 // grace gives it no permit.
@@ -25,6 +28,9 @@ func TestSecondFormOfAFarewellIsNoContest(t *testing.T) {
 	p := r.advert(peerHigh, 1, 200)
 	r.do(r.e.Receive(r.now, p))
 	r.want("permit")
+	r.do(r.e.Receive(r.now, p))
+	r.want("drop repeat")
+	p.Src, p.Dst = netip.MustParseAddr("fe80::9"), Group(IPv6)
 	r.do(r.e.Receive(r.now, p))
 	r.want("")
 }

@@ -102,3 +102,8 @@ func (d *Digest) VerifyMessage(m *Message) bool {
 	want := d.SumMessage(m.Counter, m.Body)
 	return subtle.ConstantTimeCompare(want[:], m.Digest[:]) == 1
 }
+
+// waitsFor reports whether messages of a type are looked at.
+func (e *Engine) waitsFor(t MessageType) bool {
+	return e.sealedGroup() && (t == TypeClockProbe || t == TypeClockAnswer)
+}

@@ -26,6 +26,8 @@ type hearing struct {
 	refused Drop // then: why
 
 	duplicate bool // another machine has this node's address
+
+	message Message // CARP: a companion message; its type is 0 if it is none
 }
 
 // Receive takes one packet as it came off the wire. A good advert costs no
@@ -44,9 +46,7 @@ func (e *Engine) Receive(now Instant, p Packet) Effects {
 	case stalled:
 		drop = DropStalled
 	default:
-		if e.counters.Received++; !e.isCopy(now, &h, &p) {
-			drop = e.accept(now, &h, &p)
-		}
+		drop = e.take(now, &h, &p)
 	}
 	if drop == Accepted && h.duplicate {
 		drop = DropDuplicate // and used all the same
@@ -55,9 +55,37 @@ func (e *Engine) Receive(now Instant, p Packet) Effects {
 		e.drops[drop]++
 		s := sighting{src: p.Src, bid: h.bid, sum: h.sum, refused: drop, at: now}
 		e.refused[drop] = s.public()
+		if h.counter != 0 {
+			e.refused[drop].NodeID = unseal(h.counter).id
+		}
 		e.out.Drop = drop
 	}
 	return e.finish()
+}
+
+// take hands on what is authentic: companion messages to who waits for them, adverts
+// to the election unless they may be recordings.
+func (e *Engine) take(now Instant, h *hearing, p *Packet) (drop Drop) {
+	if h.message.Type != 0 {
+		drop = e.heardMessage(now, h, p)
+	} else if drop = e.checkFresh(now, h, p); drop == Accepted {
+		return e.believe(now, h, p)
+	}
+	if drop != Accepted && e.guard.doubted == now {
+		e.doubtedAsMaster(now)
+	}
+	return drop
+}
+
+// believe gives what is fresh to the election, unless it was heard over another path
+// already.
+func (e *Engine) believe(now Instant, h *hearing, p *Packet) Drop {
+	e.counters.Received++
+	e.guard.waiting = false
+	if e.isCopy(now, h, p) {
+		return Accepted
+	}
+	return e.accept(now, h, p)
 }
 
 func (e *Engine) check(now Instant, h *hearing, p *Packet) Drop {
@@ -103,12 +131,16 @@ func (e *Engine) checkCARP(h *hearing, p *Packet) Drop {
 		return DropVHID
 	case len(peers) == 0 && !e.cfg.has(FamilyOf(p.Src)):
 		return DropFamily
-	case e.isMessage(&a, p.Payload):
-		return DropType
+	case e.isMessage(&a, &h.message, p.Payload):
+		if !e.waitsFor(MessageType(a.Type)) {
+			return DropType
+		}
 	case !e.authentic(&a) && a.Counter == e.lastHeard: // one counter serves a round
 		return DropRolling
 	case !e.authentic(&a):
 		return e.foreignProtocol(DropHash, p)
+	}
+	switch {
 	case e.isOwn(a.Counter) && (!bsd || p.Src == e.local.IPv4 || p.Src == e.local.IPv6):
 		return DropOwn // BSD counters go on from each other's, so that a peer may use the same ones
 	case e.state == Init:
@@ -143,20 +175,20 @@ func isPeer(peers []netip.Addr, src netip.Addr) bool {
 // isMessage reports whether a packet is an authentic companion message, of this
 // or an earlier configuration. With any other digest it is what everybody else
 // takes it for: an advert, whose type is not looked at.
-func (e *Engine) isMessage(a *Advert, payload []byte) bool {
+func (e *Engine) isMessage(a *Advert, m *Message, payload []byte) bool {
 	t := MessageType(a.Type)
-	var m Message
 	if !t.companion() || m.Decode(payload) != Accepted {
 		return false
 	}
-	if e.secret.verifyMessage(t, &m) {
+	if e.secret.verifyMessage(t, m) {
 		return true
 	}
 	for i := range e.rolling {
-		if e.rolling[i].verifyMessage(t, &m) {
+		if e.rolling[i].verifyMessage(t, m) {
 			return true
 		}
 	}
+	*m = Message{}
 	return false
 }
 
@@ -267,17 +299,17 @@ func (e *Engine) settle(now Instant, h *hearing, p *Packet, bsd bool) {
 		e.lose(now, h, p, ReasonTieLost)
 		return
 	}
-	if FamilyOf(p.Src) == IPv6 && e.cfg.has(IPv4) && p.Dst.IsMulticast() {
+	switch {
+	case e.sealedGroup(): // the node ids decide, whatever it came over
+	case FamilyOf(p.Src) == IPv6 && e.cfg.has(IPv4) && p.Dst.IsMulticast():
 		return
-	}
-	if h.path > 0 && e.heardOnPrimary(now, p) {
+	case h.path > 0 && e.heardOnPrimary(now, p):
 		return
-	}
-	if h.path > 0 && e.overstays(now) {
+	case h.path > 0 && e.overstays(now):
 		e.lose(now, h, p, ReasonTieLost)
 		return
 	}
-	if wins, ok := e.winsTie(p); ok && wins {
+	if wins, ok := e.winsTie(h, p); ok && wins {
 		e.keep(now, h, p)
 		return
 	}
@@ -289,7 +321,7 @@ func (e *Engine) lose(now Instant, h *hearing, p *Packet, why Reason) {
 	if e.cfg.Protocol.VRRP() {
 		wait = e.masterDown(h.bid)
 	}
-	if why == ReasonTieLost && e.cfg.Compat != CompatBSD && !e.decides(p) { // random, so that two that both yield do not meet again
+	if why == ReasonTieLost && e.cfg.Compat != CompatBSD && !e.decides(h, p) { // random, so that two that both yield do not meet again
 		wait += time.Duration(e.cfg.random() % uint64(e.interval()))
 	}
 	even := e.state == Releasing && e.compare(h.bid, e.held) == 0
@@ -301,10 +333,11 @@ func (e *Engine) lose(now Instant, h *hearing, p *Packet, why Reason) {
 }
 
 // decides reports whether the other one will surely see a tie as this node does: a
-// VRRP master compares as we do, while others of CARP may yield as well.
-func (e *Engine) decides(p *Packet) bool {
-	_, ok := e.winsTie(p)
-	return ok && e.cfg.Protocol.VRRP()
+// VRRP master compares as we do, and so does carpd, while others of CARP may yield as
+// well.
+func (e *Engine) decides(h *hearing, p *Packet) bool {
+	_, ok := e.winsTie(h, p)
+	return ok && (e.cfg.Protocol.VRRP() || e.sealedGroup())
 }
 
 // keep stays master against another that should yield. While the grace of a

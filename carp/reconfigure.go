@@ -32,6 +32,7 @@ func (e *Engine) Reconfigure(now Instant, c Config) (Effects, error) {
 	}
 	e.cfg, e.secret, e.router, e.rolling = c, newSecret(&c), newRouter(&c), rolling
 	e.armRoll()
+	e.guard.adopt(&c)
 	switch {
 	case stalled:
 	case e.state == Backup && familiesChanged:

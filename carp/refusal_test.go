@@ -38,6 +38,16 @@ func carpRefusals() []refusal {
 			return p
 		}
 	}
+	// known is an advert whose counter was heard before, with the timing 1/0.
+	known := func(base, skew uint8) func(r *rig) Packet {
+		return func(r *rig) Packet {
+			r.counter += 1 << 20
+			p := r.advert(peerHigh, base, skew)
+			r.e.guard.window.remember(r.counter, timing{1, 0})
+			return p
+		}
+	}
+	heard := []State{Backup, Master, Releasing}
 	sum := func(change func([]byte)) func(*rig) Packet {
 		return advert(func(_ *rig, p *Packet) { change(p.Payload); fixChecksum(p.Payload) })
 	}
@@ -67,6 +77,15 @@ func carpRefusals() []refusal {
 			p.Src = rigLocal.IPv4
 			r.e.recent[0], r.e.sent = r.counter, max(r.e.sent, 1)
 		})},
+		{drop: DropTiming, packet: known(1, 10), in: heard},
+		{drop: DropTiming, name: " to a bow-out", packet: known(255, 255), in: heard},
+		{drop: DropReplay, packet: known(1, 0), in: heard},
+		{drop: DropRepeat, packet: func(r *rig) Packet {
+			p := known(1, 0)(r)
+			s := r.e.guard.window.learn(peerHigh, true)
+			s.accepted, s.changed, s.last, s.at = true, true, r.counter, r.now
+			return p
+		}, in: heard},
 		{drop: DropBowOut, packet: func(r *rig) Packet { return r.advert(peerLow, 255, 255) }, in: []State{Backup}},
 		{drop: DropState, packet: advert(func(*rig, *Packet) {}), in: []State{Init}},
 	}
@@ -126,9 +145,11 @@ func refusalRigs() map[string]struct {
 		excepted map[Drop]string
 	}
 	const before, counted, other = "is refused before there is an engine", "is no packet's fault", "is of the other protocol"
+	const recorded = "is ReplaySealed's: TestSealedRefuses"
 	both := map[Drop]string{
 		DropFrame: before, DropOverflow: counted, DropStalled: "the node yields first, whatever the packet is",
 		DropDuplicate: "is used: TestANodeWithOurAddressIsHeardAndNamed",
+		DropUnsealed:  recorded, DropOld: recorded, DropAhead: recorded, // these make a node ask who lives
 	}
 	with := func(more map[Drop]string) map[Drop]string {
 		for d, why := range both {
@@ -139,7 +160,7 @@ func refusalRigs() map[string]struct {
 	return map[string]protocol{
 		"CARP": {newRig, carpRefusals(), with(map[Drop]string{DropForeign: other, DropInterval: other, DropAddresses: other})},
 		"VRRP": {newVRRP, vrrpRefusals(), with(map[Drop]string{
-			DropHash: other, DropRolling: other, DropType: other,
+			DropHash: other, DropRolling: other, DropType: other, DropTiming: other, DropRepeat: other, DropReplay: other,
 			DropAuth: "shows a living master", DropAddresses: "shows a living master",
 		})},
 	}

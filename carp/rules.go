@@ -63,22 +63,13 @@ func (e *Engine) masterDown(heard bid) time.Duration {
 }
 
 // afterBowOut is how long a backup leaves better ones the time to be first when
-// the master with this bid has left. Nodes whose probe fails are demoted to the
-// same, all of them if the probed host is dead: what is configured tells them apart,
-// else two would take the role at once.
-func (e *Engine) afterBowOut(gone bid) (wait time.Duration) {
+// the master with this bid has left.
+func (e *Engine) afterBowOut(gone bid) time.Duration {
 	if e.cfg.Protocol.VRRP() {
 		own := e.bid()
-		every := follows(e.cfg.Protocol, own.every, gone.every)
-		if e.cutOff {
-			wait = vrrpSkew(e.cfg.Protocol, e.cfg.Priority, every) / 2
-		}
-		return wait + vrrpSkew(e.cfg.Protocol, own.priority, every)
+		return vrrpSkew(e.cfg.Protocol, own.priority, follows(e.cfg.Protocol, own.every, gone.every))
 	}
-	if e.cutOff {
-		wait = time.Duration(e.cfg.AdvSkew) * time.Millisecond / 10
-	}
-	return wait + time.Duration(e.timing().skew)*time.Millisecond/10
+	return time.Duration(e.timing().skew) * time.Millisecond / 10
 }
 
 // fastestDown is the shortest master-down time that a backup of this group can
@@ -130,7 +121,7 @@ func (e *Engine) asBackup(now Instant, heard bid) verdict {
 
 // winsTie reports whether this node stays master against an equal one. ok is false
 // if nothing tells the two apart.
-func (e *Engine) winsTie(p *Packet) (wins, ok bool) {
+func (e *Engine) winsTie(h *hearing, p *Packet) (wins, ok bool) {
 	local := e.localOn(p.Link)
 	if p.sender.IsValid() { // addresses are compared that are on one segment
 		q := *p
@@ -138,6 +129,9 @@ func (e *Engine) winsTie(p *Packet) (wins, ok bool) {
 	}
 	if e.cfg.Protocol.VRRP() {
 		return vrrpWinsTie(local, p)
+	}
+	if id := unseal(h.counter).id; e.sealedGroup() && id != e.cfg.NodeID {
+		return e.cfg.NodeID < id, true
 	}
 	return winsTie(local, p)
 }

@@ -128,7 +128,7 @@ func TestSecondFormOfTheSameRoundIsNoFarewell(t *testing.T) {
 	r.do(r.e.Receive(r.now, p))
 	r.take()
 	r.do(r.e.Receive(r.now, p)) // a roll sends each round under two digests, with one counter
-	r.want("")
+	r.want("drop repeat")
 	r.hear(peerLow, 1, 200)
 	r.want("permit")
 }

@@ -1,9 +1,6 @@
 package carp
 
-import (
-	"net/netip"
-	"time"
-)
+import "net/netip"
 
 // timing is what this node advertises and is compared by.
 func (e *Engine) timing() timing {
@@ -55,8 +52,7 @@ func (e *Engine) emitUnder(s *secret, t timing, counter uint64) {
 	a.Digest = s.send.Sum(counter)
 	start := len(e.wire)
 	e.wire = a.Append(e.wire)
-	payload := e.wire[start:len(e.wire):len(e.wire)]
-	e.spread(payload)
+	e.spread(e.wire[start:len(e.wire):len(e.wire)])
 }
 
 // spread makes the frames of one payload: for each path its peers or its groups.
@@ -89,11 +85,6 @@ func (e *Engine) frame(path uint8, dst netip.Addr, payload []byte) {
 	e.frames = append(e.frames, Frame{VHID: e.cfg.VHID, Path: path, Dst: dst, Payload: payload, Pseudo: e.router.pseudo})
 }
 
-// groupClock is the milliseconds since 2020-01-01 by BOOTTIME plus an offset.
-func (e *Engine) groupClock(now Instant) uint64 {
-	return uint64(max(now.Add(e.cfg.ClockOffset), 0)) / uint64(time.Millisecond)
-}
-
 // nextCounter is 40 bits of group clock, 8 of node id, advbase and advskew: the
 // eight bytes that every other implementation carries unread, and that the HMAC
 // covers while it leaves the timing fields open. A node without an id draws one for
@@ -104,12 +95,15 @@ func (e *Engine) nextCounter(now Instant, t timing) uint64 {
 	var counter uint64
 	switch {
 	case e.cfg.Compat != CompatBSD:
-		e.clock = max(e.groupClock(now), e.clock+1)
+		e.clock = min(max(e.guard.clock.at(now), e.clock+1), maxClock)
 		id := e.cfg.NodeID
 		if id == 0 {
 			id = uint8(e.cfg.random())
 		}
-		counter = e.clock<<24 | uint64(id)<<16 | uint64(t.base)<<8 | uint64(t.skew)
+		counter = seal{e.clock, id, t}.counter()
+		if e.guard.window != nil {
+			e.guard.window.sent(counter, t)
+		}
 	case e.heardBy:
 		e.clock++
 		counter = e.clock

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 )
 
 // errEnded answers calls to a speaker that has ended.
@@ -343,6 +344,11 @@ func (s *Speaker) Reconfigure(c Config) error {
 		})
 	})
 	return err
+}
+
+// ResetSeal forgets saved clocks, as Engine.ResetSeal.
+func (s *Speaker) ResetSeal(offset time.Duration) {
+	s.input(func(now Instant) Effects { return s.engine.ResetSeal(now, offset) })
 }
 
 // Renew asks for a fresh permit, as Engine.Renew.

@@ -23,6 +23,7 @@ type Sighting struct {
 	Sum              Checksum      // VRRP3 over IPv4: the form that it sends
 	Refused          Drop          // VRRP: why it is alive but incompatible; Accepted if it is not
 	At               Instant
+	NodeID           uint8 // CARP, where the counter carries it; else 0
 }
 
 // Status is a copy of what an engine knows. It shares nothing with it.
@@ -52,6 +53,7 @@ type Status struct {
 	HeldUntil         Instant       // after a failed takeover; 0 if not
 	SendErrors        int           // consecutive
 	Counters          Counters
+	Seal              SealStatus        // CARP
 	Drops             map[Drop]uint64   // without those that are zero
 	Refused           map[Drop]Sighting // who sent the last of each; the address may be a lie
 }
@@ -74,6 +76,9 @@ func (e *Engine) Status(now Instant) Status {
 	}
 	if e.state == Backup {
 		s.Deadline = e.timers[timerDown]
+	}
+	if e.cfg.Protocol == CARP {
+		s.Seal = e.sealStatus(now)
 	}
 	if n := len(e.rolling); n > 0 {
 		s.RollingUntil = e.rolling[n-1].until

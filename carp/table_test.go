@@ -107,6 +107,7 @@ var tableInputs = []struct {
 		}
 		r.do(e)
 	}, [4]string{"", "", "send 1/7, permit", ""}},
+	{"reset seal", func(r *rig) { r.do(r.e.ResetSeal(r.now, 0)) }, [4]string{"", "", "", ""}},
 	{"stall", func(r *rig) { r.now = r.now.Add(2900 * time.Millisecond); r.do(r.e.Tick(r.now)) },
 		[4]string{"", "", "MASTER->BACKUP stalled", "RELEASING->BACKUP stalled"}},
 }
@@ -141,7 +142,7 @@ func TestTheTableHasEveryInputOfTheEngine(t *testing.T) {
 	}
 	for _, known := range []string{
 		"Receive", "Tick", "LinkUp", "LinkDown", "Demote", "SetState", "Resign", "Released",
-		"Granted", "Denied", "Failed", "Sent", "SendFailed", "Reconfigure", "Renew", "ClientSide", "PathUp", "PathDown",
+		"Granted", "Denied", "Failed", "Sent", "SendFailed", "Reconfigure", "Renew", "ResetSeal", "ClientSide", "PathUp", "PathDown",
 	} {
 		delete(inputs, known)
 	}

@@ -321,3 +321,22 @@ func TestTheManualHasEveryCommandAndFlag(t *testing.T) {
 		}
 	}
 }
+
+func TestSealShowsClocksAndMembers(t *testing.T) {
+	st := threeInstances()
+	reserved := noon.Add(time.Minute)
+	st.Instances[0].Seal = &api.Seal{
+		Replay: "sealed", NodeID: 1, WindowMS: 30000, Clock: noon.Add(90 * time.Second), AheadMS: 90000, Reserved: &reserved, Probes: 1,
+		Nodes: []api.SealNode{{NodeID: 2, Address: "192.0.2.3", Clock: noon, LastHeardMS: 4000}},
+	}
+	st.Instances[1].Seal = &api.Seal{Replay: "window", Clock: noon, Nodes: []api.SealNode{}, Constant: []string{"192.0.2.7"}}
+	d := &daemon{status: st, code: http.StatusOK, answer: api.Result{Text: "9@eth0: clocks are forgotten"}}
+	socket := d.serve(t)
+	_, shown := carpctl(t.Context(), socket, "seal")
+	_, reset := carpctl(t.Context(), socket, "seal", "reset", "9@eth0")
+	_, wrong := carpctl(t.Context(), socket, "seal", "break")
+	golden(t, "seal", shown+reset+wrong)
+	if want := `POST /v1/seal/reset {"name":"9@eth0"}`; !slices.Contains(d.requests, want) {
+		t.Errorf("asked %q, want %s", d.requests, want)
+	}
+}

@@ -15,17 +15,17 @@ func (i *instance) alarms(st carp.Status, now carp.Instant) {
 	for _, a := range packetAlarms(p, st, now, i.d.speaksBoth(p)) {
 		b.set(a.text != "", i.name, a.name, i.name+": "+a.text)
 	}
+	if !p.VRRP() {
+		for _, a := range sealAlarms(p, st, now) {
+			b.set(a.text != "", i.name, a.name, i.name+": "+a.text)
+		}
+	}
 	i.lookForLost(st.State, now)
 	b.set(st.RollingUntil != 0, i.name, "rolling", fmt.Sprintf(
 		"%s: the old passphrase or address list is still in use beside the new one until %s. Reload all nodes before then.",
 		i.name, wall(st.RollingUntil, now).Format("15:04:05")))
 	b.set(st.Demotions[carp.OwnerSendErrors] != 0, i.name, "send-errors", fmt.Sprintf(
 		"%s: adverts cannot be sent on %s (%d errors): the node is demoted until they can.", i.name, p.Interface, st.Counters.SendErrors))
-	trouble := pathTrouble(p, st)
-	b.set(trouble != "", i.name, "path-down", i.name+": "+trouble)
-	side, probed := i.side.status()
-	trouble = trackTrouble(p, side, probed)
-	b.set(trouble != "", i.name, "track", i.name+": "+trouble)
 	if i.foreign.Load() {
 		i.lookForForeign(st.State)
 	}

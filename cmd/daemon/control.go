@@ -158,6 +158,7 @@ func (d *Daemon) handler() http.Handler {
 		d.book.add(api.Event{Instance: i.name, Kind: "demotion", Reason: carp.OwnerHandover, Text: i.name + ": the demotion by the handover is taken back"})
 		return api.Result{Text: i.name + " takes part in the election again"}, nil
 	})
+	command(mux, "/v1/seal/reset", d.serveSealReset)
 	command(mux, "/v1/demote", d.serveDemote)
 	command(mux, "/v1/state", d.serveState)
 	command(mux, "/v1/reload", func(ctx context.Context, r api.ReloadRequest) (any, error) {

@@ -30,14 +30,14 @@ type Daemon struct {
 	demotions  demotions
 	kernel     vip.Kernel
 	speakers   *speakers
+	clocks     *clocks
 	guard      guard
 	watchdog   watchdog
 	lastTurn   atomic.Int64    // of the loop, as a carp.Instant
 	hooksGroup *os.File        // the cgroup that hooks are started in; nil: there is none
 	stopping   context.Context // ends when the daemon stops
 	nudge      chan struct{}   // wakes watch
-	probes     probes
-	followers  atomic.Int32 // clients that follow the events
+	followers  atomic.Int32    // clients that follow the events
 
 	reloading sync.Mutex // held across a whole reload, and by the stop
 
@@ -67,6 +67,7 @@ func (d *Daemon) start(plans []plan) error {
 	if err := d.cleanUp(plans); err != nil {
 		return err
 	}
+	d.firstClocks(made)
 	for _, i := range made {
 		i.start()
 	}
@@ -99,10 +100,24 @@ func (d *Daemon) stop() error {
 	return err
 }
 
+// attach claims the vhid of a plan on its interface. Like all that uses links, it
+// is called under reloading.
+func (d *Daemon) attach(p plan) (carp.Link, error) {
+	l := d.links[p.Interface]
+	if l == nil {
+		var err error
+		if l, err = link.Open(p.Interface, link.Options{Log: d.log, Waiter: d.speakers.waiter}); err != nil {
+			return nil, err
+		}
+		d.links[p.Interface] = l
+	}
+	return l.Attach(p.port)
+}
+
 // closeUnused closes the links of interfaces on which no vhid is left.
 func (d *Daemon) closeUnused() {
 	for name, l := range d.links {
-		if !slices.ContainsFunc(d.all(), func(i *instance) bool { return i.plan.Load().speaksOn(name) }) {
+		if !slices.ContainsFunc(d.all(), func(i *instance) bool { return i.plan.Load().Interface == name }) {
 			delete(d.links, name)
 			if err := l.Close(); err != nil {
 				d.log.Warn("a link was not closed well", "interface", name, "error", err)
@@ -147,7 +162,7 @@ func (d *Daemon) cleanUp(plans []plan) error {
 func (d *Daemon) stale(name string, plans []plan) (addresses []netip.Prefix, devices []string, all bool) {
 	here := func(p plan) bool { return p.Interface == name }
 	others := slices.DeleteFunc(link.Held(), func(c link.Claim) bool {
-		return c.Interface != name || slices.ContainsFunc(plans, func(p plan) bool { return p.speaksOn(name) && p.VHID == c.VHID && p.port.Kind() == c.Kind })
+		return c.Interface != name || slices.ContainsFunc(plans, func(p plan) bool { return here(p) && p.VHID == c.VHID && p.port.Kind() == c.Kind })
 	})
 	held := make(map[netip.Addr]bool)
 	for _, i := range d.all() {

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -71,27 +70,7 @@ func (i *instance) saveEpoch(ctx context.Context, e carp.Epoch) error {
 	}
 }
 
-// writeEpoch publishes atomically and durably: temporary file, fsync, rename,
-// fsync of the directory. One goroutine at a time writes for an instance.
+// writeEpoch publishes an epoch. One goroutine at a time writes for an instance.
 func (d *Daemon) writeEpoch(name string, e carp.Epoch) error {
-	if err := os.MkdirAll(d.stateDir, 0o755); err != nil {
-		return err
-	}
-	path := d.epochFile(name)
-	f, err := os.OpenFile(path+".tmp", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(f, "%d\n", e)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(path+".tmp", path); err != nil {
-		return err
-	}
-	dir, err := os.Open(d.stateDir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return writeFile(d.epochFile(name), fmt.Appendf(nil, "%d\n", e))
 }

@@ -24,7 +24,6 @@ type plan struct {
 	port      link.PortConfig
 	addresses vip.Config // without what connects it to a running instance
 	lease     vip.Lease
-	wires     []wire // what it speaks on; the first has port
 	steps     []hooks.Step
 	shared    []config.Hook // the file's own hooks, which are among steps
 }
@@ -70,7 +69,6 @@ func newPlan(file *config.File, i config.Instance) (plan, error) {
 	if i.SourceMAC == "interface" {
 		p.port.SourceMAC = link.InterfaceMAC
 	}
-	p.planPaths()
 	p.addresses = vip.Config{
 		Interface: i.Interface, VHID: i.VHID, Addresses: i.Held(), Lease: p.lease, Device: i.Device,
 	}
@@ -113,6 +111,12 @@ func engineConfig(file *config.File, i config.Instance) (carp.Config, error) {
 	}
 	if i.Compat == "bsd" {
 		c.Compat = carp.CompatBSD
+	}
+	if !i.VRRP() {
+		if c.Replay, err = carp.ParseReplay(i.Replay); err != nil {
+			return c, err
+		}
+		c.Window = i.Window
 	}
 	if i.Families == "each" {
 		c.Families = carp.FamiliesEach

@@ -46,14 +46,13 @@ func (i *instance) status() api.Instance {
 		},
 		Lease:  p.leaseStatus(),
 		Alarms: i.d.book.standing(i.name),
+		Seal:   i.sealStatus(p, st, now),
 	}
 	if p.VRRP() {
 		out.Priority, out.EffectivePriority, out.IntervalMS = st.Priority, st.EffectivePriority, st.Interval.Milliseconds()
 	} else {
 		out.EffectiveAdvSkew = st.EffectiveAdvSkew
 	}
-	_, probed := i.side.status()
-	out.Paths, out.Track = pathStates(p, st, now), trackStates(probed)
 	if st.Master.At != 0 {
 		out.Master = masterStatus(p, st.Master, now)
 	}
@@ -66,7 +65,7 @@ func (i *instance) status() api.Instance {
 	for d, n := range st.Drops {
 		out.Drops[d.String()] = n
 	}
-	if n := i.links[0].on.Stats().BadFrames; n > 0 {
+	if n := i.link.Stats().BadFrames; n > 0 {
 		out.Drops[carp.DropFrame.String()] = n // of the whole interface: such a frame names no vhid
 	}
 	for _, owner := range slices.Sorted(maps.Keys(st.Demotions)) {

@@ -49,6 +49,7 @@ func (d *Daemon) watch(ctx context.Context) {
 				seen[i.plan.Load().Interface] = !st.LinkUp
 			}
 		}
+		d.keepClocks()
 		for name := range down {
 			if !seen[name] {
 				d.linkChanged(name, 0)

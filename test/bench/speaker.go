@@ -3,7 +3,6 @@ package bench
 import (
 	"context"
 	"net/netip"
-	"syscall"
 	"time"
 
 	"github.com/carpd/carpd/test/lab"
@@ -35,9 +34,6 @@ func (m Member) Skew() uint8 { return 200 - m.Priority }
 type Running interface {
 	// Stop asks it to leave in order. It may wait until it has left.
 	Stop()
-	// Signal sends a signal to the process that was started, not to those that it has
-	// started itself.
-	Signal(syscall.Signal)
 }
 
 // Speaker is an implementation that can be measured. It is not changed by a
@@ -55,9 +51,6 @@ type Speaker struct {
 	// Farewell is the same for a master that said that it leaves. A negative time
 	// says that it does not say so.
 	Farewell func(interval time.Duration) time.Duration
-	// Relieved says that another process says farewell for one that has died alone, and
-	// for one that hangs before the silence is over.
-	Relieved bool
 	// Refuses says why it cannot be run so, or is "". Nil: it can always.
 	Refuses func(g Group) string
 }
@@ -72,7 +65,7 @@ func (s Speaker) refuses(g Group) string {
 
 // theory is what a fault is to cost, or negative.
 func (s Speaker) theory(f Fault, interval time.Duration) time.Duration {
-	if f == Stop || (f == Crash || f == Freeze) && s.Relieved {
+	if f == Stop {
 		return s.Farewell(interval)
 	}
 	return s.Silence(interval)

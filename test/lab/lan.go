@@ -121,9 +121,7 @@ func (l *LAN) killHosts() {
 	hosts := append([]*Host(nil), l.hosts...)
 	l.mu.Unlock()
 	for _, h := range hosts {
-		if h.owner == nil {
-			h.KillAll()
-		}
+		h.KillAll()
 	}
 }
 

@@ -13,6 +13,5 @@ var explained = map[string]string{
 	"send.go Sent: `e.failures > 0` becomes `e.failures >= 0`":                                     "sets 0 to 0",
 
 	// One nanosecond or millisecond, of which nothing is promised.
-	"send.go groupClock: `... uint64(max(now.Add(e.cfg.ClockOffset), 0)) / uint64(time.Millisecond)` becomes `... uint64(max(now.Add(e.cfg.ClockOffset), 1)) / uint64(time.Millisecond)`": "a nanosecond is less than a millisecond",
-	"send.go Stale: `now.Sub(decided) > e.patience()` becomes `now.Sub(decided) >= e.patience()`":                                                                                         "the very nanosecond at which patience ends",
+	"send.go Stale: `now.Sub(decided) > e.patience()` becomes `now.Sub(decided) >= e.patience()`": "the very nanosecond at which patience ends",
 }

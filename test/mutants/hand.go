@@ -11,7 +11,6 @@ func handMutants() []mutant {
 	packetMutants(add)
 	permitMutants(add)
 	daemonMutants(add)
-	pathMutants(add)
 	vrrpElectionMutants(add)
 	vrrpRoleMutants(add)
 	vrrpPeerMutants(add)
@@ -40,9 +39,9 @@ func electionMutants(add adder) {
 	add("yield-on-worse", "a master yields to a worse one, not to a better one",
 		replace(rules, "case order < 0:\n\t\treturn yield", "case order > 0:\n\t\treturn yield"))
 	add("tie-won-by-both", "of two equal masters both stay",
-		replace(receive, "if wins, ok := e.winsTie(p); ok && wins {", "if _, ok := e.winsTie(p); ok {"))
+		replace(receive, "if wins, ok := e.winsTie(h, p); ok && wins {", "if _, ok := e.winsTie(h, p); ok {"))
 	add("tie-lost-by-both", "of two equal masters both yield, and wait equally long",
-		replace(receive, "\tif wins, ok := e.winsTie(p); ok && wins {\n\t\te.keep(now, h, p)\n\t\treturn\n\t}\n\te.lose(now, h, p, ReasonTieLost)",
+		replace(receive, "\tif wins, ok := e.winsTie(h, p); ok && wins {\n\t\te.keep(now, h, p)\n\t\treturn\n\t}\n\te.lose(now, h, p, ReasonTieLost)",
 			"\te.lose(now, h, p, ReasonBetterMaster)"))
 	add("skew-below-zero", "an effective advskew below 0 is not raised to 0",
 		replace(election, "min(max(int(advskew)+demotion, 0), MaxDemotedSkew)", "min(int(advskew)+demotion, MaxDemotedSkew)"))
@@ -112,7 +111,7 @@ func packetMutants(add adder) {
 	add("rolling-unsent", "a master does not send under the earlier passphrase while it rolls",
 		replace(send, "for i := range e.rolling {\n\t\te.emitUnder(&e.rolling[i], b.timing, counter)\n\t}\n", ""))
 	add("counter-constant", "every advert has the same clock in its counter",
-		replace(send, "e.clock = max(e.groupClock(now), e.clock+1)", "e.clock = 1"))
+		replace(send, "e.clock = min(max(e.guard.clock.at(now), e.clock+1), maxClock)", "e.clock = 1"))
 	add("addresses-unsorted", "the HMAC covers the addresses in the order of the configuration",
 		replace("carp/auth.go", "slices.SortFunc(sorted, netip.Addr.Compare)", ""))
 	add("epoch-kept", "a new mastership has the epoch of the one before",

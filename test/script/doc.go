@@ -83,6 +83,7 @@
 //
 // Options of node and reload: skew N, base N, preempt [on|off], pass WORD, addr
 // A,B (192.0.2.100, or IPv6, or both), peers NAME[.6|.ll],..., compat bsd,
+// replay sealed|window|off, id N (its node id),
 // families each, lease off, startup D, preempt-delay D, roll D, mac interface or
 // virtual (kernel only), bare (no address of its own; kernel only). A node named NAME.6
 // is meant by its IPv6 address, NAME.ll by its link-local one. For VRRP: protocol vrrp2

@@ -61,6 +61,9 @@ func (m *machine) configure(address func(Peer) netip.Addr) error {
 	n := &m.node
 	var b strings.Builder
 	line := func(format string, a ...any) { fmt.Fprintf(&b, "    "+format+"\n", a...) }
+	if n.ID != 0 {
+		fmt.Fprintf(&b, "node_id: %d\n", n.ID)
+	}
 	fmt.Fprintf(&b, "node: %s\nstate_dir: %s\ncontrol: %s\ninstances:\n  - vhid: %d\n", n.Name, filepath.Join(m.dir, "state"), m.socket(), vhid)
 	line("interface: eth0")
 	line("protocol: %v", n.Protocol)
@@ -74,6 +77,9 @@ func (m *machine) configure(address func(Peer) netip.Addr) error {
 	} else {
 		line("advbase: %d", n.Base)
 		line("advskew: %d", n.Skew)
+		if !n.BSD {
+			line("replay: %v", n.Replay)
+		}
 	}
 	if pass := n.pass(); pass != "" {
 		line("passphrase: %q", pass)

@@ -27,6 +27,8 @@ type Node struct {
 	Peers        []Peer
 	BSD          bool // compat bsd
 	Each         bool // families each
+	Replay       carp.Replay
+	ID           uint8 // node id; 0: none
 	NoLease      bool
 	Startup      time.Duration
 	PreemptDelay time.Duration
@@ -165,6 +167,10 @@ func (n *Node) option(key, value string) (err error) {
 		n.Peers, err = peers(value)
 	case "compat":
 		n.BSD, err = oneOf(key, value, "bsd")
+	case "replay":
+		n.Replay, err = carp.ParseReplay(value)
+	case "id":
+		n.ID, err = number8(255)
 	case "families":
 		n.Each, err = oneOf(key, value, "each")
 	case "lease":
@@ -182,7 +188,7 @@ func (n *Node) option(key, value string) (err error) {
 	case "roll":
 		n.Roll, err = duration(value)
 	default:
-		return fmt.Errorf("unknown option %q: there are protocol, priority, interval, checksum, skew, base, preempt, pass, addr, excluded, peers, compat, families, lease, startup, preempt-delay, roll, mac, bare", key)
+		return fmt.Errorf("unknown option %q: there are protocol, priority, interval, checksum, skew, base, preempt, pass, addr, excluded, peers, compat, replay, id, families, lease, startup, preempt-delay, roll, mac, bare", key)
 	}
 	if err != nil {
 		return fmt.Errorf("%s %w", key, err)
@@ -207,6 +213,9 @@ func (n *Node) config(address func(Peer) netip.Addr) carp.Config {
 	}
 	if n.Protocol.VRRP() && n.Base == 1 {
 		c.AdvBase = 0 // nobody has asked for it
+	}
+	if !n.Protocol.VRRP() {
+		c.Replay, c.NodeID = n.Replay, n.ID
 	}
 	if n.BSD {
 		c.Compat = carp.CompatBSD

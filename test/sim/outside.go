@@ -39,7 +39,7 @@ func (h *Host) Reconfigure(c carp.Config) error {
 	h.Config = c
 	h.command(func() {
 		c := c
-		c.ClockOffset, c.MinEpoch = h.wall, h.saved
+		c.MinEpoch = h.saved
 		e, err := h.engine.Reconfigure(h.now(), c)
 		if err != nil {
 			h.w.fault(h, "reload refused: %v", err)

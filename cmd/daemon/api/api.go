@@ -11,6 +11,7 @@
 //	POST /v1/resume    NameRequest      Result
 //	POST /v1/demote    DemoteRequest    Result
 //	POST /v1/state     StateRequest     Result
+//	POST /v1/seal/reset NameRequest     Result
 //	POST /v1/reload    ReloadRequest    ReloadResult
 //
 // A refusal is status 409 (or 404 for an unknown name, 400 for a bad request)
@@ -60,32 +61,9 @@ type Instance struct {
 	Drops             map[string]uint64 `json:"drops"` // by the names of the manual, zero counters left out
 	Counters          Counters          `json:"counters"`
 	Lease             *Lease            `json:"lease,omitempty"`
+	Seal              *Seal             `json:"seal,omitempty"`          // CARP
 	Rolling           *time.Time        `json:"rolling_until,omitempty"` // both digests are in use until then
-	Paths             []Path            `json:"paths,omitempty"`         // the client side first; absent if there is no other
-	Track             []Track           `json:"track,omitempty"`
 	Alarms            []Alarm           `json:"alarms,omitempty"`
-}
-
-// Path is one way of an instance's adverts.
-type Path struct {
-	Interface   string   `json:"interface"`
-	Peers       []string `json:"peers"` // unicast; empty for multicast
-	Up          bool     `json:"up"`
-	Silent      bool     `json:"silent"`                  // a master is heard over another path, and not over this one
-	LastHeardMS *int64   `json:"last_heard_ms,omitempty"` // the last advert over it; absent if there was none
-	Sent        uint64   `json:"sent"`                    // frames
-	Failed      uint64   `json:"failed"`                  // frames that could not be sent
-}
-
-// Track is one probe of an instance's client side.
-type Track struct {
-	Gateway      string `json:"gateway"`
-	State        string `json:"state"`                    // unknown, good or failed
-	LastAnswerMS *int64 `json:"last_answer_ms,omitempty"` // absent if there was none
-	RTTMicros    int64  `json:"rtt_us,omitempty"`         // of the last answer
-	Rounds       uint64 `json:"rounds"`
-	Missed       uint64 `json:"missed"`
-	Trouble      string `json:"trouble,omitempty"` // why nothing could be asked
 }
 
 // Master is another node's role as heard on the wire.
@@ -136,6 +114,29 @@ type Lease struct {
 	GoneMS       int64 `json:"gone_ms,omitempty"`
 	MasterDownMS int64 `json:"master_down_ms,omitempty"`
 	SlackMS      int64 `json:"slack_ms,omitempty"`
+}
+
+// Seal is what an instance of CARP knows of clocks and recordings.
+type Seal struct {
+	Replay   string     `json:"replay"`              // sealed, window or off
+	NodeID   uint8      `json:"node_id,omitempty"`   // of this node
+	WindowMS int64      `json:"window_ms,omitempty"` // sealed: how old an advert may be
+	Clock    time.Time  `json:"clock"`               // the group clock; it need not be right
+	AheadMS  int64      `json:"ahead_ms"`            // of this node's wall clock
+	Reserved *time.Time `json:"reserved_until,omitempty"`
+	Nodes    []SealNode `json:"nodes"` // sealed: the members that were heard
+	// Constant are sources whose counter never changes.
+	Constant []string `json:"constant,omitempty"`
+	Probes   uint64   `json:"probes"`  // clock probes sent
+	Answers  uint64   `json:"answers"` // and answered
+}
+
+// SealNode is one member of a sealed group.
+type SealNode struct {
+	NodeID      uint8     `json:"node_id"`
+	Address     string    `json:"address"`
+	Clock       time.Time `json:"clock"` // the highest that was accepted
+	LastHeardMS int64     `json:"last_heard_ms"`
 }
 
 // Demotion is one owner's share of a demotion.

@@ -122,7 +122,7 @@ func TestTheFileOfAFirstUserLoadsWithTheDefaults(t *testing.T) {
 		Name: "9@eth0", Protocol: "carp", VHID: 9, Interface: "eth0", SourceMAC: "virtual",
 		Passphrase: []byte("mekmitasdigoat"), AdvBase: 1, PreemptGrace: 100 * time.Millisecond,
 		Addresses: []netip.Prefix{netip.MustParsePrefix("192.168.1.50/24")},
-		MAC:       "interface", Replay: "off", Compat: "none", Families: "shared", Roll: 10 * time.Minute,
+		MAC:       "interface", Replay: "window", Compat: "none", Families: "shared", Roll: 10 * time.Minute,
 		Line: 3, Column: 5,
 	})
 	if got != want {
@@ -130,24 +130,6 @@ func TestTheFileOfAFirstUserLoadsWithTheDefaults(t *testing.T) {
 	}
 	if f.Node != "here" || f.StateDir != DefaultStateDir || f.Control != DefaultControl || f.Preempt {
 		t.Errorf("got %+v", f)
-	}
-}
-
-func TestPathsAndWhoIsAskedOnTheClientSide(t *testing.T) {
-	f := goodFile(t, "paths.yaml")
-	i := f.Instances[0]
-	if got, want := fmt.Sprint(i.Paths), "[eth1 eth0 to 192.0.2.2 eth2 to 10.0.0.2,fd00::2]"; got != want {
-		t.Errorf("paths %s, want %s", got, want)
-	}
-	want := "[192.0.2.254 (interval 200ms, deadline 200ms, fall 3, rise 2) 2001:db8::1 (interval 500ms, deadline 200ms, fall 5, rise 1)]"
-	if got := fmt.Sprint(i.Track); got != want {
-		t.Errorf("track %s, want %s", got, want)
-	}
-	if got := fmt.Sprint(f.Instances[1].Paths); got != "[eth0]" {
-		t.Errorf("paths of one value: %s", got)
-	}
-	if changed := i.Frozen(Instance{Name: i.Name, Protocol: i.Protocol, SourceMAC: i.SourceMAC, MAC: i.MAC, Addresses: i.Addresses}); !slices.Equal(changed, []string{"paths"}) {
-		t.Errorf("what a reload cannot change: %v, want paths", changed)
 	}
 }
 

@@ -151,8 +151,6 @@ func (i Instance) diff(new Instance) []Change {
 	add("addresses", listDiff(texts(i.Addresses), texts(new.Addresses)))
 	add("addresses_excluded", listDiff(texts(i.Excluded), texts(new.Excluded)))
 	add("peers", peersDiff(i, new))
-	add("paths", listDiff(texts(i.Paths), texts(new.Paths)))
-	add("track", listDiff(texts(i.Track), texts(new.Track)))
 	add("groups", listDiff(i.Groups, new.Groups))
 	add("hooks", hooksDiff(i.Hooks, new.Hooks))
 	return changes
@@ -172,7 +170,6 @@ func (i Instance) Frozen(new Instance) []string {
 		{"source_mac", i.SourceMAC == new.SourceMAC},
 		{"mac", i.MAC == new.MAC},
 		{"peers", slices.Equal(i.Peers, new.Peers)},
-		{"paths", slices.EqualFunc(i.Paths, new.Paths, Path.equal)},
 		{"addresses", i.Kind() == new.Kind() || i.Protocol != new.Protocol}, // to the other family
 	} {
 		if !k.same {
@@ -186,7 +183,8 @@ func (i Instance) Frozen(new Instance) []string {
 // protocol among them.
 func (i Instance) settings() []setting {
 	own := []setting{
-		{"advbase", fmt.Sprint(i.AdvBase)}, {"advskew", fmt.Sprint(i.AdvSkew)}, {"replay", i.Replay}, {"compat", i.Compat},
+		{"advbase", fmt.Sprint(i.AdvBase)}, {"advskew", fmt.Sprint(i.AdvSkew)}, {"replay", i.Replay}, {"window", brief(i.Window)},
+		{"compat", i.Compat},
 		{"families", i.Families}, {"roll", brief(i.Roll)},
 	}
 	if i.VRRP() {

@@ -48,11 +48,10 @@ func (r *reader) instance(n *node) *draft {
 		"addresses":          func(n *node) { d.addresses = r.addresses(n, carp.MaxAddresses) },
 		"addresses_excluded": func(n *node) { d.excluded = r.addresses(n, MaxAddresses) },
 		"peers":              func(n *node) { r.peers(n, d) },
-		"paths":              func(n *node) { r.paths(n, d) },
-		"track":              func(n *node) { r.tracks(n, d) },
 		"mac":                func(n *node) { r.choice(n, &d.MAC, []string{"interface", "virtual"}, nil) },
 		"lease":              func(n *node) { r.lease(n, &d.Lease) },
-		"replay":             func(n *node) { r.choice(n, &d.Replay, []string{"off"}, plannedReplay) },
+		"replay":             func(n *node) { r.choice(n, &d.Replay, []string{"sealed", "window", "off"}, nil) },
+		"window":             func(n *node) { r.duration(n, carp.MinWindow, carp.MaxWindow, &d.Window) },
 		"compat":             func(n *node) { r.choice(n, &d.Compat, []string{"none", "bsd"}, nil) },
 		"families":           func(n *node) { r.choice(n, &d.Families, []string{"shared", "each"}, nil) },
 		"roll":               func(n *node) { r.duration(n, time.Second, 24*time.Hour, &d.Roll) },
@@ -72,7 +71,6 @@ func (r *reader) instance(n *node) *draft {
 		d.PreemptGrace = graceFor(len(d.Held()))
 	}
 	r.peersFit(d)
-	r.tracksFit(d)
 	r.protocol(d, interval, checksum)
 	r.secret(d, inline, file)
 	return d
@@ -88,11 +86,6 @@ func graceFor(addresses int) time.Duration {
 	return max(DefaultPreemptGrace, time.Duration(addresses)*graceEach)
 }
 
-// What a later version will have, and what it is for. Constant.
-var plannedReplay = map[string]string{
-	"window": "refusing repeated adverts", "sealed": "adverts that cannot be replayed",
-}
-
 // warnings says what is allowed and yet probably not meant.
 func (r *reader) warnings(d *draft) {
 	if d.AdvSkew > 240 {
@@ -106,6 +99,9 @@ func (r *reader) warnings(d *draft) {
 	}
 	if at, given := d.at["source_mac"]; given && d.SourceMAC == "virtual" && len(d.Peers) > 0 {
 		r.warn(at, "remove the key", "source_mac: virtual has no effect with peers: adverts to them come from the interface's own MAC")
+	}
+	if at, given := d.at["window"]; given && !d.VRRP() && d.Replay != "" && d.Replay != carp.ReplaySealed.String() {
+		r.warn(at, "set replay: sealed as well, or remove the key", "window has no effect with replay: %s", d.Replay)
 	}
 	switch at, given := d.at["families"]; {
 	case d.VRRP():

@@ -21,6 +21,7 @@ var carpKeys = []misplaced{
 	{"advbase", "the interval of adverts", "use interval"},
 	{"advskew", "the weight of a node", "use priority: the greatest is master"},
 	{"replay", "the counter of its adverts", "remove the key: VRRP has no counter"},
+	{"window", "how old its adverts may be", "remove the key: VRRP has no counter"},
 	{"compat", "whose rules are followed", "remove the key: VRRP has a standard"},
 	{"families", "two address families in one instance", "remove the key: write an instance for each family"},
 	{"roll", "the change of what adverts are signed with", "remove the key: adverts of VRRP are not signed"},
@@ -74,8 +75,8 @@ func (r *reader) carp(d *draft) {
 			*s = otherwise
 		}
 	}
-	set(&d.Replay, "off")
 	set(&d.Compat, "none")
+	r.replay(d)
 	set(&d.Families, "shared")
 	if d.Roll == 0 {
 		d.Roll = DefaultRoll
