@@ -3,12 +3,16 @@ package main_test
 import (
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/carpd/carpd/cmd/daemon/api"
 	"github.com/carpd/carpd/test/lab"
@@ -355,4 +359,133 @@ func TestGuardianCanBeLeftOut(t *testing.T) {
 		t.Errorf("b announced %v after the crash: who told it?", said.Time.Sub(at))
 	}
 	p.oneHolder(shared4)
+}
+
+// The page that a daemon shares with its guardian: guardian.page has its layout.
+const (
+	pageLine  = 64
+	pageTaken = ^uint64(0)
+)
+
+// page maps what the daemon shares with its guardian.
+func (n *node) page() []byte {
+	n.t.Helper()
+	dir := fmt.Sprintf("/proc/%d/fd", n.proc.Pid)
+	fds, err := os.ReadDir(dir)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	for _, fd := range fds {
+		if to, _ := os.Readlink(dir + "/" + fd.Name()); !strings.HasPrefix(to, "/memfd:carpd-guardian") {
+			continue
+		}
+		f, err := os.OpenFile(dir+"/"+fd.Name(), os.O_RDWR, 0)
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		defer f.Close()
+		mem, err := syscall.Mmap(int(f.Fd()), 0, 4*pageLine, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED)
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		n.t.Cleanup(func() { syscall.Munmap(mem) })
+		return mem
+	}
+	n.t.Fatal("the daemon has no page")
+	return nil
+}
+
+// The loop was late by a hair: the guardian has taken the permit, and the loop comes
+// by to renew it. There is no way back: the addresses are off, and others were told.
+func TestLoopThatFindsItsPermitTakenLeavesTheRole(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	p.elect(settings{}, settings{})
+	p.a.guardian()
+	seq := p.a.seq()
+	until := (*atomic.Uint64)(unsafe.Pointer(&p.a.page()[pageLine])) // of the first instance
+	if v := until.Load(); v == 0 || v == pageTaken {
+		t.Fatalf("the master's permit ends at %d", v)
+	}
+	until.Store(pageTaken)
+	e := p.a.awaitEvent(seq, "transition", "stalled")
+	if e.From != "MASTER" || e.To != "RELEASING" {
+		t.Errorf("a went from %s to %s", e.From, e.To)
+	}
+	p.b.await("MASTER")
+	p.a.follows(p.b)
+	if v := until.Load(); v != 0 {
+		t.Errorf("the permit of a backup ends at %d", v)
+	}
+	p.oneHolder(shared4)
+	p.b.stop()
+	p.a.await("MASTER")
+	if v := until.Load(); v == 0 || v == pageTaken {
+		t.Errorf("the next mastership has a permit until %d", v)
+	}
+}
+
+// A thousand addresses go in one batch, before the bow-out is sent.
+func TestCrashedDaemonOfAThousandAddressesHandsThemOver(t *testing.T) {
+	t.Parallel()
+	const count = 1000
+	many := []string{"192.0.2.50/24"}
+	for i := range count - 1 {
+		many = append(many, fmt.Sprintf("10.1.%d.%d/16", (i+1)>>8, (i+1)&255))
+	}
+	p := newPair(t)
+	p.elect(settings{addresses: many}, settings{addresses: many})
+	last := netip.MustParsePrefix(many[count-1]).Addr()
+	mark, at := p.wire.Len(), p.a.crash()
+	said, ok := p.wire.WaitAfter(mark, takeover, announces("b", last))
+	if !ok {
+		t.Fatal("b never took over")
+	}
+	t.Logf("the last of %d announced after %v", count, said.Time.Sub(at))
+	if took := said.Time.Sub(at); took > masterDown { // the kernel changes addresses for one at a time on the whole machine
+		t.Errorf("the last of %d addresses was announced %v after the crash", count, took)
+	}
+	for _, addr := range []netip.Addr{shared4, last} {
+		if p.a.HasAddr(addr) {
+			t.Errorf("%v is left on the dead node", addr)
+		}
+		neverBoth(t, p.a.addrs, p.b.addrs, addr)
+	}
+}
+
+// A session with the address ends with the daemon: the server that outlives it is told,
+// and so is the client.
+func TestCrashedDaemonEndsTheSessionsOfItsAddresses(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	p.elect(settings{}, settings{})
+	var listener net.Listener
+	var err error
+	if p.a.Do(func() { listener, err = net.Listen("tcp", ":7") }); err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	dial := func(to netip.Addr) (server, client net.Conn) {
+		if p.client.Do(func() { client, err = net.DialTimeout("tcp", netip.AddrPortFrom(to, 7).String(), soon) }); err != nil {
+			t.Fatal(err)
+		}
+		if server, err = listener.Accept(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { server.Close(); client.Close() })
+		return server, client
+	}
+	own, _ := dial(netip.MustParseAddr("192.0.2.1"))
+	server, client := dial(shared4)
+	p.a.crash()
+	for name, end := range map[string]net.Conn{"server": server, "client": client} {
+		_ = end.SetReadDeadline(time.Now().Add(soon))
+		if _, err := end.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("the %s's end of the session: %v", name, err)
+		}
+	}
+	_ = own.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+	if _, err := own.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a session with the node's own address: %v", err)
+	}
 }

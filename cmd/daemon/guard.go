@@ -2,8 +2,8 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
@@ -118,6 +118,7 @@ type guarded struct {
 
 	mu    sync.Mutex // guards what follows
 	about guardian.About
+	lost  error // why it does not know where the addresses are
 }
 
 // change tells the guardian what is different now. Only the first failure of a row
@@ -126,7 +127,7 @@ func (g *guarded) change(f func(*guardian.About)) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	f(&g.about)
-	g.fail(g.ward.Tell(g.about))
+	g.fail(errors.Join(g.lost, g.ward.Tell(g.about)))
 }
 
 // configure notes what follows from the configuration. A demotion only makes permits
@@ -144,7 +145,10 @@ func (g *guarded) configure(p *plan) {
 
 // place notes where the addresses may be from now on.
 func (g *guarded) place(index int, prefixes []netip.Prefix) {
-	g.change(func(a *guardian.About) { a.Index, a.Prefixes = index, slices.Clone(prefixes) })
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.lost = g.ward.Place(index, prefixes)
+	g.fail(g.lost)
 }
 
 // bowOuts notes what is said if the daemon dies; none are no news: the instance is

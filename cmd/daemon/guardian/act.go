@@ -72,9 +72,10 @@ func (g *guardian) act(now carp.Instant, gone bool, slots []int, sights []sight)
 	turned := carp.Instant(g.page.word(wordTurn).Load())
 	var removals []vip.Removal
 	var bowOuts []link.Parcel
-	bow := false
+	hooks := gone // of a dead daemon all are orphans, also those of a backup
 	for n, s := range sights {
 		v := judge(now, gone, turned, s)
+		hooks = hooks || v.hooks
 		if !v.clear {
 			continue
 		}
@@ -86,12 +87,10 @@ func (g *guardian) act(now carp.Instant, gone bool, slots []int, sights []sight)
 		removals = append(removals, w.removal)
 		d.addresses += w.removal.Len()
 		if v.bow {
-			bow = true
 			bowOuts = append(bowOuts, w.about.BowOuts...)
 		}
 	}
-	if bow || gone {
-		// Of a dead daemon all hooks are orphans, also those of a backup.
+	if hooks {
 		d.killed = g.hooks.kill()
 	}
 	d.sessions = g.sever(severFirst, removals)

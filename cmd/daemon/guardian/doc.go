@@ -38,13 +38,13 @@
 // sessions with the addresses are ended, as far as that takes 5 ms, so that clients are
 // told at once; the addresses go; the bow-outs are sent, if the margin is not over;
 // what sessions are left are ended. Hooks and bow-outs
-// are for a daemon that is gone, or whose loop does not turn; a living one does that
-// by itself. Then the guardian of a dead daemon ends; that of a hanging one goes on.
+// are for a daemon that is gone, or whose loop does not turn (hooks: for a second); a
+// living one does that by itself. Then the guardian of a dead daemon ends; that of a hanging one goes on.
 //
 // # Bounds
 //
 //	instances                    8191
-//	message to the guardian      128 KiB; what it has not taken yet: one an instance, the newest
+//	message to the guardian      256 KiB; what it has not taken yet: two an instance, the newest
 //	its looks at the page        at the next deadline, once a second at least
 //	starting it again            after 0.1 s, doubled up to 10 s; 0.1 s again when it has lived for a minute
 //	a guardian that is silent    alarm after 3 s, killed and started again after 10 s

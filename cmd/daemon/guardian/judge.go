@@ -12,7 +12,8 @@ const (
 	lookMost = time.Second
 	// turnMost is how old the last turn of the daemon's loop may be before the loop
 	// hangs; it waits a quarter of a second at most. Of short permits half a permit
-	// is enough.
+	// is enough for a bow-out, but not for the hooks, which all instances share: after
+	// a pause of some milliseconds the daemon cancels by itself those that it must.
 	turnMost = time.Second
 )
 
@@ -26,7 +27,8 @@ type sight struct {
 // verdict is what is to be done for one instance.
 type verdict struct {
 	clear bool // take its addresses off
-	bow   bool // end the hooks before, and send its bow-outs
+	bow   bool // send its bow-outs
+	hooks bool // end the hooks of the daemon, before all else
 }
 
 // judge says what to do at now. gone: the daemon has died without a goodbye; turned:
@@ -39,12 +41,13 @@ func judge(now carp.Instant, gone bool, turned carp.Instant, s sight) verdict {
 	case s.until == 0:
 		return verdict{}
 	case s.until == taken:
-		return verdict{clear: gone}
+		return verdict{clear: gone, hooks: gone || now.Sub(turned) > turnMost}
 	case !gone && now < s.lapse():
 		return verdict{}
 	}
-	hangs := now.Sub(turned) > min(turnMost, s.permit/2)
-	return verdict{clear: true, bow: (gone || hangs) && now < s.until.Add(s.margin)}
+	silent := now.Sub(turned)
+	hangs := silent > min(turnMost, s.permit/2)
+	return verdict{clear: true, bow: (gone || hangs) && now < s.until.Add(s.margin), hooks: gone || silent > turnMost}
 }
 
 // lapse is the instant from which on the guardian acts, if the permit is not renewed.

@@ -68,14 +68,20 @@ type Keeper struct {
 	page *page
 	file *os.File // of the page
 
-	mu     sync.Mutex     // guards what follows; held across sends, which do not block
-	socket int            // to the guardian there is; -1: none
-	news   map[int][]byte // by slot: the newest message about it
-	owed   map[int]bool   // slots whose news the guardian has not been sent
+	mu     sync.Mutex       // guards what follows; held across sends, which do not block
+	socket int              // to the guardian there is; -1: none
+	news   map[topic][]byte // the newest message of each
+	owed   map[topic]bool   // those whose news the guardian has not been sent
 	hello  []byte
 	used   int   // slots that were ever used
 	free   []int // of them
 	status Status
+}
+
+// topic is what a message is about; a newer one takes its place.
+type topic struct {
+	slot int
+	kind kind
 }
 
 // Open makes the shared page. It starts nothing.
@@ -89,7 +95,7 @@ func Open(o Options) (*Keeper, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Keeper{o: o, page: p, file: f, socket: -1, news: map[int][]byte{}, owed: map[int]bool{}, hello: hello, status: Status{State: Starting}}, nil
+	return &Keeper{o: o, page: p, file: f, socket: -1, news: map[topic][]byte{}, owed: map[topic]bool{}, hello: hello, status: Status{State: Starting}}, nil
 }
 
 // Status returns the state of the guardian.
@@ -294,9 +300,9 @@ func (k *Keeper) begin(socket, pid int) {
 	defer k.mu.Unlock()
 	k.status.PID, k.status.State = pid, Starting
 	k.socket = socket
-	k.post(k.hello)
-	for slot := range k.news {
-		k.postLocked(slot)
+	_ = k.post(k.hello)
+	for t := range k.news {
+		_ = k.deliver(t) // an error was told, and will be again
 	}
 }
 
@@ -304,19 +310,32 @@ func (k *Keeper) begin(socket, pid int) {
 func (k *Keeper) settle() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for slot := range k.owed {
-		k.postLocked(slot)
+	for t := range k.owed {
+		_ = k.deliver(t)
 	}
 }
 
-// postLocked sends the news of a slot, or notes that they are owed. k.mu is held.
-func (k *Keeper) postLocked(slot int) {
-	if delete(k.owed, slot); !k.post(k.news[slot]) {
-		k.owed[slot] = true
+// deliver sends the news of a topic, or notes that they are owed. The error says that
+// they can never be sent. k.mu is held.
+func (k *Keeper) deliver(t topic) error {
+	err := k.post(k.news[t])
+	delete(k.owed, t)
+	if errors.Is(err, unix.EMSGSIZE) {
+		return fmt.Errorf("guardian: tell: %w: raise net.core.wmem_default, or give the daemon CAP_NET_ADMIN", err)
 	}
+	if err != nil {
+		k.owed[t] = true
+	}
+	return nil
 }
 
-// post sends one message, or reports that it cannot be sent now. k.mu is held.
-func (k *Keeper) post(b []byte) bool {
-	return k.socket >= 0 && unix.Sendto(k.socket, b, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil) == nil
+// errNobody is why nothing can be told.
+var errNobody = errors.New("guardian: there is none at the moment")
+
+// post sends one message now or not at all. k.mu is held.
+func (k *Keeper) post(b []byte) error {
+	if k.socket < 0 {
+		return errNobody
+	}
+	return unix.Sendto(k.socket, b, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil)
 }

@@ -53,7 +53,7 @@ type guardian struct {
 // ward is one instance, made ready.
 type ward struct {
 	generation int64
-	about      About
+	about      About // its zero value until it is told
 	removal    vip.Removal
 }
 
@@ -169,8 +169,20 @@ func (g *guardian) heed(m message) {
 			delete(g.wards, m.slot)
 		}
 	case kindWard:
-		g.wards[m.slot] = &ward{generation: m.generation, about: m.about, removal: vip.NewRemoval(m.about.Index, m.about.Prefixes)}
+		g.ward(m).about = m.about
+	case kindPlace:
+		g.ward(m).removal = vip.NewRemoval(m.place.index, m.place.prefixes)
 	}
+}
+
+// ward is the one that a message is about: another generation is another instance.
+func (g *guardian) ward(m message) *ward {
+	w := g.wards[m.slot]
+	if w == nil || w.generation != m.generation {
+		w = &ward{generation: m.generation}
+		g.wards[m.slot] = w
+	}
+	return w
 }
 
 // look reads the page for every instance that is known.

@@ -3,6 +3,7 @@ package guardian
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/carpd/carpd/carp"
 )
@@ -61,16 +62,29 @@ func (w *Ward) Tell(a About) error {
 	if w == nil {
 		return nil
 	}
-	m := message{kind: kindWard, slot: w.slot, generation: w.generation, about: a}
+	return w.tell(message{kind: kindWard, about: a})
+}
+
+// Place says, as Tell, which addresses may be on the interface with that index from
+// now on, in the form that they have there.
+func (w *Ward) Place(index int, prefixes []netip.Prefix) error {
+	if w == nil {
+		return nil
+	}
+	return w.tell(message{kind: kindPlace, place: place{index, prefixes}})
+}
+
+func (w *Ward) tell(m message) error {
+	m.slot, m.generation = w.slot, w.generation
 	b, err := m.encode()
 	if err != nil {
 		return err
 	}
 	w.k.mu.Lock()
 	defer w.k.mu.Unlock()
-	w.k.news[w.slot] = b
-	w.k.postLocked(w.slot)
-	return nil
+	t := topic{w.slot, m.kind}
+	w.k.news[t] = b
+	return w.k.deliver(t)
 }
 
 // Close forgets the instance, which has stopped.
@@ -89,9 +103,11 @@ func (w *Ward) Close() {
 	defer k.mu.Unlock()
 	// Told once: a guardian that starts later has never heard of it, and one that is
 	// full finds another generation on the page.
-	k.post(b)
-	delete(k.news, w.slot)
-	delete(k.owed, w.slot)
+	_ = k.post(b)
+	for _, about := range []kind{kindWard, kindPlace} {
+		delete(k.news, topic{w.slot, about})
+		delete(k.owed, topic{w.slot, about})
+	}
 	k.page.generation(w.slot).Add(1)
 	k.free = append(k.free, w.slot)
 }

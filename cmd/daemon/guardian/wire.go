@@ -12,9 +12,9 @@ import (
 
 // Bounds of a message.
 const (
-	maxMessage = 128 << 10
+	maxMessage = 256 << 10
 	maxText    = 4 << 10
-	maxMany    = 8 << 10 // addresses, and bow-outs
+	maxMany    = 16 << 10 // addresses, and bow-outs
 )
 
 // kind is the first byte of a message.
@@ -23,6 +23,7 @@ type kind byte
 const (
 	kindHello  kind = 'h' // to the guardian: text is the directory of the hooks' cgroup, or empty
 	kindWard   kind = 'w' // to the guardian: about
+	kindPlace  kind = 'p' // to the guardian: place
 	kindForget kind = 'f' // to the guardian: slot
 	kindReady  kind = 'r' // to the daemon: the guardian guards
 	kindReport kind = 't' // to the daemon: text says what was done, or why the guardian ends
@@ -35,6 +36,14 @@ type message struct {
 	slot       int
 	generation int64
 	about      About
+	place      place
+}
+
+// place is which addresses may be on the interface with that index, in the form that
+// they have there.
+type place struct {
+	index    int
+	prefixes []netip.Prefix
 }
 
 // About is what the guardian has to know of one instance to act for it.
@@ -43,10 +52,7 @@ type About struct {
 	// Permit is how long a permit of it is at least when it is given, and Margin what
 	// lies between its end and the moment at which the fastest backup takes over.
 	Permit, Margin time.Duration
-	// Prefixes, in the form that they have there, may be on the interface with Index.
-	Index    int
-	Prefixes []netip.Prefix
-	BowOuts  []link.Parcel
+	BowOuts        []link.Parcel
 }
 
 var errMessage = errors.New("guardian: read a message: it is cut short, too long or of an unknown kind")
@@ -57,15 +63,18 @@ func (m *message) encode() ([]byte, error) {
 	switch m.kind {
 	case kindHello, kindReport:
 		b = appendBytes(b, []byte(m.text[:min(len(m.text), maxText)]))
-	case kindForget, kindWard:
+	case kindForget, kindWard, kindPlace:
 		b = appendNumber(b, int64(m.slot))
 		b = appendNumber(b, m.generation)
 	}
-	if m.kind == kindWard {
+	switch m.kind {
+	case kindWard:
 		b = m.about.append(b)
+	case kindPlace:
+		b = m.place.append(b)
 	}
 	if len(b) > maxMessage {
-		return nil, fmt.Errorf("guardian: write a message about %s: %d bytes are more than the %d that it may have", m.about.Name, len(b), maxMessage)
+		return nil, fmt.Errorf("guardian: write a message: %d bytes are more than the %d that it may have", len(b), maxMessage)
 	}
 	return b, nil
 }
@@ -74,12 +83,6 @@ func (a *About) append(b []byte) []byte {
 	b = appendBytes(b, []byte(a.Name))
 	b = appendNumber(b, int64(a.Permit))
 	b = appendNumber(b, int64(a.Margin))
-	b = appendNumber(b, int64(a.Index))
-	b = appendNumber(b, int64(len(a.Prefixes)))
-	for _, p := range a.Prefixes {
-		b = appendAddr(b, p.Addr())
-		b = append(b, byte(p.Bits()))
-	}
 	b = appendNumber(b, int64(len(a.BowOuts)))
 	for _, p := range a.BowOuts {
 		b = appendNumber(b, int64(p.Index))
@@ -88,6 +91,30 @@ func (a *About) append(b []byte) []byte {
 		b = appendBytes(b, p.Data)
 	}
 	return b
+}
+
+// append writes neighbours of one family and length together: there may be ten
+// thousand.
+func (p *place) append(b []byte) []byte {
+	b = appendNumber(b, int64(p.index))
+	b = appendNumber(b, int64(len(p.prefixes)))
+	for rest := p.prefixes; len(rest) > 0; {
+		n := 1
+		for n < len(rest) && alike(rest[n], rest[0]) {
+			n++
+		}
+		b = append(b, byte(rest[0].Addr().BitLen()/8), byte(rest[0].Bits()))
+		b = binary.BigEndian.AppendUint16(b, uint16(n))
+		for _, one := range rest[:n] {
+			b = append(b, one.Addr().AsSlice()...)
+		}
+		rest = rest[n:]
+	}
+	return b
+}
+
+func alike(a, b netip.Prefix) bool {
+	return a.Bits() == b.Bits() && a.Addr().BitLen() == b.Addr().BitLen()
 }
 
 func appendNumber(b []byte, n int64) []byte { return binary.BigEndian.AppendUint64(b, uint64(n)) }
@@ -108,13 +135,16 @@ func decode(b []byte) (message, error) {
 	case kindReady:
 	case kindHello, kindReport:
 		m.text = string(r.bytes())
-	case kindForget, kindWard:
+	case kindForget, kindWard, kindPlace:
 		m.slot, m.generation = r.upTo(maxSlots-1), r.number()
 	default:
 		r.bad = true
 	}
-	if m.kind == kindWard {
+	switch m.kind {
+	case kindWard:
 		m.about = r.about()
+	case kindPlace:
+		m.place = r.place()
 	}
 	if r.bad || len(r.rest) > 0 || len(b) > maxMessage || len(m.text) > maxText {
 		return message{}, errMessage
@@ -179,19 +209,26 @@ func (r *reader) addr() netip.Addr {
 	return a
 }
 
-func (r *reader) about() About {
-	const maxIndex = 1<<31 - 1
-	a := About{
-		Name: string(r.bytes()), Permit: time.Duration(r.number()), Margin: time.Duration(r.number()), Index: r.upTo(maxIndex),
-	}
-	for range r.upTo(maxMany) {
-		addr, bits := r.addr(), int(r.byte())
-		p := netip.PrefixFrom(addr, bits)
-		if r.bad = r.bad || !p.IsValid(); r.bad {
-			return About{}
+// maxIndex is the greatest index that an interface has.
+const maxIndex = 1<<31 - 1
+
+func (r *reader) place() place {
+	p := place{index: r.upTo(maxIndex)}
+	for count := r.upTo(maxMany); len(p.prefixes) < count && !r.bad; {
+		size, bits, run := int(r.byte()), int(r.byte()), int(r.byte())<<8|int(r.byte())
+		r.bad = r.bad || run == 0 || run > count-len(p.prefixes) || size != 4 && size != 16
+		for ; run > 0 && !r.bad; run-- {
+			addr, _ := netip.AddrFromSlice(r.take(size))
+			one := netip.PrefixFrom(addr, bits)
+			r.bad = r.bad || !one.IsValid()
+			p.prefixes = append(p.prefixes, one)
 		}
-		a.Prefixes = append(a.Prefixes, p)
 	}
+	return p
+}
+
+func (r *reader) about() About {
+	a := About{Name: string(r.bytes()), Permit: time.Duration(r.number()), Margin: time.Duration(r.number())}
 	for range r.upTo(maxMany) {
 		p := link.Parcel{Index: r.upTo(maxIndex), Src: r.addr(), Dst: r.addr(), TOS: r.byte()}
 		p.Data = append(p.Data, r.bytes()...)
