@@ -69,13 +69,14 @@ const (
 	ReasonOwner                 // VRRP: priority 255, so that nothing is waited for
 	ReasonIncompatible          // VRRP: a better master was heard whose settings differ from ours
 	ReasonClientSide            // the probe of the client side fails: nobody is served from here
+	ReasonRequested             // a better node of a sealed group asked for the role
 )
 
 var reasonNames = [...]string{
 	"none", "link-up", "link-down", "master-timed-out", "better-master", "tie-lost", "preempting",
 	"master-will-time-out", "bow-out", "operator", "handover", "nobody-took-over", "stopping",
 	"released", "release-failed", "contested", "stalled", "failed", "denied", "address-owner", "incompatible-master",
-	"client-side-down",
+	"client-side-down", "requested",
 }
 
 var reasonTexts = [...]string{
@@ -101,6 +102,7 @@ var reasonTexts = [...]string{
 	"this node owns the addresses",
 	"a better master was heard whose settings differ from ours",
 	"the probe of the client side fails",
+	"a better node asked for the role",
 }
 
 func (r Reason) String() string { return name(reasonNames[:], int(r), "Reason") }

@@ -19,6 +19,7 @@ const (
 	timerDown6                // the same for IPv6 alone; FamiliesEach
 	timerRelease              // letting go takes longer than it may
 	timerAdvert               // the next advert is due
+	timerState                // the next peer state of a backup is due
 	numTimers
 )
 
@@ -97,6 +98,8 @@ type Engine struct {
 	counters Counters
 	drops    [numDrops]uint64
 	refused  [numDrops]Sighting // the last packet of each
+
+	plan planner // sealed groups
 
 	out    Effects
 	change Transition
@@ -196,6 +199,8 @@ func (e *Engine) fire(now Instant, t timer) {
 		e.bow(now, false)
 	case timerAdvert:
 		e.advertise(now)
+	case timerState:
+		e.tellState(now, e.timing())
 	}
 }
 
@@ -264,7 +269,7 @@ func (e *Engine) LinkDown(now Instant) Effects {
 }
 
 func (e *Engine) toInit(now Instant, why Reason) {
-	for _, t := range []timer{timerGrace, timerBowOut, timerDown, timerDown6, timerRelease, timerAdvert} {
+	for _, t := range []timer{timerGrace, timerBowOut, timerDown, timerDown6, timerRelease, timerAdvert, timerState} {
 		e.disarm(t)
 	}
 	e.farewell, e.handing, e.asking = false, false, false
@@ -295,6 +300,7 @@ func (e *Engine) toBackup(now Instant, why Reason, peer netip.Addr, wait time.Du
 	e.asking = false
 	e.move(now, Backup, why, peer)
 	e.armDown(now.Add(wait))
+	e.tellState(now, e.timing())
 }
 
 // armDown starts the master-down timers: one, or one a family.
@@ -329,6 +335,8 @@ func (e *Engine) becomeMaster(now Instant, why Reason, p *Packet) {
 	e.disarm(timerDown)
 	e.disarm(timerDown6)
 	e.disarm(timerBowOut)
+	e.disarm(timerState)
+	e.plan.requests = 0
 	e.farewell, e.handing, e.permitted, e.contested, e.slowing = false, false, false, 0, 0
 	e.lastSent, e.spoken = now, false
 	e.move(now, Master, why, peer)
@@ -347,7 +355,7 @@ func (e *Engine) becomeMaster(now Instant, why Reason, p *Packet) {
 // newEpoch makes the epoch greater than all that this node knows, and at least
 // the group clock, so that of two nodes the later mastership has the greater.
 func (e *Engine) newEpoch(now Instant) {
-	e.epoch = max(e.epoch, Epoch(e.guard.clock.at(now))) + 1
+	e.epoch = max(e.epoch, e.plan.members.epoch(), Epoch(e.guard.clock.at(now))) + 1
 }
 
 // yield leaves the role to another master, heard or feared, also in the middle of
@@ -403,13 +411,13 @@ func (e *Engine) Resign(now Instant, to State, why Reason) Effects {
 }
 
 func (e *Engine) release(now Instant, to State, why Reason) {
-	e.target, e.handing = to, why == ReasonHandover
+	e.target, e.handing = to, why == ReasonHandover || why == ReasonRequested
 	e.held = e.bid()
 	e.disarm(timerGrace)
 	e.asking = false
 	e.arm(timerRelease, now.Add(e.cfg.releaseBudget()))
 	e.move(now, Releasing, why, netip.Addr{})
-	if e.handing {
+	if why == ReasonHandover {
 		e.setDemotion(now, OwnerHandover, handoverDemote)
 	}
 }
@@ -440,6 +448,7 @@ func (e *Engine) bow(now Instant, released bool) {
 	e.handing = e.handing && released
 	if released {
 		why = ReasonReleased
+		e.bequeath(now)
 		e.emit(now, leave)
 	}
 	if !e.up && released {

@@ -85,6 +85,7 @@ func (e *Engine) AppendState(dst []byte, now Instant) []byte {
 	if len(e.cfg.Paths) > 0 {
 		e.appendPaths(now, address, number, flag)
 	}
+	dst = e.plan.appendState(dst, now, memberRounds*e.stateTime())
 	if e.timers[timerGrace] != 0 {
 		address(e.old)
 		flag(e.lastHeard == e.oldCounter)

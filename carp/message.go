@@ -105,5 +105,5 @@ func (d *Digest) VerifyMessage(m *Message) bool {
 
 // waitsFor reports whether messages of a type are looked at.
 func (e *Engine) waitsFor(t MessageType) bool {
-	return e.sealedGroup() && (t == TypeClockProbe || t == TypeClockAnswer)
+	return e.sealedGroup() && t.companion()
 }

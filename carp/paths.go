@@ -336,6 +336,18 @@ func (e *Engine) rename(n *neighbour) {
 	n.name = name
 }
 
+// nameOf returns the name of the neighbour that has an address, or the address.
+func (e *Engine) nameOf(addr netip.Addr) netip.Addr {
+	for i := range e.near {
+		for _, s := range e.near[i].sources {
+			if s.at != 0 && s.addr == addr {
+				return e.near[i].name
+			}
+		}
+	}
+	return addr
+}
+
 // known finds a neighbour by its name, or nil.
 func (e *Engine) known(name netip.Addr) *neighbour {
 	for i := range e.near {

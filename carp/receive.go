@@ -227,8 +227,10 @@ func (e *Engine) heardAsBackup(now Instant, h *hearing, p *Packet) {
 	e.see(now, h, p)
 	switch e.asBackup(now, h.bid) {
 	case preempt:
-		e.takeOver(now, ReasonPreempting, p)
-		return
+		if !e.request(now, h) {
+			e.takeOver(now, ReasonPreempting, p)
+			return
+		}
 	case expire:
 		e.takeOver(now, ReasonWillTimeOut, p)
 		return
@@ -242,7 +244,7 @@ func (e *Engine) heardAsBackup(now Instant, h *hearing, p *Packet) {
 // follow waits for the next advert of a master that was heard.
 func (e *Engine) follow(now Instant, h *hearing, p *Packet) {
 	e.handing = false
-	if e.cfg.Protocol.VRRP() || e.compare(h.bid, e.bid()) <= 0 {
+	if e.cfg.Protocol.VRRP() || e.sealedGroup() || e.compare(h.bid, e.bid()) <= 0 { // who was named may be worse
 		e.disarm(timerBowOut)
 	}
 	down := timerDown
@@ -255,25 +257,35 @@ func (e *Engine) follow(now Instant, h *hearing, p *Packet) {
 // offered handles a bow-out: only that of a master which is followed counts, and
 // a node with a greater advskew leaves a better one time to be first.
 func (e *Engine) offered(now Instant, p *Packet) Drop {
+	gone, alone, followed := e.gone(now, p)
+	switch {
+	case !followed:
+		return DropBowOut
+	case alone && e.timers[timerBowOut] == 0:
+		e.arm(timerBowOut, now.Add(e.afterBowOut(gone)))
+	}
+	return Accepted
+}
+
+// gone forgets a master that has left, if it is one that is followed, and reports
+// what it bid, and whether there is no other.
+func (e *Engine) gone(now Instant, p *Packet) (was bid, alone, followed bool) {
 	leaving := e.sighting(p.Src)
 	if leaving == nil || !e.fresh(now, leaving) {
-		return DropBowOut
+		return bid{}, false, false
 	}
-	gone := leaving.bid
+	was = leaving.bid
 	for i := range e.heard { // with it goes what it said over the other family
-		if s := &e.heard[i]; s.src == p.Src || s.bid == gone && FamilyOf(s.src) != FamilyOf(p.Src) {
+		if s := &e.heard[i]; s.src == p.Src || s.bid == was && FamilyOf(s.src) != FamilyOf(p.Src) {
 			*s = sighting{}
 		}
 	}
 	for i := range e.heard {
 		if s := &e.heard[i]; e.fresh(now, s) && !e.overdue(now, s) {
-			return Accepted // there is another master
+			return was, false, true
 		}
 	}
-	if e.timers[timerBowOut] == 0 {
-		e.arm(timerBowOut, now.Add(e.afterBowOut(gone)))
-	}
-	return Accepted
+	return was, true, true
 }
 
 // heardAsMaster decides between two masters.

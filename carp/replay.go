@@ -201,6 +201,15 @@ func (e *Engine) heardMessage(now Instant, h *hearing, p *Packet) Drop {
 		return e.heardProbe(now, h, p)
 	case TypeClockAnswer:
 		return e.heardAnswer(now, h, p)
+	case TypePeerState, TypeHandover:
+		d := e.checkSealed(now, unseal(h.counter), h, p)
+		if d != Accepted {
+			return d
+		}
+		if MessageType(h.message.Type) == TypePeerState {
+			return e.heardState(now, h, p)
+		}
+		return e.heardHandover(now, h, p)
 	}
 	return DropType
 }

@@ -18,6 +18,14 @@ type group struct {
 	now   Instant
 	nodes []*member
 	tape  []Packet // all that was ever sent, oldest first
+	wire  []sent   // on its way
+	busy  bool     // somebody delivers it already
+}
+
+// sent is a packet and who sent it.
+type sent struct {
+	Packet
+	by *member
 }
 
 // member is one of them.
@@ -63,7 +71,7 @@ func (g *group) start(m *member) {
 	g.do(m, e.LinkUp(g.now, m.local))
 }
 
-// do carries out effects; what is sent arrives at once.
+// do carries out effects; what is sent arrives at once, in order.
 func (g *group) do(m *member, e Effects) {
 	for {
 		if e.Change != nil {
@@ -79,22 +87,36 @@ func (g *group) do(m *member, e Effects) {
 		if len(e.Send) == 0 {
 			return
 		}
-		var sent []Packet
+		var round []Packet
 		for _, f := range e.Send {
 			src := m.local.IPv4
 			if FamilyOf(f.Dst) == IPv6 {
 				src = m.local.IPv6
 			}
-			sent = append(sent, Packet{Src: src, Dst: f.Dst, SrcMAC: VirtualMAC(9), TTL: 255, Broadcast: true, Payload: bytes.Clone(f.Payload)})
+			round = append(round, Packet{Src: src, Dst: f.Dst, SrcMAC: VirtualMAC(9), TTL: 255, Broadcast: true, Payload: bytes.Clone(f.Payload)})
 		}
 		e = m.e.Sent(g.now)
-		for _, p := range sent {
+		for _, p := range round {
 			if !m.mute {
 				g.tape = append(g.tape, p)
-				g.inject(p, m)
+				g.wire = append(g.wire, sent{p, m})
 			}
 		}
+		g.deliver()
 	}
+}
+
+func (g *group) deliver() {
+	if g.busy {
+		return
+	}
+	g.busy = true
+	for len(g.wire) > 0 {
+		p := g.wire[0]
+		g.wire = g.wire[1:]
+		g.inject(p.Packet, p.by)
+	}
+	g.busy = false
 }
 
 // inject has everybody but from hear a packet, and returns how many accepted it.
@@ -273,19 +295,19 @@ func TestSealedRefuses(t *testing.T) {
 			r.e.guard.clock.start = own - 1000
 		}
 		r.take()
-		before := r.deadline()
+		before := r.e.timers[timerDown]
 		r.now = r.now.Add(time.Millisecond)
 		r.counter = tt.seal(own+milli/milli).counter() - 1
 		r.hear(peerHigh, tt.header.base, tt.header.skew)
 		if tt.want == Accepted {
 			r.want("")
-			if r.deadline() == before {
+			if r.e.timers[timerDown] == before {
 				t.Errorf("%s: not heard", tt.name)
 			}
 			continue
 		}
 		r.want("drop " + tt.want.String())
-		if r.deadline() != before {
+		if r.e.timers[timerDown] != before {
 			t.Errorf("%s: %v moved the deadline", tt.name, tt.want)
 		}
 	}
@@ -485,7 +507,11 @@ func TestBowOutThatWasHeldBackIsNotBelieved(t *testing.T) {
 		a, b := g.nodes[0], g.nodes[1]
 		b.deaf = true
 		g.do(a, a.e.Resign(g.now, Backup, ReasonHandover))
-		bow := g.tape[len(g.tape)-1]
+		said := len(g.tape) - 1
+		for MessageType(g.tape[said].Payload[0]&0xf) != TypeAdvert {
+			said--
+		}
+		bow := g.tape[said]
 		if bow.Payload[5] != 255 {
 			t.Fatalf("% x is no bow-out", bow.Payload)
 		}

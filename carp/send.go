@@ -16,6 +16,7 @@ func (e *Engine) advertise(now Instant) {
 		b = e.held
 	}
 	e.emit(now, b)
+	e.tellStateInTurn(now, b.timing)
 	e.arm(timerAdvert, now.Add(e.interval()))
 }
 

@@ -54,6 +54,7 @@ type Status struct {
 	SendErrors        int           // consecutive
 	Counters          Counters
 	Seal              SealStatus        // CARP
+	Members           []Member          // sealed groups: the others that have said what they are, by node id; at most MaxMembers
 	Drops             map[Drop]uint64   // without those that are zero
 	Refused           map[Drop]Sighting // who sent the last of each; the address may be a lie
 }
@@ -78,7 +79,7 @@ func (e *Engine) Status(now Instant) Status {
 		s.Deadline = e.timers[timerDown]
 	}
 	if e.cfg.Protocol == CARP {
-		s.Seal = e.sealStatus(now)
+		s.Seal, s.Members = e.sealStatus(now), e.memberStatus(now)
 	}
 	if n := len(e.rolling); n > 0 {
 		s.RollingUntil = e.rolling[n-1].until
