@@ -63,6 +63,13 @@ func (p *program) printBelow(st api.Status) {
 		if i.Master != nil && i.Master.Refused != "" {
 			add(i.Name, "%s is alive but incompatible: %s", i.Master.Address, i.Master.Refused)
 		}
+		for _, m := range i.Members {
+			if m.Gone {
+				add(i.Name, "node %d at %s has not been heard for %s", m.NodeID, m.Address, age(time.Duration(m.LastHeardMS)*time.Millisecond))
+				continue
+			}
+			add(i.Name, "node %d at %s is %s, %s, %d/%d", m.NodeID, m.Address, m.State, m.Fitness, m.AdvBase, m.AdvSkew)
+		}
 		if i.Rolling != nil {
 			add(i.Name, "adverts go out under the old and the new digest for %s more", age(i.Rolling.Sub(p.now())))
 		}

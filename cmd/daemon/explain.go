@@ -42,6 +42,7 @@ func (i *instance) explain() api.Explanation {
 		say("After a takeover that failed it does not try again for %v.", st.HeldUntil.Sub(now).Round(time.Second))
 	}
 	explainSeal(say, p, st, now)
+	explainMembers(say, st)
 	for _, drop := range carp.Drops() {
 		if n := st.Drops[drop]; n > 0 {
 			last := st.Refused[drop]

@@ -111,7 +111,7 @@ func sealAlarms(p *plan, st carp.Status, now carp.Instant) []condition {
 	}
 	when(len(constant) > 0, "constant-counter",
 		"the counter of %s never changes, as OpenBSD's does not: what is played again from there cannot be told from new adverts.", strings.Join(constant, ", "))
-	return all
+	return append(all, memberAlarm(st))
 }
 
 func inSealed(r carp.Replay, text string) string {

@@ -46,7 +46,7 @@ func (i *instance) status() api.Instance {
 		},
 		Lease:  p.leaseStatus(),
 		Alarms: i.d.book.standing(i.name),
-		Seal:   i.sealStatus(p, st, now),
+		Seal:   i.sealStatus(p, st, now), Members: members(st, now),
 	}
 	if p.VRRP() {
 		out.Priority, out.EffectivePriority, out.IntervalMS = st.Priority, st.EffectivePriority, st.Interval.Milliseconds()

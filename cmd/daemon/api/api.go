@@ -62,6 +62,7 @@ type Instance struct {
 	Counters          Counters          `json:"counters"`
 	Lease             *Lease            `json:"lease,omitempty"`
 	Seal              *Seal             `json:"seal,omitempty"`          // CARP
+	Members           []Member          `json:"members,omitempty"`       // of a sealed group: the others
 	Rolling           *time.Time        `json:"rolling_until,omitempty"` // both digests are in use until then
 	Alarms            []Alarm           `json:"alarms,omitempty"`
 }
@@ -129,6 +130,20 @@ type Seal struct {
 	Constant []string `json:"constant,omitempty"`
 	Probes   uint64   `json:"probes"`  // clock probes sent
 	Answers  uint64   `json:"answers"` // and answered
+}
+
+// Member is another node of a sealed group, in its own words.
+type Member struct {
+	NodeID      uint8  `json:"node_id"`
+	Address     string `json:"address"`
+	State       string `json:"state"`
+	Fitness     string `json:"fitness"` // fit, degraded or unfit
+	AdvBase     uint8  `json:"advbase"`
+	AdvSkew     uint8  `json:"advskew"` // with its demotion
+	Epoch       uint64 `json:"epoch"`
+	LastHeardMS int64  `json:"last_heard_ms"`
+	Gone        bool   `json:"gone,omitempty"`    // not heard any more
+	Differs     bool   `json:"differs,omitempty"` // its advbase, families or window are not this node's
 }
 
 // SealNode is one member of a sealed group.
