@@ -151,3 +151,23 @@ func TestOpErrorTellsWhatWhereWhyAndWhatToDo(t *testing.T) {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 }
+
+// While the first address of a subnet stays the kernel has nothing to promote: in the
+// other order each removal costs as much as all that are left.
+func TestTheFirstAddressOfASubnetGoesLast(t *testing.T) {
+	all := prefixes("10.1.0.1/16 10.1.0.2/16 2001:db8::1/64")
+	changes := removes(Link{Index: 2}, all)
+	msgs := NewRemoval(2, all).msgs
+	if len(changes) != len(all) || len(msgs) != len(all) {
+		t.Fatalf("%d changes and %d messages for %d addresses", len(changes), len(msgs), len(all))
+	}
+	for i, p := range slices.Backward(all) {
+		at := len(all) - 1 - i
+		if changes[at].Prefix != p {
+			t.Errorf("change %d is about %v, want %v", at, changes[at].Prefix, p)
+		}
+		if want := changeMessage(changes[at]); !slices.Equal(msgs[at], want) {
+			t.Errorf("message %d: % x, want % x", at, msgs[at], want)
+		}
+	}
+}

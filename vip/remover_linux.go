@@ -23,10 +23,12 @@ type Removal struct {
 }
 
 // NewRemoval makes one for the interface with this index. Prefixes are as they are
-// on the interface.
+// on the interface, in the order in which they were put there: the last goes first,
+// since the kernel makes each first one of a subnet that goes up for by the next, at
+// the cost of all that are left.
 func NewRemoval(index int, prefixes []netip.Prefix) Removal {
 	r := Removal{index: index, addrs: addrsOf(prefixes)}
-	for _, p := range prefixes {
+	for _, p := range slices.Backward(prefixes) {
 		r.msgs = append(r.msgs, changeMessage(Change{Op: Remove, Index: index, Prefix: p}))
 	}
 	return r

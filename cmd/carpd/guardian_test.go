@@ -3,9 +3,11 @@ package main_test
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -14,6 +16,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/carpd/carpd/carp"
 	"github.com/carpd/carpd/cmd/daemon/api"
 	"github.com/carpd/carpd/test/lab"
 )
@@ -51,7 +54,7 @@ func lives(pid int) bool {
 
 // groups are such in which a backup would wait for seconds.
 func groups() map[string]func(p *pair) {
-	carp := func(base string) func(*pair) {
+	group := func(base string) func(*pair) {
 		return func(p *pair) {
 			for _, n := range []*node{p.a, p.b} {
 				n.start(settings{more: []string{base}})
@@ -61,8 +64,8 @@ func groups() map[string]func(p *pair) {
 		}
 	}
 	return map[string]func(p *pair){
-		"advbase 1":  carp("advbase: 1"),
-		"advbase 10": carp("advbase: 10"),
+		"advbase 1":  group("advbase: 1"),
+		"advbase 10": group("advbase: 10"),
 		"VRRP 1 s": func(p *pair) {
 			r := router{interval: time.Second, more: []string{"preempt: false"}}
 			p.route(r.with(200), r.with(254)) // who waits 8 ms after a master that leaves; with 100, 0.6 s
@@ -73,7 +76,7 @@ func groups() map[string]func(p *pair) {
 			p.a.promote()
 			p.b.follows(p.a)
 		},
-		"virtual MAC": carp("mac: virtual"),
+		"virtual MAC": group("mac: virtual"),
 	}
 }
 
@@ -106,6 +109,57 @@ func TestCrashedDaemonHandsOverInMilliseconds(t *testing.T) {
 			}
 		})
 	}
+}
+
+// BenchmarkCrashMaster is the series of which the promise is made: -benchtime 30x. Each
+// run is an election and a kill -9 of the master's daemon alone, at a random phase. It
+// reports, in milliseconds from the kill, when the backup said by an advert that it is
+// master, and when it announced the address. On a busy machine the first is the
+// guardian's time: all that it depends on runs in real time, and the second does not. A
+// run in which both spoke for the address fails.
+func BenchmarkCrashMaster(b *testing.B) {
+	const maxRuns = 100
+	for _, name := range []string{"advbase 1", "advbase 10", "VRRP 1 s"} {
+		b.Run(name, func(b *testing.B) {
+			var masters, announced []time.Duration
+			for range min(b.N, maxRuns) {
+				master, said := crashMaster(b, name)
+				masters, announced = append(masters, master), append(announced, said)
+			}
+			for what, all := range map[string][]time.Duration{"master": masters, "announced": announced} {
+				slices.Sort(all)
+				for which, took := range map[string]time.Duration{"min": all[0], "median": all[len(all)/2], "max": all[len(all)-1]} {
+					b.ReportMetric(float64(took.Microseconds())/1000, what+"_ms/"+which)
+				}
+			}
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
+// crashMaster makes one run on a LAN of its own.
+func crashMaster(b *testing.B, group string) (master, announced time.Duration) {
+	p := newPair(b)
+	groups()[group](p)
+	asking := p.reaches(shared4)
+	<-time.After(rand.N(time.Second)) // not synchronisation: the phase of the death
+	mark, at := p.wire.Len(), p.a.crash()
+	said, ok := p.wire.WaitAfter(mark, takeover, announces("b", shared4))
+	if !ok {
+		b.Fatal("b never took over")
+	}
+	first, ok := p.wire.WaitAfter(mark, takeover, func(f lab.Frame) bool {
+		var packet carp.Packet
+		return f.Host == "b" && carp.DecodeFrame(f.Data, &packet) == carp.Accepted
+	})
+	if !ok {
+		b.Fatal("b never advertised")
+	}
+	p.reached(asking)
+	oneSpeaker(b, p.wire, shared4)
+	p.a.KillAll()
+	p.b.KillAll()
+	return first.Time.Sub(at), said.Time.Sub(at)
 }
 
 // What hooks have started is not left to work on beside the next master's.
