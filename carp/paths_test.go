@@ -289,6 +289,19 @@ func TestNodeWhoseProbeFailsTakesTheRoleOnlyIfNobodyHasIt(t *testing.T) {
 	r.both(peerHigh, besideHigh, 255, 255)
 	r.run(25 * time.Millisecond) // advskew 240: 24 ms
 	r.state(Master)
+	// Two that are demoted alike do not take it at once.
+	for _, c := range []struct {
+		r    *rig
+		want time.Duration
+	}{
+		{newPaths(t, skew(100)), 34 * time.Millisecond},
+		{newVRRP(t, twoPaths, priority(100)), 255*time.Second/256 + 156*time.Second/512},
+	} {
+		c.r.do(c.r.e.ClientSide(c.r.now, false))
+		if got := c.r.e.afterBowOut(c.r.e.bid()); got.Round(10*time.Millisecond) != c.want.Round(10*time.Millisecond) {
+			t.Errorf("%v waits %v after a bow-out, want %v", c.r.e.cfg.Protocol, got, c.want)
+		}
+	}
 }
 
 func TestSilentPathIsToldFromADeadMaster(t *testing.T) {

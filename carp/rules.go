@@ -63,13 +63,22 @@ func (e *Engine) masterDown(heard bid) time.Duration {
 }
 
 // afterBowOut is how long a backup leaves better ones the time to be first when
-// the master with this bid has left.
-func (e *Engine) afterBowOut(gone bid) time.Duration {
+// the master with this bid has left. Nodes whose probe fails are demoted to the
+// same, all of them if the probed host is dead: what is configured tells them apart,
+// else two would take the role at once.
+func (e *Engine) afterBowOut(gone bid) (wait time.Duration) {
 	if e.cfg.Protocol.VRRP() {
 		own := e.bid()
-		return vrrpSkew(e.cfg.Protocol, own.priority, follows(e.cfg.Protocol, own.every, gone.every))
+		every := follows(e.cfg.Protocol, own.every, gone.every)
+		if e.cutOff {
+			wait = vrrpSkew(e.cfg.Protocol, e.cfg.Priority, every) / 2
+		}
+		return wait + vrrpSkew(e.cfg.Protocol, own.priority, every)
 	}
-	return time.Duration(e.timing().skew) * time.Millisecond / 10
+	if e.cutOff {
+		wait = time.Duration(e.cfg.AdvSkew) * time.Millisecond / 10
+	}
+	return wait + time.Duration(e.timing().skew)*time.Millisecond/10
 }
 
 // fastestDown is the shortest master-down time that a backup of this group can

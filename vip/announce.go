@@ -26,6 +26,9 @@ func (a Announce) repeat() []time.Duration {
 	return a.Repeat
 }
 
+// burstEvery is the least time between the beginnings of two bursts of a set.
+const burstEvery = 100 * time.Millisecond
+
 const (
 	// FrameRate is how many announcement frames a second a Kernel sends on one
 	// interface once the first FrameBurst are out.

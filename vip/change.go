@@ -39,7 +39,10 @@ func (s *Set) Up(ctx context.Context, epoch carp.Epoch) error {
 		}
 		raised = err == nil
 	}
-	if err := s.firstRound(ctx, turn); err != nil {
+	s.mu.Lock()
+	announced := s.state.announced
+	s.mu.Unlock()
+	if err := s.firstRound(ctx, turn, announced); err != nil {
 		if !was && (ctx.Err() == nil || !s.serves(epoch)) {
 			_ = s.take(context.Background())
 			s.drop(turn)
@@ -121,7 +124,7 @@ func (s *Set) raise(epoch carp.Epoch, turn uint64) error {
 		st.serving, st.epoch, st.lingering = true, epoch, nil
 		st.slow, st.failing, st.gone, st.mute = false, false, false, false
 		st.on, st.placed, st.tokens = v.link, v.placed, tokens{}
-		st.raised, st.lowerAt = s.device.Name != "", 0
+		st.raised, st.lowerAt, st.announced = s.device.Name != "", 0, 0
 	}
 	s.mu.Unlock()
 	switch {
@@ -130,7 +133,7 @@ func (s *Set) raise(epoch carp.Epoch, turn uint64) error {
 	case !allowed:
 		return errNoRoom
 	}
-	if err := s.commit(v.changes, nil); errors.Is(err, errNoRoom) {
+	if err := s.commitEach(v.changes, nil, s.announceUpTo); errors.Is(err, errNoRoom) {
 		return err // what is on stays within the permit, the rest comes with the next
 	} else if err != nil {
 		s.drop(turn)

@@ -10,8 +10,13 @@ import (
 	"github.com/carpd/carpd/carp"
 )
 
-// commitStep is how many changes are made between two looks at the permit.
-const commitStep = 250
+const (
+	// commitStep is how many changes are made between two looks at the permit. With ten
+	// thousand addresses on an interface it takes the kernel 50 ms.
+	commitStep = 250
+	// refreshMost is how many steps of a long batch are renewed between two new ones.
+	refreshMost = 4
+)
 
 // room reports whether a step that is begun at now, and takes as long as the last
 // ones did, ends when l still allows what it puts on: the lifetime of the last
@@ -35,8 +40,14 @@ func (st *state) room(l Lease, now carp.Instant) bool {
 // Missing is what is placed but left out of the changes. The caller has the token
 // and has asked for the permit last thing before.
 func (s *Set) commit(changes []Change, missing []netip.Prefix) error {
+	return s.commitEach(changes, missing, func(int) {})
+}
+
+// commitEach is commit that calls after between two steps, with how many addresses
+// are put on so far.
+func (s *Set) commitEach(changes []Change, missing []netip.Prefix, after func(put int)) error {
 	s.tellPlace()
-	all, err := s.apply(changes)
+	all, since, err := s.apply(changes, after)
 	ended := s.clock()
 	over := s.judge(ended)
 	if over == ErrLate && s.fresher(ended) {
@@ -51,7 +62,7 @@ func (s *Set) commit(changes []Change, missing []netip.Prefix) error {
 		return errNoRoom
 	case err == nil:
 		s.mu.Lock()
-		s.state.settle(ended, missing)
+		s.state.settle(since, missing)
 		s.mu.Unlock()
 	}
 	return err
@@ -72,26 +83,67 @@ func (s *Set) tellPlace() {
 	}
 }
 
+// step is a part of a batch that was made at an instant.
+type step struct {
+	changes []Change
+	at      carp.Instant
+}
+
 // apply makes the changes a step at a time. Where the permit has no room for the
-// next step it asks for a fresher one, and stops if none comes. It reports whether
-// all were tried, and returns the first error.
-func (s *Set) apply(changes []Change) (all bool, err error) {
-	slowest := time.Duration(0)
-	for len(changes) > 0 {
-		step := changes[:min(commitStep, len(changes))]
-		changes = changes[len(step):]
+// next step it asks for a fresher one, and stops if none comes. A batch of thousands
+// takes longer than a short lease: what was put on first is renewed meanwhile. It
+// reports whether all were tried, since when the oldest of them has its lifetime, and
+// the first error.
+func (s *Set) apply(changes []Change, after func(put int)) (all bool, since carp.Instant, err error) {
+	s.mu.Lock()
+	valid := s.state.lease.Valid
+	s.mu.Unlock()
+	var done []step
+	put, slowest := 0, time.Duration(0)
+	one := func(changes []Change) {
 		began := s.clock()
-		err = merge(err, s.k.Apply(step))
-		now := s.clock()
-		slowest = max(slowest, now.Sub(began))
+		err = merge(err, s.k.Apply(changes))
+		done = append(done, step{puttings(changes), began})
+		slowest = max(slowest, s.clock().Sub(began))
 		s.mu.Lock()
 		s.state.took = slowest
 		s.mu.Unlock()
-		if len(changes) > 0 && !s.goOn(now) {
-			return false, err
+	}
+	for len(changes) > 0 {
+		next := changes[:min(commitStep, len(changes))]
+		changes = changes[len(next):]
+		one(next)
+		if put += len(puttings(next)); len(changes) > 0 {
+			after(put)
+		}
+		for range refreshMost {
+			// On a kernel so slow that a few steps take a lifetime it would never end.
+			if valid == 0 || s.clock().Sub(done[0].at) < valid*3/4 || slowest > valid/8 {
+				break
+			}
+			if !s.goOn(s.clock()) {
+				return false, done[0].at, err
+			}
+			oldest := done[0]
+			done = done[1:]
+			one(oldest.changes)
+		}
+		if len(changes) > 0 && !s.goOn(s.clock()) {
+			return false, done[0].at, err
 		}
 	}
-	return true, err
+	if len(done) == 0 {
+		return true, s.clock(), err
+	}
+	return true, done[0].at, err
+}
+
+// puttings returns what of changes puts an address on: there is nothing else to renew.
+func puttings(changes []Change) []Change {
+	if !slices.ContainsFunc(changes, func(c Change) bool { return c.Op != Put }) {
+		return changes
+	}
+	return slices.DeleteFunc(slices.Clone(changes), func(c Change) bool { return c.Op != Put })
 }
 
 // goOn reports whether another step may be made.

@@ -273,3 +273,97 @@ func TestFailuresOfAllStepsAreCounted(t *testing.T) {
 		synctest.Wait()
 	})
 }
+
+// What a batch of thousands put on first would lose its lease before the last is on.
+func TestALongBatchRenewsWhatItPutOnFirst(t *testing.T) {
+	many := slices.Concat(thousand(), many(9000, true))
+	inWorld(t, func(c *vip.Config) { c.Addresses = many }, func(w *world) {
+		seen := make(map[netip.Prefix]bool)
+		w.k.SetHooks(viptest.Hooks{BeforeApply: func(c []vip.Change) { // 2 s in all, a renewal a tenth of that
+			cost := 200 * time.Microsecond
+			if seen[c[0].Prefix] {
+				cost /= 10
+			}
+			seen[c[0].Prefix] = true
+			time.Sleep(time.Duration(len(c)) * cost)
+		}})
+		done := make(chan error, 1)
+		w.permit(1)
+		go func() { done <- w.set.Up(w.Context(), 1) }()
+		time.Sleep(25 * ms)
+		for range 60 {
+			time.Sleep(50 * ms)
+			w.permit(1)
+			for _, p := range many[:250] {
+				if !w.k.Has(p.Addr().String()) {
+					w.Errorf("%v, which went up first, is gone %v after", p, time.Since(w.start))
+					break
+				}
+			}
+		}
+		if err := <-done; err != nil {
+			t.Errorf("Up: %v", err)
+		}
+		w.k.SetHooks(viptest.Hooks{})
+		w.master(1, 1)
+		for _, k := range w.events() {
+			if k == vip.EventRestored {
+				t.Error("addresses were lost and restored")
+			}
+		}
+	})
+}
+
+func TestTheFirstAddressesAreAnnouncedBeforeTheLastAreOn(t *testing.T) {
+	inWorld(t, func(c *vip.Config) { c.Addresses = thousand() }, func(w *world) {
+		w.slowly(100 * ms)
+		w.permit(1)
+		done := make(chan error, 1)
+		go func() { done <- w.set.Up(w.Context(), 1) }()
+		time.Sleep(150 * ms)
+		synctest.Wait()
+		early := w.k.Sent()
+		if len(early) != 250 {
+			t.Errorf("%d announcements after the first of four steps, want 250", len(early))
+		}
+		time.Sleep(280 * ms)
+		if err := <-done; err != nil {
+			t.Errorf("Up: %v", err)
+		}
+		if n := len(early) + len(w.k.Sent()); n != 1000 {
+			t.Errorf("%d announcements in the first round, want each once", n)
+		}
+		w.slowly(0)
+	})
+}
+
+// A contest asks for a burst at each advert, in the worst case each 10 ms.
+func TestAnnounceAskedForAgainAndAgainIsBoundedAndComesToTheLastAddress(t *testing.T) {
+	inWorld(t, func(c *vip.Config) { c.Addresses = thousand() }, func(w *world) {
+		w.up(1)
+		time.Sleep(10 * time.Second)
+		w.permit(1)
+		synctest.Wait()
+		w.k.Sent()
+		w.up(1) // on again, after the lapse
+		w.k.Sent()
+		time.Sleep(100 * ms)
+		for range 100 {
+			w.set.Announce()
+			time.Sleep(10 * ms)
+			w.permit(1)
+		}
+		count := make(map[string]int)
+		for _, f := range w.k.Sent() {
+			count[string(f.Data)]++
+		}
+		for frame, n := range count {
+			if n < 5 || n > 13 {
+				t.Fatalf("%x was announced %d times in a second, want about 10", frame, n)
+			}
+		}
+		if len(count) != 1000 {
+			t.Errorf("%d addresses were announced, want 1000", len(count))
+		}
+	})
+}

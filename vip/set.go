@@ -147,8 +147,10 @@ type state struct {
 	severAt   carp.Instant   // next attempt to destroy those
 	severTry  int
 
-	round  int            // addresses announced in the present round
-	rounds []carp.Instant // the present round and those to come; the first is due first
+	announced int            // by Up, while its batch runs
+	burstAt   carp.Instant   // when the present burst began
+	round     int            // addresses announced in the present round
+	rounds    []carp.Instant // the present round and those to come; the first is due first
 }
 
 // New returns a Set that is down. The caller runs Run.
@@ -217,14 +219,14 @@ func (s *Set) Permit(p carp.Permit) {
 	}
 }
 
-// Announce asks for another burst of announcements. It never blocks, and does
-// nothing while the addresses are down.
+// Announce asks for another burst of announcements, of which one is begun each 0.1 s
+// at most. It never blocks, and does nothing while the addresses are down.
 func (s *Set) Announce() {
 	now := s.clock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.state.serving {
-		s.state.burst(now, s.announce, 0)
+		s.state.burstAgain(now, s.announce)
 		s.stir()
 	}
 }
@@ -281,7 +283,21 @@ func (st *state) burst(now carp.Instant, a Announce, skip int) {
 	for _, d := range a.repeat() {
 		rounds = append(rounds, now.Add(d))
 	}
-	st.round, st.rounds = 0, rounds[skip:]
+	st.round, st.rounds, st.burstAt = 0, rounds[skip:], now
+}
+
+// burstAgain plans a burst that is asked for while another may be going on. The round
+// under way goes on first: begun anew each time, it would never come to the last
+// addresses. Asked for again and again, a burst is begun each burstEvery at most.
+func (st *state) burstAgain(now carp.Instant, a Announce) {
+	if len(st.rounds) > 0 && now.Sub(st.burstAt) < burstEvery {
+		return // a round is still to come
+	}
+	round, present := st.round, st.rounds
+	st.burst(now, a, 0)
+	if round > 0 {
+		st.round, st.rounds = round, append([]carp.Instant{present[0]}, st.rounds...)
+	}
 }
 
 // settle records that all that is placed is there, except missing, since now. What

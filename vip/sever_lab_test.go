@@ -164,6 +164,9 @@ func TestLabSessionsThatADeadDaemonLeftEndWithTheNext(t *testing.T) {
 
 // Thousands of sessions do not keep the address on: what is left of them ends after it.
 func TestLabAddressesGoInTimeWhateverHoldsThem(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes long, and a machine that is not too busy")
+	}
 	const n = 2000
 	lan := lab.New(t)
 	h, client := lan.Host("a", "192.0.2.1/24"), lan.Host("client", "192.0.2.100/24")

@@ -239,13 +239,19 @@ func (s *Set) renew() {
 	s.mu.Lock()
 	// What the look cannot put back or take off is told already.
 	st.failing = st.failing && (len(missing) > 0 || len(st.strays) > 0)
-	slow := now.Sub(start) > st.lease.Renew/2 && !st.slow
+	took := now.Sub(start)
+	slow := took > st.lease.Renew/2 && !st.slow
 	st.slow = st.slow || slow
+	// Of thousands of addresses a renewal takes long, and keeps all others from the
+	// kernel meanwhile: those are renewed twice a lifetime at least.
+	if spaced := start.Add(min(st.lease.Valid/2, 4*took)); st.serving && spaced > st.renewAt {
+		st.renewAt = spaced
+	}
 	renew, epoch := st.lease.Renew, st.epoch
 	s.mu.Unlock()
 	if slow {
 		s.tell(Event{Kind: EventSlow, Epoch: epoch, Text: fmt.Sprintf(
-			"renewing %d addresses took %v, and is due each %v: the node is overloaded, or the group has too many IPv6 addresses",
+			"renewing %d addresses took %v, and is due each %v: the node is overloaded, or the group has too many addresses for a lease this short",
 			len(changes), now.Sub(start).Round(time.Millisecond), renew)})
 	}
 }
@@ -417,16 +423,34 @@ func (s *Set) notice(n Notice) {
 	}
 }
 
-// firstRound announces all addresses once.
-func (s *Set) firstRound(ctx context.Context, turn uint64) error {
-	for from, more := 0, true; more; {
+// announceUpTo announces the first addresses of a batch that goes on: the last of many
+// thousands comes a second later.
+func (s *Set) announceUpTo(put int) {
+	s.mu.Lock()
+	from := s.state.announced
+	s.mu.Unlock()
+	for from < put {
+		n, err := s.sendSome(context.Background(), from, put)
+		if n == 0 || err != nil {
+			break // the first round, or what ends the batch, sees to it
+		}
+		from += n
+	}
+	s.mu.Lock()
+	s.state.announced = from
+	s.mu.Unlock()
+}
+
+// firstRound announces the addresses from this one on once.
+func (s *Set) firstRound(ctx context.Context, turn uint64, from int) error {
+	for more := true; more; {
 		s.mu.Lock()
 		mine := s.state.turn == turn
 		s.mu.Unlock()
 		if !mine {
 			return ErrSuperseded
 		}
-		n, err := s.sendSome(ctx, from)
+		n, err := s.sendSome(ctx, from, from+chunk)
 		if err != nil {
 			return err
 		}
@@ -440,7 +464,7 @@ func (s *Set) nextChunk(ctx context.Context) {
 	s.mu.Lock()
 	from := s.state.round
 	s.mu.Unlock()
-	n, _ := s.sendSome(ctx, from) // an error sends nothing, and ends the round
+	n, _ := s.sendSome(ctx, from, from+chunk) // an error sends nothing, and ends the round
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := &s.state
@@ -453,17 +477,18 @@ func (s *Set) nextChunk(ctx context.Context) {
 	}
 }
 
-// sendSome sends the announcements of up to chunk addresses under a live permit
-// and returns how many there were. That a frame could not be sent is told, not
+// sendSome sends the announcements of the addresses from one up to another, chunk of
+// them at most, under a live permit and returns how many there were. That a frame could not be sent is told, not
 // returned: the repeats are for that.
-func (s *Set) sendSome(ctx context.Context, from int) (int, error) {
+func (s *Set) sendSome(ctx context.Context, from, to int) (int, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
 	s.mu.Lock()
 	st := &s.state
 	link, epoch := st.on, st.epoch
-	some := st.placed[min(from, len(st.placed)):min(from+chunk, len(st.placed))]
+	to = min(to, from+chunk, len(st.placed))
+	some := st.placed[min(from, to):to]
 	s.mu.Unlock()
 	live := func() bool { return s.announces(epoch) }
 	if !live() {

@@ -35,7 +35,7 @@ func safetyCommand() *cobra.Command {
 			"one daemon after the other on them. It kills, freezes and parts them and more, a row of the report each, at a\n" +
 			"random phase of the advert interval, and measures for how long two hosts answered for the shared address, for how\n" +
 			"long none did, the client's outage, and how often a backup took over from a master that was well.\n\n" +
-			"What each row does, and how it is measured, is in docs/safety.md. With the defaults it takes about half an hour.\n\n" +
+			"What each row does, and how it is measured, is in docs/safety.md. With the defaults it takes about three quarters of an hour.\n\n" +
 			"Rows: " + strings.Join(safetyRows(), ", ") + ".\n" +
 			"Daemons: " + strings.Join(safetyDaemons(), ", ") + "; one that is not installed is left out.\n\n" +
 			"Exit code 0: all was measured; 1: a run gave no figures, or it was interrupted (what was measured is printed);\n" +
@@ -55,7 +55,7 @@ func safetyCommand() *cobra.Command {
 	c.Flags().StringSliceVar(&f.rows, "rows", safetyRows(), "what is done")
 	c.Flags().StringSliceVar(&f.daemons, "daemons", safetyDaemons(), "to whom, beside each other")
 	c.Flags().IntVar(&f.runs, "runs", 30, "of each row and daemon; every other one has three nodes")
-	c.Flags().IntVar(&f.parallel, "parallel", 8, "LANs at the same time")
+	c.Flags().IntVar(&f.parallel, "parallel", 12, "LANs at the same time")
 	c.Flags().Uint64Var(&f.seed, "seed", 1, "of the phases at which faults happen; all daemons get the same")
 	c.Flags().StringVar(&f.json, "json", "", "write all of it, each run too, to this `file`")
 	c.Flags().StringVar(&f.update, "update", "", "write the table into this `file`, between its markers")

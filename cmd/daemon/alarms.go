@@ -26,6 +26,11 @@ func (i *instance) alarms(st carp.Status, now carp.Instant) {
 		i.name, wall(st.RollingUntil, now).Format("15:04:05")))
 	b.set(st.Demotions[carp.OwnerSendErrors] != 0, i.name, "send-errors", fmt.Sprintf(
 		"%s: adverts cannot be sent on %s (%d errors): the node is demoted until they can.", i.name, p.Interface, st.Counters.SendErrors))
+	trouble := pathTrouble(p, st)
+	b.set(trouble != "", i.name, "path-down", i.name+": "+trouble)
+	side, probed := i.side.status()
+	trouble = trackTrouble(p, side, probed)
+	b.set(trouble != "", i.name, "track", i.name+": "+trouble)
 	if i.foreign.Load() {
 		i.lookForForeign(st.State)
 	}

@@ -37,7 +37,8 @@ type Daemon struct {
 	hooksGroup *os.File        // the cgroup that hooks are started in; nil: there is none
 	stopping   context.Context // ends when the daemon stops
 	nudge      chan struct{}   // wakes watch
-	followers  atomic.Int32    // clients that follow the events
+	probes     probes
+	followers  atomic.Int32 // clients that follow the events
 
 	reloading sync.Mutex // held across a whole reload, and by the stop
 
@@ -100,24 +101,10 @@ func (d *Daemon) stop() error {
 	return err
 }
 
-// attach claims the vhid of a plan on its interface. Like all that uses links, it
-// is called under reloading.
-func (d *Daemon) attach(p plan) (carp.Link, error) {
-	l := d.links[p.Interface]
-	if l == nil {
-		var err error
-		if l, err = link.Open(p.Interface, link.Options{Log: d.log, Waiter: d.speakers.waiter}); err != nil {
-			return nil, err
-		}
-		d.links[p.Interface] = l
-	}
-	return l.Attach(p.port)
-}
-
 // closeUnused closes the links of interfaces on which no vhid is left.
 func (d *Daemon) closeUnused() {
 	for name, l := range d.links {
-		if !slices.ContainsFunc(d.all(), func(i *instance) bool { return i.plan.Load().Interface == name }) {
+		if !slices.ContainsFunc(d.all(), func(i *instance) bool { return i.plan.Load().speaksOn(name) }) {
 			delete(d.links, name)
 			if err := l.Close(); err != nil {
 				d.log.Warn("a link was not closed well", "interface", name, "error", err)
@@ -162,7 +149,7 @@ func (d *Daemon) cleanUp(plans []plan) error {
 func (d *Daemon) stale(name string, plans []plan) (addresses []netip.Prefix, devices []string, all bool) {
 	here := func(p plan) bool { return p.Interface == name }
 	others := slices.DeleteFunc(link.Held(), func(c link.Claim) bool {
-		return c.Interface != name || slices.ContainsFunc(plans, func(p plan) bool { return here(p) && p.VHID == c.VHID && p.port.Kind() == c.Kind })
+		return c.Interface != name || slices.ContainsFunc(plans, func(p plan) bool { return p.speaksOn(name) && p.VHID == c.VHID && p.port.Kind() == c.Kind })
 	})
 	held := make(map[netip.Addr]bool)
 	for _, i := range d.all() {

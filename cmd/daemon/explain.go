@@ -38,6 +38,9 @@ func (i *instance) explain() api.Explanation {
 		say("It is demoted by %d: %s.", st.Demotions[owner], owner)
 	}
 	explainOthers(say, p, st, now)
+	explainPaths(say, p, st, now)
+	_, probed := i.side.status()
+	explainTrack(say, p, probed)
 	if st.HeldUntil != 0 {
 		say("After a takeover that failed it does not try again for %v.", st.HeldUntil.Sub(now).Round(time.Second))
 	}

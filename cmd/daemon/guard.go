@@ -98,13 +98,13 @@ func (d *Daemon) makeBowOuts(ctx context.Context) {
 
 // pack makes parcels of frames, as far as they can be sent.
 func (i *instance) pack(frames []carp.Frame) []link.Parcel {
-	packer, ok := i.port.(link.Packer)
-	if !ok {
-		return nil
-	}
 	var all []link.Parcel
 	for _, f := range frames {
-		if p, err := packer.Pack(f); err == nil { // else the interface is down: nobody could be told
+		packer, ok := i.portOf(f).(link.Packer)
+		if !ok {
+			continue
+		}
+		if p, err := packer.Pack(f); err == nil { // else the interface is down: nobody could be told there
 			all = append(all, p)
 		}
 	}

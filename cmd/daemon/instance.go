@@ -26,8 +26,8 @@ type instance struct {
 	set     *vip.Set
 	speaker *carp.Speaker
 
-	port carp.Link       // the speaker's, until it runs
-	link *link.Interface // which port belongs to
+	links []attached // the client side's first; the ports are the speaker's once it runs
+	side  *side
 
 	restored   atomic.Uint64          // addresses that were lost and put back
 	restoredAt atomic.Int64           // when last, as a carp.Instant
@@ -60,18 +60,25 @@ func (d *Daemon) newInstance(p plan) (*instance, error) {
 	i.set = vip.New(d.kernel, p.addresses)
 	p.carp.ClockOffset = wallOffset()
 	p.carp.MinEpoch, p.carp.SavedClock = d.readEpoch(p.Name), d.clocks.of(p.Name)
-	port, err := d.attach(p)
-	if err != nil {
+	var err error
+	if i.links, err = d.attach(p); err != nil {
 		return nil, err
 	}
 	if err := d.newGuarded(i, &p); err != nil {
-		return nil, errors.Join(err, port.Close())
+		return nil, errors.Join(err, closePorts(i.links))
 	}
-	if i.speaker, err = carp.NewSpeaker(p.carp, port, i); err != nil {
+	if i.speaker, err = carp.NewSpeaker(p.carp, i.links[0].port, i); err != nil {
 		i.guarded.ward.Close()
-		return nil, errors.Join(err, port.Close())
+		return nil, errors.Join(err, closePorts(i.links))
 	}
-	i.port, i.link = port, d.links[p.Interface]
+	for _, further := range i.links[1:] {
+		i.speaker.Beside = append(i.speaker.Beside, further.port)
+	}
+	i.side = newSide(i)
+	if err := i.side.use(p.Track); err != nil {
+		i.guarded.ward.Close()
+		return nil, errors.Join(err, closePorts(i.links))
+	}
 	i.speaker.Loop, i.speaker.Observe = d.speakers.Loop, i.observe
 	return i, nil
 }
@@ -93,6 +100,7 @@ func (i *instance) start() {
 	working, stopWork := context.WithCancel(context.Background())
 	var worker sync.WaitGroup
 	worker.Go(func() { i.set.Run(working) })
+	worker.Go(func() { i.side.run(working) })
 	i.done.Go(func() {
 		if err := i.speaker.Run(ctx); err != nil {
 			i.d.book.raise(i.name, "ended", fmt.Sprintf("%s has ended and is not restarted: %v. Restart carpd.", i.name, err))
@@ -108,7 +116,15 @@ func (i *instance) start() {
 // discard releases an instance that was never started.
 func (i *instance) discard() {
 	i.guarded.ward.Close()
-	i.port.Close()
+	i.unprobe()
+	closePorts(i.links)
+}
+
+// unprobe gives the probes of the client side back.
+func (i *instance) unprobe() {
+	if err := i.side.use(nil); err != nil {
+		i.d.log.Warn("a probe was not closed well", "instance", i.name, "error", err)
+	}
 }
 
 // halt lets go in order and waits for the end.
@@ -116,6 +132,7 @@ func (i *instance) halt() {
 	i.stop()
 	i.done.Wait()
 	i.guarded.ward.Close()
+	i.unprobe()
 }
 
 // Handle moves role, addresses and hooks, in the order of the package comment.
@@ -276,6 +293,9 @@ func (i *instance) reconfigure(ctx context.Context, p plan) error {
 	i.plan.Store(&p)
 	i.guarded.configure(&p)
 	i.regroup(old, &p)
+	if err := i.side.use(p.Track); err != nil {
+		return err
+	}
 	return i.set.Reconfigure(ctx, p.Held(), p.lease)
 }
 

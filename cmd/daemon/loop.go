@@ -45,8 +45,9 @@ func tuneRuntime() {
 
 // startSpeakers starts the loop. Without the right to real time it says so in the
 // log and goes on: adverts are late then when the machine is busy. turned is called
-// by the loop after each of its turns, and must return at once.
-func startSpeakers(log *slog.Logger, turned func(carp.Instant)) (*speakers, error) {
+// by the loop after each of its turns, and must return at once; hold by its thread, and
+// what it returns when the loop has ended.
+func startSpeakers(log *slog.Logger, turned func(carp.Instant), hold func() (release func())) (*speakers, error) {
 	waiter, err := link.OpenWaiter()
 	if err != nil {
 		return nil, err
@@ -59,6 +60,7 @@ func startSpeakers(log *slog.Logger, turned func(carp.Instant)) (*speakers, erro
 		defer close(s.done)
 		runtime.LockOSThread() // never unlocked: the thread ends with its priority
 		refused <- link.RealTime()
+		defer hold()()
 		s.Run(ctx)
 	}()
 	if err := <-refused; err != nil {

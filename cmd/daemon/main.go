@@ -140,7 +140,7 @@ func Run(path, format string, logTo io.Writer) error {
 	d := &Daemon{
 		log: log, sink: sink, book: newBook(log), kernel: kernel, stopping: stopping, nudge: make(chan struct{}, 1),
 		node: file.Node, stateDir: file.StateDir, path: path,
-		file: file, loaded: time.Now(), links: map[string]*link.Interface{},
+		file: file, loaded: time.Now(), links: map[string]*link.Interface{}, probes: probes{all: map[probeKey]*probe{}},
 	}
 	if d.clocks, err = readClocks(file.StateDir); err != nil {
 		log.Warn("what was saved of the group clocks is not used", "error", err)
@@ -155,7 +155,7 @@ func Run(path, format string, logTo io.Writer) error {
 	if err := d.openGuard(file.Guardian, format == "json"); err != nil {
 		return errors.Join(err, kernel.Close())
 	}
-	if d.speakers, err = startSpeakers(log, d.turned); err != nil {
+	if d.speakers, err = startSpeakers(log, d.turned, d.guard.keeper.Hold); err != nil {
 		d.endGuard()
 		return errors.Join(err, kernel.Close())
 	}

@@ -24,6 +24,7 @@ type plan struct {
 	port      link.PortConfig
 	addresses vip.Config // without what connects it to a running instance
 	lease     vip.Lease
+	wires     []wire // what it speaks on; the first has port
 	steps     []hooks.Step
 	shared    []config.Hook // the file's own hooks, which are among steps
 }
@@ -69,6 +70,7 @@ func newPlan(file *config.File, i config.Instance) (plan, error) {
 	if i.SourceMAC == "interface" {
 		p.port.SourceMAC = link.InterfaceMAC
 	}
+	p.planPaths()
 	p.addresses = vip.Config{
 		Interface: i.Interface, VHID: i.VHID, Addresses: i.Held(), Lease: p.lease, Device: i.Device,
 	}

@@ -148,7 +148,7 @@ func (d *Daemon) apply(ctx context.Context, r *reloading) {
 	d.closeUnused()
 	for _, i := range r.order(d.all()) {
 		p := r.keep[i]
-		i.link.SetAvoid(i.port, p.port.Avoid) // no advert from a shared address while there is another; new ports know theirs
+		i.avoid(p.port.Avoid) // no advert from a shared address while there is another; new ports know theirs
 		if same(i.plan.Load(), &p) && !i.unfinished.Load() {
 			continue
 		}

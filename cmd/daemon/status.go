@@ -53,6 +53,8 @@ func (i *instance) status() api.Instance {
 	} else {
 		out.EffectiveAdvSkew = st.EffectiveAdvSkew
 	}
+	_, probed := i.side.status()
+	out.Paths, out.Track = pathStates(p, st, now), trackStates(probed)
 	if st.Master.At != 0 {
 		out.Master = masterStatus(p, st.Master, now)
 	}
@@ -65,7 +67,7 @@ func (i *instance) status() api.Instance {
 	for d, n := range st.Drops {
 		out.Drops[d.String()] = n
 	}
-	if n := i.link.Stats().BadFrames; n > 0 {
+	if n := i.links[0].on.Stats().BadFrames; n > 0 {
 		out.Drops[carp.DropFrame.String()] = n // of the whole interface: such a frame names no vhid
 	}
 	for _, owner := range slices.Sorted(maps.Keys(st.Demotions)) {

@@ -204,6 +204,8 @@ func TestTheoryFollowsTheProtocols(t *testing.T) {
 		"ucarp, 1 s":   {ucarpSilence(time.Second), 4171875 * time.Microsecond},
 		"no goodbye":   {Speaker{Farewell: none}.theory(Stop, time.Second), -time.Millisecond},
 		"killed":       {Speaker{Silence: vrrpSilence}.theory(Kill, time.Second), vrrpSilence(time.Second)},
+		"crashed":      {Speaker{Silence: vrrpSilence, Farewell: vrrpSkew, Relieved: true}.theory(Crash, time.Second), vrrpSkew(time.Second)},
+		"frozen":       {Speaker{Silence: vrrpSilence}.theory(Freeze, time.Second), vrrpSilence(time.Second)},
 		"cable pulled": {Speaker{Silence: vrrpSilence}.theory(Unplug, time.Second), vrrpSilence(time.Second)},
 	} {
 		if c.got != c.want {

@@ -15,7 +15,7 @@ import (
 // Ours is carpd at path, speaking VRRP version 3.
 func Ours(path string) Speaker {
 	return Speaker{
-		Name: "ours", Version: versionOf(path, "version"), Silence: vrrpSilence, Farewell: vrrpSkew,
+		Name: "ours", Version: versionOf(path, "version"), Silence: vrrpSilence, Farewell: vrrpSkew, Relieved: true,
 		Start: func(ctx context.Context, _ lab.TB, m Member) (Running, error) {
 			return startCarpd(ctx, path, m, func(id int) string {
 				return fmt.Sprintf("vrid: %d\n    protocol: vrrp3\n    priority: %d\n    interval: %v", id, m.Priority, m.Interval)
@@ -27,7 +27,7 @@ func Ours(path string) Speaker {
 // OursCARP is carpd at path, speaking CARP: advskew 0 and 100.
 func OursCARP(path string) Speaker {
 	return Speaker{
-		Name: "ours-carp", Version: versionOf(path, "version"), Silence: carpSilence, Refuses: secondsOnly, Farewell: carpFarewell,
+		Name: "ours-carp", Version: versionOf(path, "version"), Silence: carpSilence, Refuses: secondsOnly, Farewell: carpFarewell, Relieved: true,
 		Start: func(ctx context.Context, _ lab.TB, m Member) (Running, error) {
 			return startCarpd(ctx, path, m, func(id int) string {
 				return fmt.Sprintf("vhid: %d\n    passphrase: bench\n    advbase: %d\n    advskew: %d", id, int(m.Interval.Seconds()), m.Skew())

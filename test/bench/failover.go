@@ -16,12 +16,14 @@ type Fault string
 // The faults.
 const (
 	Kill   Fault = "kill"   // SIGKILL to all its processes at once; its host stays up
+	Crash  Fault = "crash"  // SIGKILL to the process that was started, and to no other
+	Freeze Fault = "freeze" // SIGSTOP to that process alone
 	Unplug Fault = "unplug" // its cable is pulled: the carrier is lost
 	Stop   Fault = "stop"   // SIGTERM: it may say goodbye
 )
 
 // Faults are all there are.
-func Faults() []Fault { return []Fault{Kill, Unplug, Stop} }
+func Faults() []Fault { return []Fault{Kill, Crash, Freeze, Unplug, Stop} }
 
 // Takeover is one run of a failover. Times are in milliseconds.
 type Takeover struct {
@@ -139,6 +141,10 @@ func (f *field) inflict(fault Fault, master Running, interval time.Duration, pha
 	switch fault {
 	case Kill:
 		killAll(pids)
+	case Crash:
+		master.Signal(syscall.SIGKILL)
+	case Freeze:
+		master.Signal(syscall.SIGSTOP)
 	case Unplug:
 		f.hosts[0].Unplug()
 	case Stop:

@@ -88,6 +88,9 @@ func (all procs) Stop() {
 	}
 }
 
+// Signal implements Running: the first is the one that was started.
+func (all procs) Signal(sig syscall.Signal) { all[0].Signal(sig) }
+
 // Running implements started.
 func (all procs) Running() bool {
 	for _, p := range all {

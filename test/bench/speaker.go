@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"net/netip"
+	"syscall"
 	"time"
 
 	"github.com/carpd/carpd/test/lab"
@@ -34,6 +35,9 @@ func (m Member) Skew() uint8 { return 200 - m.Priority }
 type Running interface {
 	// Stop asks it to leave in order. It may wait until it has left.
 	Stop()
+	// Signal sends a signal to the process that was started, not to those that it has
+	// started itself.
+	Signal(syscall.Signal)
 }
 
 // Speaker is an implementation that can be measured. It is not changed by a
@@ -51,6 +55,9 @@ type Speaker struct {
 	// Farewell is the same for a master that said that it leaves. A negative time
 	// says that it does not say so.
 	Farewell func(interval time.Duration) time.Duration
+	// Relieved says that another process says farewell for one that has died alone, and
+	// for one that hangs before the silence is over.
+	Relieved bool
 	// Refuses says why it cannot be run so, or is "". Nil: it can always.
 	Refuses func(g Group) string
 }
@@ -65,7 +72,7 @@ func (s Speaker) refuses(g Group) string {
 
 // theory is what a fault is to cost, or negative.
 func (s Speaker) theory(f Fault, interval time.Duration) time.Duration {
-	if f == Stop {
+	if f == Stop || (f == Crash || f == Freeze) && s.Relieved {
 		return s.Farewell(interval)
 	}
 	return s.Silence(interval)

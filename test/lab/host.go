@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// linkName is what every host calls its interface.
+// linkName is what every host calls its interface; those by Join have other names.
 const linkName = "eth0"
 
 // Host is a machine on a LAN: a network namespace with lo and eth0.
@@ -24,7 +24,9 @@ type Host struct {
 
 	lan      *LAN
 	ns       *namespace
-	port     string // the switch's end of eth0
+	owner    *Host  // whose namespace it is, if it came by Join
+	link     string // its interface: eth0, unless it came by Join
+	port     string // the switch's end of that
 	mac      net.HardwareAddr
 	prefixes []netip.Prefix
 
@@ -37,7 +39,7 @@ type Host struct {
 // 11 bytes long; the MAC of the nth host, of 255 at most, is 02:00:00:00:00:n.
 func (l *LAN) Host(name string, prefixes ...string) *Host {
 	l.t.Helper()
-	h := &Host{Name: name, lan: l, port: "lab-" + name}
+	h := &Host{Name: name, lan: l, link: linkName, port: "lab-" + name}
 	for _, p := range prefixes {
 		prefix, err := netip.ParsePrefix(p)
 		if err != nil {
@@ -58,6 +60,30 @@ func (l *LAN) Host(name string, prefixes ...string) *Host {
 		l.t.Fatal(err)
 	}
 	return h
+}
+
+// Join puts a host of another LAN on this one too, by a second interface of that
+// name with these addresses. The Host it returns is the same machine: Link, Unplug,
+// SetLink and the like of it concern this LAN and that interface. The MAC is
+// 02:00:00:00:01:n for the nth host of this LAN.
+func (l *LAN) Join(h *Host, link string, prefixes ...string) *Host {
+	l.t.Helper()
+	joined := &Host{Name: h.Name, lan: l, ns: h.ns, owner: h, link: link, port: "lab-" + h.Name}
+	for _, p := range prefixes {
+		prefix, err := netip.ParsePrefix(p)
+		if err != nil {
+			l.t.Fatalf("lab: join %s: %v", h.Name, err)
+		}
+		joined.prefixes = append(joined.prefixes, prefix)
+	}
+	l.mu.Lock()
+	l.hosts = append(l.hosts, joined)
+	joined.mac = net.HardwareAddr{2, 0, 0, 0, 1, byte(len(l.hosts))}
+	l.mu.Unlock()
+	if err := joined.addLink(); err != nil {
+		l.t.Fatal(err)
+	}
+	return joined
 }
 
 func (h *Host) build() error {
@@ -94,13 +120,13 @@ func (h *Host) addLink() error {
 	if err := h.setPort(true); err != nil {
 		return err
 	}
-	if err := h.ns.do(func() error { return disableTXChecksum(linkName) }); err != nil {
+	if err := h.ns.do(func() error { return disableTXChecksum(h.link) }); err != nil {
 		return err
 	}
 	if err := h.setLink(true); err != nil {
 		return err
 	}
-	link, err := h.ns.nl.LinkByName(linkName)
+	link, err := h.ns.nl.LinkByName(h.link)
 	if err != nil {
 		return fmt.Errorf("lab: host %s: find eth0: %w", h.Name, err)
 	}
@@ -121,7 +147,7 @@ func (h *Host) addLink() error {
 
 // addVeth makes eth0 as one end of a veth and plugs the other end in.
 func (h *Host) addVeth() error {
-	veth := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: linkName, PeerNamespace: netlink.NsFd(h.ns.fd())}
+	veth := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: h.link, PeerNamespace: netlink.NsFd(h.ns.fd())}
 	veth.Name = h.port
 	veth.PeerHardwareAddr = h.mac
 	if err := h.lan.ns.nl.LinkAdd(veth); err != nil {
@@ -139,10 +165,10 @@ func (h *Host) addVeth() error {
 
 // addTap makes eth0 as a tap that the switch holds.
 func (h *Host) addTap() error {
-	if err := h.plugIn(h.ns, func() (*cable, error) { return openTun(linkName) }); err != nil {
+	if err := h.plugIn(h.ns, func() (*cable, error) { return openTun(h.link) }); err != nil {
 		return err
 	}
-	link, err := h.ns.nl.LinkByName(linkName)
+	link, err := h.ns.nl.LinkByName(h.link)
 	if err == nil {
 		err = h.ns.nl.LinkSetHardwareAddr(link, h.mac)
 	}
@@ -171,7 +197,7 @@ func (h *Host) waitUsable() error {
 	defer tick.Stop()
 	deadline := time.Now().Add(5 * time.Second)
 	for {
-		here, err := h.usable(h.ns, linkName)
+		here, err := h.usable(h.ns, h.link)
 		there := true
 		if err == nil && !h.lan.opts.tap {
 			there, err = h.usable(h.lan.ns, h.port)
@@ -276,7 +302,7 @@ func (h *Host) SetLink(up bool) {
 	}
 }
 
-func (h *Host) setLink(up bool) error { return setUp(h.ns.nl, linkName, up) }
+func (h *Host) setLink(up bool) error { return setUp(h.ns.nl, h.link, up) }
 
 // Unplug pulls the cable: eth0 loses its carrier.
 func (h *Host) Unplug() {
@@ -464,6 +490,9 @@ func (h *Host) processes() []*Proc {
 }
 
 func (h *Host) close() {
+	if h.owner != nil {
+		return // its own LAN closes it
+	}
 	for _, p := range h.processes() {
 		p.report()
 	}

@@ -121,7 +121,9 @@ func (l *LAN) killHosts() {
 	hosts := append([]*Host(nil), l.hosts...)
 	l.mu.Unlock()
 	for _, h := range hosts {
-		h.KillAll()
+		if h.owner == nil {
+			h.KillAll()
+		}
 	}
 }
 

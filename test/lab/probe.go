@@ -212,6 +212,16 @@ func (p *Prober) Counts() (sent, answered int) {
 	return p.sent, len(p.answers)
 }
 
+// Last returns when the last answer so far came; zero if there was none.
+func (p *Prober) Last() time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.answers) == 0 {
+		return time.Time{}
+	}
+	return p.answers[len(p.answers)-1]
+}
+
 // Mark returns the present instant, to be given to Longest.
 func (p *Prober) Mark() time.Time { return time.Now() }
 

@@ -11,6 +11,7 @@ func handMutants() []mutant {
 	packetMutants(add)
 	permitMutants(add)
 	daemonMutants(add)
+	pathMutants(add)
 	vrrpElectionMutants(add)
 	vrrpRoleMutants(add)
 	vrrpPeerMutants(add)

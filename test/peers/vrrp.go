@@ -87,6 +87,9 @@ func (s *Speaker) Kill() {
 	}
 }
 
+// Signal sends a signal to the process that was started, and not to its children.
+func (s *Speaker) Signal(sig syscall.Signal) { s.main.Signal(sig) }
+
 // Freeze stops all of the speaker's processes by SIGSTOP, and Thaw lets them run
 // on.
 func (s *Speaker) Freeze() { s.signal(syscall.SIGSTOP) }

@@ -32,7 +32,7 @@ func isStandard(imp string) bool {
 
 // islands returns the directories that share the vocabulary of package carp and
 // nothing else.
-func islands() []string { return []string{"carp/link", "vip", "hooks", "replicator"} }
+func islands() []string { return []string{"carp/link", "vip", "hooks", "replicator", "track"} }
 
 // island returns the one that a package belongs to, or "".
 func island(path string) string {
@@ -106,8 +106,8 @@ type home struct {
 // homes lists all libraries of others. A new one needs a line here.
 func homes() []home {
 	return []home{
-		{"golang.org/x/sys", []string{"carp/link", "vip", "hooks", "cmd", "test"}, true, "", "package carp itself is portable"},
-		{"golang.org/x/net", []string{"carp/link", "vip", "test"}, true, "", "sockets are the business of links and addresses"},
+		{"golang.org/x/sys", []string{"carp/link", "vip", "hooks", "track", "cmd", "test"}, true, "", "package carp itself is portable"},
+		{"golang.org/x/net", []string{"carp/link", "vip", "track", "test"}, true, "", "sockets are the business of links, addresses and probes"},
 		{"github.com/vishvananda/netlink", []string{"vip", "test"}, false, "kernel_linux.go", "behind vip.Kernel, so that it can be faked and replaced"},
 		{"github.com/vishvananda/netns", []string{"test"}, false, "", "namespaces are for tests"},
 		{"github.com/google/gopacket", []string{"test"}, false, "", "it panics on short packets and takes CARP for VRRP: product code has its own decoder"},

@@ -136,21 +136,32 @@ const (
 func rewritten(advert []byte, n int) []byte {
 	f := append([]byte(nil), advert...)
 	if n/ownSource%2 == 1 {
-		copy(f[sourceAt:], []byte{10, 9, 0, 202})
+		copy(f[sourceAt:], attackerAddr())
 		put16(f, ipAt+10, 0)
 		put16(f, ipAt+10, sum(f[ipAt:advertAt]))
 	}
+	if f[advertAt]>>4 == 3 {
+		f[skewAt] = 255
+	} else {
+		f[skewAt], f[baseAt] = byte(n%2), 0
+	}
+	mend(f)
+	return f
+}
+
+func attackerAddr() []byte { return []byte{10, 9, 0, 202} }
+
+// mend puts the checksum of an advert right, which VRRP version 3 makes over the
+// addresses too.
+func mend(f []byte) {
 	pdu := f[advertAt : ipAt+int(binary.BigEndian.Uint16(f[ipAt+2:]))]
 	put16(f, sumAt, 0)
 	if f[advertAt]>>4 == 3 {
-		f[skewAt] = 255
 		pseudo := append(append([]byte(nil), f[sourceAt:advertAt]...), 0, 112, byte(len(pdu)>>8), byte(len(pdu)))
 		put16(f, sumAt, sum(append(pseudo, pdu...)))
-		return f
+		return
 	}
-	f[skewAt], f[baseAt] = byte(n%2), 0
 	put16(f, sumAt, sum(pdu))
-	return f
 }
 
 func put16(b []byte, at int, v uint16) { binary.BigEndian.PutUint16(b[at:], v) }
@@ -170,27 +181,36 @@ func sum(b []byte) uint16 {
 	return ^uint16(s)
 }
 
+// kinds is how many kinds of junk there are. It is odd, so that each is sent from
+// either source.
+const kinds = 5
+
 // junk makes frames that every daemon must refuse, of the master's last advert: a bad
 // checksum, a right checksum with bad authentication (VRRP has none: a bad length),
-// one cut short, one that was forwarded (TTL 254), and noise.
+// one cut short, one that was forwarded (TTL 254), and noise. Every other one has
+// another source: a kernel keeps its own from its daemons.
 func junk(advert []byte, random *rand.Rand) (all [][]byte) {
-	for i := range 64 {
+	for i := range kinds * 12 {
 		f := append([]byte(nil), advert...)
-		switch i % 5 {
+		if i%2 == 1 {
+			copy(f[sourceAt:], attackerAddr())
+		}
+		switch i % kinds {
 		case 0:
+			mend(f)
 			f[sumAt] ^= byte(1 + random.IntN(255))
 		case 1:
-			f[len(f)-1] ^= byte(1 + random.IntN(255))
 			if f[advertAt]>>4 == 3 {
 				f[advertAt+3]++ // one address more than there is
-				break
+			} else {
+				f[len(f)-1] ^= byte(1 + random.IntN(255))
 			}
-			put16(f, sumAt, 0)
-			put16(f, sumAt, sum(f[advertAt:ipAt+int(binary.BigEndian.Uint16(f[ipAt+2:]))]))
+			mend(f)
 		case 2:
 			f = f[:advertAt+6]
 			put16(f, ipAt+2, 26)
 		case 3:
+			mend(f)
 			f[ipAt+8] = 254
 		case 4:
 			for at := advertAt; at < len(f); at++ {

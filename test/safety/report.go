@@ -143,6 +143,9 @@ func (r *Run) line() string {
 	if r.Healed >= 0 {
 		line += fmt.Sprintf(" (%s healed)", short(r.Healed))
 	}
+	if r.Sent > 0 {
+		line += fmt.Sprintf(", %d bad packets", r.Sent)
+	}
 	return head + line + fmt.Sprintf(", takeovers %d (%d false), watched %.1f s, gap %s ms", r.Takeovers, r.False, r.Watched/1000, short(r.Gap))
 }
 

@@ -29,15 +29,15 @@ func Rows() []Row {
 		{Name: "kill", Title: "kill -9", About: "all processes of the master's daemon are killed at once; its host lives on", play: playKill},
 		{Name: "crash", Title: "crash", About: "only the process that speaks is killed", play: playCrash},
 		{Name: "freeze", Title: "freeze 10 s", About: "all processes of the master's daemon are stopped by SIGSTOP for 10 s, then go on", play: playFreeze},
-		{Name: "link", Title: "link down, up", About: "the master's interface is set down by hand, and up again after 8 s", play: playLink},
-		{Name: "cut", Title: "cut off, heal", About: "the switch drops all that the master sends and gets for 8 s; the carrier stays", play: playCut},
-		{Name: "mute", Title: "mute, heal", About: "nobody gets what the master sends for 8 s; it hears all", links: true, play: playMute},
-		{Name: "deaf", Title: "deaf, heal", About: "the master gets nothing for 8 s; all hear it", links: true, play: playDeaf},
-		{Name: "unheard", Title: "adverts lost, heal", About: "the other nodes, and they only, do not get what the master sends for 8 s", links: true, play: playUnheard},
-		{Name: "partition", Title: "partition, heal", About: "the master is parted from the other nodes for 8 s; clients reach both sides", links: true, play: playPartition},
-		{Name: "replay", Title: "replay after death", About: "the master's host dies; an attacker replays all its adverts for 10 s", attack: true, play: playReplay},
+		{Name: "link", Title: "link down, up", About: "the master's interface is set down by hand, and up again after 6 s", play: playLink},
+		{Name: "cut", Title: "cut off, heal", About: "the switch drops all that the master sends and gets for 6 s; the carrier stays", play: playCut},
+		{Name: "mute", Title: "mute, heal", About: "nobody gets what the master sends for 6 s; it hears all", links: true, play: playMute},
+		{Name: "deaf", Title: "deaf, heal", About: "the master gets nothing for 6 s; all hear it", links: true, play: playDeaf},
+		{Name: "unheard", Title: "adverts lost, heal", About: "the other nodes, and they only, do not get what the master sends for 6 s", links: true, play: playUnheard},
+		{Name: "partition", Title: "partition, heal", About: "the master is parted from the other nodes for 6 s; clients reach both sides", links: true, play: playPartition},
+		{Name: "replay", Title: "replay after death", About: "the master's host dies; an attacker replays all its adverts for 8 s", attack: true, play: playReplay},
 		{Name: "rewrite", Title: "rewritten adverts", About: "an attacker sends the master's latest advert with better timing, 20 times a second for 5 s", attack: true, play: playRewrite},
-		{Name: "trickle", Title: "5 bad packets/s", About: "an attacker sends 5 packets that all must refuse a second for 8 s", attack: true, play: playTrickle},
+		{Name: "trickle", Title: "10 bad packets/s", About: "an attacker sends 10 packets a second that all must refuse for 6 s", attack: true, play: playTrickle},
 		{Name: "flood", Title: "100 000 bad packets/s", About: "the same as fast as the kernel takes them, at most 100 000 a second, for 3 s", attack: true, alone: true, play: playFlood},
 		{Name: "handover", Title: "handover, 1000 addresses", About: "the master is told to give the role away", many: true, play: playHandover},
 		{Name: "stop", Title: "stop, 1000 addresses", About: "the master's daemon gets SIGTERM", many: true, play: playStop},
@@ -64,17 +64,17 @@ func rowOf(name string) (Row, bool) {
 // How long faults last that are mended, and attacks.
 const (
 	frozen    = 10 * time.Second
-	parted    = 8 * time.Second
-	replayed  = 10 * time.Second
+	parted    = 6 * time.Second
+	replayed  = 8 * time.Second
 	rewriting = 5 * time.Second
-	trickling = 8 * time.Second
+	trickling = 6 * time.Second
 	flooding  = 3 * time.Second
 )
 
 // How dense attacks are.
 const (
 	rewriteEvery = 50 * time.Millisecond
-	trickleRate  = 5      // packets a second
+	trickleRate  = 10     // packets a second
 	floodRate    = 100000 // packets a second
 )
 

@@ -157,7 +157,7 @@ const stuckLimit = 60 * time.Second
 // linger watches for a while after all was done: until the slowest node must have
 // noticed, and then until the client is answered, stuckLimit at most.
 func (r *runner) linger() error {
-	enough := r.setting.down() + r.setting.Interval
+	enough := r.setting.down()
 	if r.row.alone { // the silence that it may make ends an interval after it
 		enough = 3 * r.setting.Interval / 2
 	}

@@ -144,7 +144,7 @@ func (w *site) settle(d Daemon) (bool, error) {
 // rest waits until node 0 alone has answered and advertised for a while.
 func (w *site) rest(limit time.Duration) (bool, error) {
 	interval := w.setting.Interval
-	quiet := int64(interval*3/2 + 100*time.Millisecond)
+	quiet := int64(interval*11/10 + 100*time.Millisecond)
 	return await(w.ctx, limit, func() bool {
 		now := stamp()
 		for _, n := range w.setting.taking()[1:] {

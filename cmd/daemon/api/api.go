@@ -64,7 +64,31 @@ type Instance struct {
 	Seal              *Seal             `json:"seal,omitempty"`          // CARP
 	Members           []Member          `json:"members,omitempty"`       // of a sealed group: the others
 	Rolling           *time.Time        `json:"rolling_until,omitempty"` // both digests are in use until then
+	Paths             []Path            `json:"paths,omitempty"`         // the client side first; absent if there is no other
+	Track             []Track           `json:"track,omitempty"`
 	Alarms            []Alarm           `json:"alarms,omitempty"`
+}
+
+// Path is one way of an instance's adverts.
+type Path struct {
+	Interface   string   `json:"interface"`
+	Peers       []string `json:"peers"` // unicast; empty for multicast
+	Up          bool     `json:"up"`
+	Silent      bool     `json:"silent"`                  // a master is heard over another path, and not over this one
+	LastHeardMS *int64   `json:"last_heard_ms,omitempty"` // the last advert over it; absent if there was none
+	Sent        uint64   `json:"sent"`                    // frames
+	Failed      uint64   `json:"failed"`                  // frames that could not be sent
+}
+
+// Track is one probe of an instance's client side.
+type Track struct {
+	Gateway      string `json:"gateway"`
+	State        string `json:"state"`                    // unknown, good or failed
+	LastAnswerMS *int64 `json:"last_answer_ms,omitempty"` // absent if there was none
+	RTTMicros    int64  `json:"rtt_us,omitempty"`         // of the last answer
+	Rounds       uint64 `json:"rounds"`
+	Missed       uint64 `json:"missed"`
+	Trouble      string `json:"trouble,omitempty"` // why nothing could be asked
 }
 
 // Master is another node's role as heard on the wire.

@@ -84,6 +84,9 @@ type Instance struct {
 	// no entry; Max is never 0.
 	PeerTTL map[netip.Addr]carp.TTLBounds
 
+	Paths []Path    // further ways for its adverts; empty: Interface alone
+	Track []Gateway // any of them must answer; empty: nobody is asked
+
 	MAC      string // "interface" or "virtual"
 	Device   string // of the virtual MAC, at most 15 bytes; empty with the interface's
 	Lease    LeaseSetting

@@ -133,6 +133,24 @@ func TestTheFileOfAFirstUserLoadsWithTheDefaults(t *testing.T) {
 	}
 }
 
+func TestPathsAndWhoIsAskedOnTheClientSide(t *testing.T) {
+	f := goodFile(t, "paths.yaml")
+	i := f.Instances[0]
+	if got, want := fmt.Sprint(i.Paths), "[eth1 eth0 to 192.0.2.2 eth2 to 10.0.0.2,fd00::2]"; got != want {
+		t.Errorf("paths %s, want %s", got, want)
+	}
+	want := "[192.0.2.254 (interval 200ms, deadline 200ms, fall 3, rise 2) 2001:db8::1 (interval 500ms, deadline 200ms, fall 5, rise 1)]"
+	if got := fmt.Sprint(i.Track); got != want {
+		t.Errorf("track %s, want %s", got, want)
+	}
+	if got := fmt.Sprint(f.Instances[1].Paths); got != "[eth0]" {
+		t.Errorf("paths of one value: %s", got)
+	}
+	if changed := i.Frozen(Instance{Name: i.Name, Protocol: i.Protocol, SourceMAC: i.SourceMAC, MAC: i.MAC, Addresses: i.Addresses}); !slices.Equal(changed, []string{"paths"}) {
+		t.Errorf("what a reload cannot change: %v, want paths", changed)
+	}
+}
+
 func TestEveryKeyIsRead(t *testing.T) {
 	f := goodFile(t, "all-keys.yaml")
 	a, b := f.Instances[0], f.Instances[1]

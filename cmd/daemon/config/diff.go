@@ -151,6 +151,8 @@ func (i Instance) diff(new Instance) []Change {
 	add("addresses", listDiff(texts(i.Addresses), texts(new.Addresses)))
 	add("addresses_excluded", listDiff(texts(i.Excluded), texts(new.Excluded)))
 	add("peers", peersDiff(i, new))
+	add("paths", listDiff(texts(i.Paths), texts(new.Paths)))
+	add("track", listDiff(texts(i.Track), texts(new.Track)))
 	add("groups", listDiff(i.Groups, new.Groups))
 	add("hooks", hooksDiff(i.Hooks, new.Hooks))
 	return changes
@@ -170,6 +172,7 @@ func (i Instance) Frozen(new Instance) []string {
 		{"source_mac", i.SourceMAC == new.SourceMAC},
 		{"mac", i.MAC == new.MAC},
 		{"peers", slices.Equal(i.Peers, new.Peers)},
+		{"paths", slices.EqualFunc(i.Paths, new.Paths, Path.equal)},
 		{"addresses", i.Kind() == new.Kind() || i.Protocol != new.Protocol}, // to the other family
 	} {
 		if !k.same {

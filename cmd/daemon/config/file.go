@@ -19,6 +19,8 @@ type draft struct {
 	peers     []placed[netip.Addr]
 	bounds    []placed[string] // the keys of PeerTTL
 	groups    []placed[string]
+	further   []placed[Path]
+	gateways  []placed[netip.Addr]
 }
 
 // placed is a value and where it stands.
@@ -137,6 +139,7 @@ func (r *reader) together(f *File, drafts []*draft) {
 			d.Preempt = *d.preempt
 		}
 		r.interfaceOf(d)
+		r.pathsFit(d)
 		if d.Name == "" && d.VHID != 0 && d.Interface != "" {
 			d.Name = defaultName(d.Instance)
 		}

@@ -48,6 +48,8 @@ func (r *reader) instance(n *node) *draft {
 		"addresses":          func(n *node) { d.addresses = r.addresses(n, carp.MaxAddresses) },
 		"addresses_excluded": func(n *node) { d.excluded = r.addresses(n, MaxAddresses) },
 		"peers":              func(n *node) { r.peers(n, d) },
+		"paths":              func(n *node) { r.paths(n, d) },
+		"track":              func(n *node) { r.tracks(n, d) },
 		"mac":                func(n *node) { r.choice(n, &d.MAC, []string{"interface", "virtual"}, nil) },
 		"lease":              func(n *node) { r.lease(n, &d.Lease) },
 		"replay":             func(n *node) { r.choice(n, &d.Replay, []string{"sealed", "window", "off"}, nil) },
@@ -71,6 +73,7 @@ func (r *reader) instance(n *node) *draft {
 		d.PreemptGrace = graceFor(len(d.Held()))
 	}
 	r.peersFit(d)
+	r.tracksFit(d)
 	r.protocol(d, interval, checksum)
 	r.secret(d, inline, file)
 	return d

@@ -33,7 +33,7 @@ var instanceKeys = keySet{
 	keys: []string{
 		"name", "protocol", "vhid", "interface", "source_mac", "passphrase", "passphrase_file",
 		"advbase", "advskew", "priority", "interval", "checksum", "preempt", "preempt_delay", "preempt_grace", "startup_delay",
-		"addresses", "addresses_excluded", "peers", "mac", "lease", "replay", "window", "compat", "families", "roll", "groups", "hooks",
+		"addresses", "addresses_excluded", "peers", "paths", "track", "mac", "lease", "replay", "window", "compat", "families", "roll", "groups", "hooks",
 	},
 	aliases: map[string]string{"vrid": "vhid"},
 	foreign: map[string]string{
@@ -47,11 +47,9 @@ var instanceKeys = keySet{
 		"v3_checksum_as_v2": "checksum", "virtual_ipaddress_excluded": "addresses_excluded",
 	},
 	planned: map[string]string{
-		"paths":          "further interfaces to send adverts over",
 		"fence":          "a packet filter that keeps a lapsed master silent",
 		"on_contest":     "what a master does when another one is heard",
 		"release_budget": "how long resources may take to be let go",
-		"track":          "demotion by the health of interfaces and services",
 	},
 }
 
@@ -59,6 +57,23 @@ var peerKeys = keySet{
 	what:    "a peer",
 	keys:    []string{"address", "min_ttl", "max_ttl"},
 	foreign: map[string]string{"addr": "address", "ip": "address", "ttl": "min_ttl"},
+}
+
+var pathKeys = keySet{
+	what: "a path",
+	keys: []string{"interface", "peers"},
+	foreign: map[string]string{
+		"dev": "interface", "device": "interface", "ifname": "interface", "peer": "peers", "address": "peers", "unicast_peer": "peers",
+	},
+}
+
+var trackKeys = keySet{
+	what: "a track",
+	keys: []string{"gateway", "interval", "deadline", "fall", "rise"},
+	foreign: map[string]string{
+		"address": "gateway", "ip": "gateway", "host": "gateway", "router": "gateway", "timeout": "deadline", "every": "interval",
+	},
+	planned: map[string]string{"weight": "by how much a service that does not answer demotes"},
 }
 
 var hookKeys = keySet{
@@ -105,7 +120,9 @@ func Planned() []string {
 	return slices.Sorted(maps.Keys(all))
 }
 
-func keySets() []keySet { return []keySet{fileKeys, instanceKeys, peerKeys, hookKeys} }
+func keySets() []keySet {
+	return []keySet{fileKeys, instanceKeys, peerKeys, pathKeys, trackKeys, hookKeys}
+}
 
 // has reports whether the set knows the key, by whatever name.
 func (set keySet) has(key string) bool {

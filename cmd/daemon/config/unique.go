@@ -31,6 +31,7 @@ func (r *reader) unique(drafts []*draft) {
 				continue // its default name is taken for the same reason
 			}
 			routers[id] = d
+			r.uniquePaths(d, routers)
 		}
 		r.uniqueName(d, names)
 		for _, list := range []struct {
@@ -47,6 +48,19 @@ func (r *reader) unique(drafts []*draft) {
 				addresses[o] = a.at
 			}
 		}
+	}
+}
+
+// uniquePaths claims the id of an instance on the interfaces of its paths too.
+func (r *reader) uniquePaths(d *draft, routers map[router]*draft) {
+	for i, p := range d.Paths {
+		id := router{d.VHID, p.Interface, d.Kind()}
+		if first := routers[id]; first != nil && first != d {
+			r.fault(d.further[i].at, "use another id, or another interface", "paths: id %d is in use on %s by the instance in line %d: the two would hear each other",
+				d.VHID, p.Interface, first.begin.line)
+			continue
+		}
+		routers[id] = d
 	}
 }
 

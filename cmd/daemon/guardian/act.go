@@ -104,8 +104,5 @@ func (g *guardian) act(now carp.Instant, gone bool, slots []int, sights []sight)
 	}
 	d.took = link.Now().Sub(now)
 	d.sessions += g.sever(severRest, removals)
-	if gone {
-		g.hooks.remove()
-	}
 	return d
 }

@@ -31,6 +31,7 @@ const (
 )
 
 const (
+	goneMost   = 5 * time.Second  // from the death of the daemon's loop to that of its last thread
 	readMost   = 256              // messages that are read between two looks
 	wordsMost  = time.Second      // what the last words may take: nobody may be reading them
 	memoryMost = 24 << 20         // bytes of heap that the collector keeps to if it can
@@ -42,6 +43,7 @@ const (
 // guardian is the process.
 type guardian struct {
 	socket, timer int
+	death         int // an eventfd, rung when the daemon's loop has died
 	page          *page
 	outlet        *link.Outlet
 	remover       *vip.Remover
@@ -77,6 +79,7 @@ func Main(args []string, stderr io.Writer) int {
 		g.send(message{kind: kindReport, text: err.Error()})
 		return 1
 	}
+	go g.attend()
 	g.send(message{kind: kindReady})
 	if text := g.guard(); text != "" {
 		lastWords(stderr, len(args) > 0 && args[0] == jsonWord, text)
@@ -99,6 +102,9 @@ func open() (*guardian, error) {
 	if g.timer, err = unix.TimerfdCreate(unix.CLOCK_BOOTTIME, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK); err != nil {
 		return g, fmt.Errorf("guardian: make a timer: %w", err)
 	}
+	if g.death, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return g, fmt.Errorf("guardian: make an event: %w", err)
+	}
 	if g.outlet, err = link.OpenOutlet(); err != nil {
 		return g, err
 	}
@@ -108,18 +114,28 @@ func open() (*guardian, error) {
 	return g, nil
 }
 
+// attend rings when the daemon's loop has died. It has a thread of its own.
+func (g *guardian) attend() {
+	runtime.LockOSThread()
+	_ = link.RealTime()
+	g.page.awaitDeath()
+	_, _ = unix.Write(g.death, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // not zero, in either order
+}
+
 // guard returns when the daemon is gone, with what was done about it.
 func (g *guardian) guard() string {
 	for {
 		gone, err := g.listen()
-		if gone && g.page.word(wordGoodbye).Load() != 0 {
+		dead := gone || g.page.died()
+		if dead && g.page.word(wordGoodbye).Load() != 0 {
 			return ""
 		}
 		now := link.Now()
 		g.page.word(wordPulse).Store(int64(now))
 		slots, sights := g.look()
-		did := g.act(now, gone, slots, sights)
-		if gone {
+		did := g.act(now, dead, slots, sights)
+		if dead {
+			g.finish(now, gone)
 			return did.words("the daemon is gone without a goodbye")
 		}
 		if err != nil {
@@ -133,6 +149,19 @@ func (g *guardian) guard() string {
 		}
 		g.wait(next(now, sights))
 	}
+}
+
+// finish waits until the daemon is gone to its last thread: one of them may have put
+// an address on in its last moment, after the guardian had taken it off.
+func (g *guardian) finish(now carp.Instant, gone bool) {
+	for end := now.Add(goneMost); !gone && link.Now() < end; {
+		if gone, _ = g.listen(); !gone {
+			g.poll(end, g.socket)
+		}
+	}
+	slots, sights := g.look()
+	g.act(now, true, slots, sights)
+	g.hooks.remove()
 }
 
 // listen takes what the daemon has to say, and reports whether it is gone.
@@ -198,13 +227,19 @@ func (g *guardian) look() (slots []int, sights []sight) {
 }
 
 // wait returns at the given instant, or when the daemon says something or ends.
-func (g *guardian) wait(until carp.Instant) {
+func (g *guardian) wait(until carp.Instant) { g.poll(until, g.socket, g.death) }
+
+// poll returns at the given instant, or when one of the files has something.
+func (g *guardian) poll(until carp.Instant, files ...int) {
 	at := unix.ItimerSpec{Value: unix.NsecToTimespec(int64(until))}
 	if err := unix.TimerfdSettime(g.timer, unix.TFD_TIMER_ABSTIME, &at, nil); err != nil {
 		panic("guardian: set the timer: " + err.Error()) // a wrong instant: a fault of ours
 	}
-	fds := []unix.PollFd{{Fd: int32(g.socket), Events: unix.POLLIN}, {Fd: int32(g.timer), Events: unix.POLLIN}}
-	if _, err := unix.Ppoll(fds, nil, nil); err == nil && fds[1].Revents != 0 {
+	fds := []unix.PollFd{{Fd: int32(g.timer), Events: unix.POLLIN}}
+	for _, fd := range files {
+		fds = append(fds, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
+	}
+	if _, err := unix.Ppoll(fds, nil, nil); err == nil && fds[0].Revents != 0 {
 		var rang [8]byte
 		_, _ = unix.Read(g.timer, rang[:])
 	}
