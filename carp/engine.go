@@ -84,7 +84,8 @@ type Engine struct {
 	announced  Instant    // and the addresses announced because of it
 	contested  Instant    // a contest that began earlier lasts until then
 
-	farewell bool  // owed once the addresses are gone
+	farewell bool // owed once the addresses are gone
+	reminder reminder
 	target   State // where RELEASING leads
 	handing  bool  // takes the role back if nobody else does
 	held     bid   // what RELEASING advertises until the end, and a farewell says
@@ -272,7 +273,7 @@ func (e *Engine) toInit(now Instant, why Reason) {
 	for _, t := range []timer{timerGrace, timerBowOut, timerDown, timerDown6, timerRelease, timerAdvert, timerState} {
 		e.disarm(t)
 	}
-	e.farewell, e.handing, e.asking = false, false, false
+	e.farewell, e.handing, e.asking, e.reminder = false, false, false, reminder{}
 	e.heard = [len(e.heard)]sighting{}
 	e.move(now, Init, why, netip.Addr{})
 }
@@ -337,7 +338,7 @@ func (e *Engine) becomeMaster(now Instant, why Reason, p *Packet) {
 	e.disarm(timerBowOut)
 	e.disarm(timerState)
 	e.plan.requests = 0
-	e.farewell, e.handing, e.permitted, e.contested, e.slowing = false, false, false, 0, 0
+	e.farewell, e.handing, e.permitted, e.contested, e.slowing, e.reminder = false, false, false, 0, 0, reminder{}
 	e.lastSent, e.spoken = now, false
 	e.move(now, Master, why, peer)
 	if grace := e.cfg.grace(); grace > 0 && (p != nil || why == ReasonOwner) { // an owner does not know if there is a master
@@ -374,7 +375,7 @@ func (e *Engine) yield(now Instant, why Reason, peer netip.Addr, wait time.Durat
 		e.skipReserved()
 	}
 	e.farewell = e.cfg.Compat != CompatBSD && why != ReasonStalled
-	e.handing = false
+	e.handing, e.reminder = false, reminder{winner: peer}
 	e.toBackup(now, why, peer, wait)
 }
 
@@ -436,7 +437,7 @@ func (e *Engine) Released(now Instant, err error) Effects {
 	case e.state == Backup && e.farewell:
 		e.farewell = false
 		if err == nil {
-			e.emit(now, e.held)
+			e.sayFarewell(now)
 		}
 	}
 	return e.finish()

@@ -86,6 +86,11 @@ func (e *Engine) AppendState(dst []byte, now Instant) []byte {
 		e.appendPaths(now, address, number, flag)
 	}
 	dst = e.plan.appendState(dst, now, memberRounds*e.stateTime())
+	if e.reminder.left > 0 {
+		number(int64(e.reminder.left))
+		address(e.reminder.winner)
+		ahead(e.reminder.said.Add(e.paceOf(e.held) / 4))
+	}
 	if e.timers[timerGrace] != 0 {
 		address(e.old)
 		flag(e.lastHeard == e.oldCounter)

@@ -27,7 +27,7 @@ func TestSecondFormOfAFarewellIsNoContest(t *testing.T) {
 	r.take()
 	p := r.advert(peerHigh, 1, 200)
 	r.do(r.e.Receive(r.now, p))
-	r.want("permit")
+	r.want("permit, send 1/100, send 1/100, permit")
 	r.do(r.e.Receive(r.now, p))
 	r.want("drop repeat")
 	p.Src, p.Dst = netip.MustParseAddr("fe80::9"), Group(IPv6)

@@ -101,7 +101,7 @@ func TestCopyOfARoundDecidesNothing(t *testing.T) {
 	r.run(10 * time.Millisecond)
 	farewell := r.advert(besideHigh, 1, 200).over(1, besideHigh)
 	r.do(r.e.Receive(r.now, farewell)) // over the other path than what was preempted
-	r.want("permit")
+	r.want("permit, send 1/100, send 1/100, permit")
 	r.do(r.e.Receive(r.now, farewell.over(0, peerHigh)))
 	r.want("") // contests nothing
 }

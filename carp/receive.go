@@ -224,6 +224,7 @@ func (e *Engine) accept(now Instant, h *hearing, p *Packet) Drop {
 
 // heardAsBackup follows a master, or takes over from it.
 func (e *Engine) heardAsBackup(now Instant, h *hearing, p *Packet) {
+	e.remind(now, h, p)
 	e.see(now, h, p)
 	switch e.asBackup(now, h.bid) {
 	case preempt:
@@ -365,10 +366,14 @@ func (e *Engine) keep(now Instant, h *hearing, p *Packet) {
 }
 
 func (e *Engine) inGrace(now Instant, h *hearing, p *Packet) {
-	if p.Src == e.old && e.isFarewell(now, p) {
+	sure := p.Src == e.old && e.isFarewell(now, p)
+	if sure {
 		e.disarm(timerGrace)
 		e.oldCounter = e.lastHeard
 		e.permit()
+	}
+	if !h.leaves && (sure || e.cfg.Protocol.VRRP()) {
+		e.answer(now, sure) // or it is said again
 	}
 	if s := e.sighting(p.Src); h.leaves && s != nil {
 		*s = sighting{}

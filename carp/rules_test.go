@@ -108,8 +108,8 @@ func TestPreemptionSaysSoFirstAndWaitsForTheFarewell(t *testing.T) {
 	r.hear(peerLow, 1, 200)
 	r.want("BACKUP->MASTER preempting, send 1/100")
 	r.run(20 * time.Millisecond)
-	r.hear(peerLow, 1, 200) // the old master's farewell
-	r.want("permit")
+	r.hear(peerLow, 1, 200)              // the old master's farewell
+	r.want("permit, send 1/100, permit") // and the answer, or it is said again
 }
 
 func TestPreemptionOfASilentYielderWaitsForTheGrace(t *testing.T) {
@@ -130,7 +130,7 @@ func TestSecondFormOfTheSameRoundIsNoFarewell(t *testing.T) {
 	r.do(r.e.Receive(r.now, p)) // a roll sends each round under two digests, with one counter
 	r.want("drop repeat")
 	r.hear(peerLow, 1, 200)
-	r.want("permit")
+	r.want("permit, send 1/100, permit") // and the answer, or it is said again
 }
 
 func TestOtherFamilyOfTheOldMasterIsNoFarewell(t *testing.T) {

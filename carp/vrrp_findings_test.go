@@ -322,7 +322,7 @@ func TestAdvertsHandledLateAreNoFarewell(t *testing.T) {
 		p.At = start.Add(time.Duration(i) * 10 * time.Millisecond)
 		r.do(r.e.Receive(r.now, p))
 	}
-	r.want("")
+	r.want("send 100") // no permit; it is told again of this one
 }
 
 func TestOurOwnAdvertComeBackIsOursThoughWeHaveNoAddress(t *testing.T) {

@@ -105,7 +105,7 @@ func TestTheFarewellOfAPreemptedVRRPMasterEndsTheGrace(t *testing.T) {
 		since time.Duration // last advert of the old master before the takeover
 		want  string
 	}{
-		{"out of turn: it has let go", 300 * time.Millisecond, "permit"},
+		{"out of turn: it has let go", 300 * time.Millisecond, "permit, send 100, permit"},
 		{"in turn: perhaps it has not heard yet", 900 * time.Millisecond, ""},
 	} {
 		r := newVRRP(t, preempting)
@@ -136,7 +136,7 @@ func TestAdvertsThatQueuedAreNoFarewell(t *testing.T) {
 		p.At = r.now.Add(came)
 		r.do(r.e.Receive(r.now.Add(1800*time.Millisecond), p))
 	}
-	r.want("")
+	r.want("send 100, send 100") // no permit; it is told again of this one
 }
 
 func TestVRRPMasterYieldsToABetterOneAndStaysAgainstAWorse(t *testing.T) {

@@ -15,6 +15,10 @@ import (
 // learning (keepalived repeats after 5 s as well).
 type Announce struct {
 	Repeat []time.Duration // after the first round, ascending; nil = the default, empty = none
+	// Refresh is how long after the last round another one follows, again and again
+	// while the addresses are on: for clients whose caches somebody else has changed
+	// whom this node did not hear. 0 = none.
+	Refresh time.Duration
 }
 
 var defaultRepeat = [...]time.Duration{200 * time.Millisecond, time.Second, 5 * time.Second}

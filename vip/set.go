@@ -231,6 +231,21 @@ func (s *Set) Announce() {
 	}
 }
 
+// Refresh changes how often addresses that are up are announced again: see Announce.
+// It never blocks.
+func (s *Set) Refresh(every time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.announce.Refresh == every {
+		return
+	}
+	s.announce.Refresh = every
+	if s.state.serving {
+		s.state.burst(s.clock(), s.announce, 0)
+		s.stir()
+	}
+}
+
 // Status returns the addresses in the order of the configuration.
 func (s *Set) Status() []Status {
 	s.mu.Lock()
@@ -282,6 +297,9 @@ func (st *state) burst(now carp.Instant, a Announce, skip int) {
 	rounds := append(make([]carp.Instant, 0, 4), now)
 	for _, d := range a.repeat() {
 		rounds = append(rounds, now.Add(d))
+	}
+	if a.Refresh > 0 {
+		rounds = append(rounds, rounds[len(rounds)-1].Add(a.Refresh))
 	}
 	st.round, st.rounds, st.burstAt = 0, rounds[skip:], now
 }

@@ -220,6 +220,39 @@ func TestDownDuringTheBatchOfUpLeavesNothing(t *testing.T) {
 	})
 }
 
+func TestAnnouncementsAreRefreshedWhileTheAddressesAreOn(t *testing.T) {
+	inWorld(t, nil, func(w *world) {
+		w.set.Refresh(30 * time.Second)
+		w.up(1)
+		up := time.Now()
+		w.master(1, 70)
+		var at []time.Duration
+		for _, f := range w.k.Sent()[8:] { // behind the burst
+			at = append(at, f.At.Sub(up))
+		}
+		if want := []time.Duration{35 * time.Second, 35 * time.Second, 65 * time.Second, 65 * time.Second}; !slices.Equal(at, want) {
+			t.Errorf("announced at %v, want %v", at, want)
+		}
+		w.set.Refresh(0)
+		w.master(1, 10) // the change is announced, and then no more
+		w.k.Sent()
+		w.master(1, 100)
+		if more := len(w.k.Sent()); more != 0 {
+			t.Errorf("%d frames after the refresh was turned off", more)
+		}
+		w.set.Refresh(time.Second)
+		w.permit(1)
+		if err := w.set.Down(w.Context()); err != nil {
+			t.Fatal(err)
+		}
+		w.k.Sent()
+		w.master(1, 10)
+		if more := len(w.k.Sent()); more != 0 {
+			t.Errorf("%d frames after the addresses went", more)
+		}
+	})
+}
+
 func TestBurstIsRepeatedAndThenEnds(t *testing.T) {
 	inWorld(t, nil, func(w *world) {
 		w.up(1)

@@ -474,6 +474,9 @@ func (s *Set) nextChunk(ctx context.Context) {
 	st.round += n
 	if n == 0 || st.round >= len(st.placed) {
 		st.round, st.rounds = 0, st.rounds[1:]
+		if every := s.announce.Refresh; len(st.rounds) == 0 && every > 0 {
+			st.rounds = append(st.rounds, s.clock().Add(every))
+		}
 	}
 }
 

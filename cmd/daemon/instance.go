@@ -296,6 +296,7 @@ func (i *instance) reconfigure(ctx context.Context, p plan) error {
 	if err := i.side.use(p.Track); err != nil {
 		return err
 	}
+	i.set.Refresh(p.AnnounceRefresh)
 	return i.set.Reconfigure(ctx, p.Held(), p.lease)
 }
 

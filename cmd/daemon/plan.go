@@ -73,6 +73,7 @@ func newPlan(file *config.File, i config.Instance) (plan, error) {
 	p.planPaths()
 	p.addresses = vip.Config{
 		Interface: i.Interface, VHID: i.VHID, Addresses: i.Held(), Lease: p.lease, Device: i.Device,
+		Announce: vip.Announce{Refresh: i.AnnounceRefresh},
 	}
 	if i.Device != "" {
 		p.addresses.VirtualMAC = carp.VirtualMACOf(p.carp.Protocol, p.carp.Family(), i.VHID)

@@ -29,6 +29,7 @@ const (
 	engine   = "carp/engine.go"
 	reconfig = "carp/reconfigure.go"
 	receive  = "carp/receive.go"
+	farewell = "carp/farewell.go"
 	send     = "carp/send.go"
 	speaker  = "carp/speaker.go"
 	loop     = "carp/loop.go"
@@ -64,9 +65,9 @@ func roleMutants(add adder) {
 	add("farewell-after-stall", "a master that stood still says farewell, and deposes its successor",
 		replace(engine, "e.farewell = e.cfg.Compat != CompatBSD && why != ReasonStalled", "e.farewell = e.cfg.Compat != CompatBSD"))
 	add("bow-out-when-yielding", "a master that yields bows out instead of saying farewell",
-		replace(engine, "e.emit(now, e.held)", "e.emit(now, leave)"))
+		replace(farewell, "e.emit(now, e.held)\n\te.reminder", "e.emit(now, leave)\n\te.reminder"))
 	add("no-farewell", "a master that yields says nothing",
-		replace(engine, "e.emit(now, e.held)", ""))
+		replace(engine, "e.sayFarewell(now)", "_ = now"))
 	add("bow-out-before-release", "a leaving master bows out before its addresses are gone",
 		replace(engine, "e.move(now, Releasing, why, netip.Addr{})", "e.move(now, Releasing, why, netip.Addr{})\n\te.emit(now, leave)"))
 	add("bow-out-after-failure", "a leaving master bows out though its addresses could not be let go",

@@ -77,6 +77,12 @@ func vrrpRoleMutants(add adder) {
 		replace(receive, "\t\tif e.compare(slot.bid, h.bid) < 0 {\n\t\t\treturn\n\t\t}\n", ""))
 	add("contest-without-pace", "every packet of another master is answered",
 		replace(receive, "if first || now >= soonest {", "if now >= e.lastSent {"))
+	add("farewell-once", "a farewell that is lost leaves clients on the loser",
+		replace(farewell, "e.reminder.left, e.reminder.said = farewells-1, now", "e.reminder.said = now"))
+	add("farewell-to-the-weaker", "a farewell deposes a winner that has become the weaker one",
+		replace(farewell, "if !e.outbids(h, p) {", "if h.leaves {"))
+	add("farewell-into-the-blue", "a farewell is said again though the winner has answered",
+		replace(farewell, "came.Sub(last.came) < every*3/4 {\n\t\tr.left = 0\n\t\treturn", "came.Sub(last.came) < every*3/4 {\n\t\treturn"))
 	add("contest-unanswered", "a master that has just spoken lets another hold the addresses for an interval",
 		replace(receive, "e.arm(timerAdvert, min(e.timers[timerAdvert], soonest))", "_ = soonest"),
 		replace(receive, "if first || now >= soonest {", "if now >= soonest {"))

@@ -19,7 +19,7 @@ import (
 // engineFiles are those that are mutated mechanically: decisions, engine, codec.
 func engineFiles() []string {
 	return []string{
-		"carp/election.go", "carp/election_vrrp.go", "carp/rules.go", "carp/engine.go", "carp/reconfigure.go", "carp/receive.go", "carp/source.go", "carp/vrrp.go",
+		"carp/election.go", "carp/election_vrrp.go", "carp/rules.go", "carp/engine.go", "carp/reconfigure.go", "carp/receive.go", "carp/source.go", "carp/farewell.go", "carp/vrrp.go",
 		"carp/send.go", "carp/auth.go", "carp/wire_carp.go", "carp/wire_vrrp.go",
 	}
 }

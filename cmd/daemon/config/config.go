@@ -22,15 +22,16 @@ const (
 
 // The defaults.
 const (
-	DefaultPath         = "/etc/carpd/carpd.yaml"
-	DefaultStateDir     = "/var/lib/carpd"
-	DefaultControl      = "/run/carpd/carpd.sock"
-	DefaultAdvBase      = 1                      // seconds
-	DefaultPreemptGrace = 100 * time.Millisecond // of up to 500 addresses; each further one adds 0.2 ms
-	DefaultRoll         = 10 * time.Minute
-	DefaultPriority     = carp.DefaultPriority
-	DefaultInterval     = carp.DefaultInterval
-	DefaultHookTimeout  = 20 * time.Second
+	DefaultPath            = "/etc/carpd/carpd.yaml"
+	DefaultStateDir        = "/var/lib/carpd"
+	DefaultControl         = "/run/carpd/carpd.sock"
+	DefaultAdvBase         = 1                      // seconds
+	DefaultPreemptGrace    = 100 * time.Millisecond // of up to 500 addresses; each further one adds 0.2 ms
+	DefaultAnnounceRefresh = time.Minute
+	DefaultRoll            = 10 * time.Minute
+	DefaultPriority        = carp.DefaultPriority
+	DefaultInterval        = carp.DefaultInterval
+	DefaultHookTimeout     = 20 * time.Second
 )
 
 // File is a configuration without faults.
@@ -79,7 +80,9 @@ type Instance struct {
 
 	Addresses []netip.Prefix // unmasked: the address and its subnet; at least one; in the advert or its digest
 	Excluded  []netip.Prefix // held with Addresses, but not in the advert
-	Peers     []netip.Addr   // unicast; empty for multicast
+	// AnnounceRefresh is how often addresses that are on are announced again; 0 for never.
+	AnnounceRefresh time.Duration
+	Peers           []netip.Addr // unicast; empty for multicast
 	// PeerTTL bounds what single peers send, VRRP only. Peers without bounds have
 	// no entry; Max is never 0.
 	PeerTTL map[netip.Addr]carp.TTLBounds

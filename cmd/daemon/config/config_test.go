@@ -120,7 +120,7 @@ func TestTheFileOfAFirstUserLoadsWithTheDefaults(t *testing.T) {
 	got := fmt.Sprintf("%+v", f.Instances[0])
 	want := fmt.Sprintf("%+v", Instance{
 		Name: "9@eth0", Protocol: "carp", VHID: 9, Interface: "eth0", SourceMAC: "virtual",
-		Passphrase: []byte("mekmitasdigoat"), AdvBase: 1, PreemptGrace: 100 * time.Millisecond,
+		Passphrase: []byte("mekmitasdigoat"), AdvBase: 1, PreemptGrace: 100 * time.Millisecond, AnnounceRefresh: time.Minute,
 		Addresses: []netip.Prefix{netip.MustParsePrefix("192.168.1.50/24")},
 		MAC:       "interface", Replay: "window", Compat: "none", Families: "shared", Roll: 10 * time.Minute,
 		Line: 3, Column: 5,

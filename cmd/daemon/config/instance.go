@@ -25,7 +25,7 @@ func defaultName(i Instance) string {
 // instance reads one entry of instances.
 func (r *reader) instance(n *node) *draft {
 	d := &draft{begin: n.at, Instance: Instance{
-		PreemptGrace: DefaultPreemptGrace, MAC: "interface", Line: n.at.line, Column: n.at.column,
+		PreemptGrace: DefaultPreemptGrace, AnnounceRefresh: DefaultAnnounceRefresh, MAC: "interface", Line: n.at.line, Column: n.at.column,
 	}}
 	var inline, file, interval, checksum *node
 	d.at = r.fields(n, instanceKeys, setters{
@@ -47,6 +47,7 @@ func (r *reader) instance(n *node) *draft {
 		"startup_delay":      func(n *node) { r.duration(n, 0, time.Hour, &d.StartupDelay) },
 		"addresses":          func(n *node) { d.addresses = r.addresses(n, carp.MaxAddresses) },
 		"addresses_excluded": func(n *node) { d.excluded = r.addresses(n, MaxAddresses) },
+		"announce_refresh":   func(n *node) { r.refresh(n, &d.AnnounceRefresh) },
 		"peers":              func(n *node) { r.peers(n, d) },
 		"paths":              func(n *node) { r.paths(n, d) },
 		"track":              func(n *node) { r.tracks(n, d) },
@@ -140,6 +141,20 @@ func (r *reader) link(n *node, into *string) {
 		r.fault(n.at, "name the interface that the other nodes are reached by", "interface: adverts on lo reach no other node")
 	default:
 		*into = text
+	}
+}
+
+// refresh reads a duration, of which 0 is none.
+func (r *reader) refresh(n *node, into *time.Duration) {
+	d, ok := r.anyDuration(n)
+	switch {
+	case !ok:
+	case d == 0:
+		*into = 0
+	case d < time.Second || d > time.Hour:
+		r.fault(n.at, "write 0 for none", "%s: %s is out of range: want 0, or 1s to 1h", n.key, n.text)
+	default:
+		*into = d
 	}
 }
 

@@ -33,7 +33,7 @@ var instanceKeys = keySet{
 	keys: []string{
 		"name", "protocol", "vhid", "interface", "source_mac", "passphrase", "passphrase_file",
 		"advbase", "advskew", "priority", "interval", "checksum", "preempt", "preempt_delay", "preempt_grace", "startup_delay",
-		"addresses", "addresses_excluded", "peers", "paths", "track", "mac", "lease", "replay", "window", "compat", "families", "roll", "groups", "hooks",
+		"addresses", "addresses_excluded", "announce_refresh", "peers", "paths", "track", "mac", "lease", "replay", "window", "compat", "families", "roll", "groups", "hooks",
 	},
 	aliases: map[string]string{"vrid": "vhid"},
 	foreign: map[string]string{
@@ -44,7 +44,7 @@ var instanceKeys = keySet{
 		"upscript": "hooks", "downscript": "hooks", "notify": "hooks", "vrrp_startup_delay": "startup_delay",
 		"advert_int": "interval", "advertisement_interval": "interval", "vrrpinterval": "interval", "vrrpprio": "priority",
 		"version": "protocol", "vrrp_version": "protocol", "carpver": "protocol", "use_vmac": "mac", "nopreempt": "preempt",
-		"v3_checksum_as_v2": "checksum", "virtual_ipaddress_excluded": "addresses_excluded",
+		"v3_checksum_as_v2": "checksum", "garp_master_refresh": "announce_refresh", "virtual_ipaddress_excluded": "addresses_excluded",
 	},
 	planned: map[string]string{
 		"fence":          "a packet filter that keeps a lapsed master silent",

@@ -31,7 +31,7 @@ type Fault uint8
 // The faults.
 const (
 	NoFault      Fault = iota
-	IgnorePermit       // the worker puts the address on without a permit
+	IgnorePermit       // the worker puts the address on, and keeps it, without a permit
 	NoLease            // the address outlives the permit
 	SentLate           // Sent is called with an instant a second late
 	KeepAddress        // Released is called and the address stays

@@ -133,7 +133,7 @@ func local(i int) carp.Local {
 // answers reports whether node i's kernel answers for the address.
 func (s *state) answers(i int, fault Fault) bool {
 	n := &s.nodes[i]
-	return n.placed && (n.permit.Live(s.now) || fault == NoLease)
+	return n.placed && (n.permit.Live(s.now) || fault == NoLease || fault == IgnorePermit)
 }
 
 // apply carries out effects of node i, as carp.Speaker does. It returns what is
