@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"unsafe"
 
 	"github.com/carpd/carpd/carp"
+	"github.com/carpd/carpd/carp/link"
 	"github.com/carpd/carpd/cmd/daemon/api"
 	"github.com/carpd/carpd/test/lab"
 )
@@ -30,9 +32,15 @@ const crashTakeover = 500 * time.Millisecond
 func (n *node) crash() time.Time {
 	n.t.Helper()
 	n.guardian()
-	at := time.Now()
-	n.proc.Signal(syscall.SIGKILL)
-	return at
+	done := make(chan time.Time)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with its priority
+		_ = link.RealTime()    // else what lies between the two may be long
+		at := time.Now()
+		n.proc.Signal(syscall.SIGKILL)
+		done <- at
+	}()
+	return <-done
 }
 
 // guardian waits until the node has a guardian that guards, and returns it.
@@ -109,6 +117,35 @@ func TestCrashedDaemonHandsOverInMilliseconds(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A receiver that refuses whatever is old takes the bow-out, which was made ready before
+// the crash, and then what the node says when it is back.
+func TestCrashedNodeOfASealedGroupIsBelievedAndComesBack(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	sealed := func(id int) settings {
+		return settings{top: []string{fmt.Sprintf("node_id: %d", id)}, more: []string{"replay: sealed"}}
+	}
+	p.elect(sealed(1), sealed(2))
+	mark, at := p.wire.Len(), p.a.crash()
+	said, ok := p.wire.WaitAfter(mark, takeover, announces("b", shared4))
+	if !ok || said.Time.Sub(at) > crashTakeover {
+		t.Fatalf("b announced %v after the crash", said.Time.Sub(at))
+	}
+	if i := p.b.await("MASTER"); i.Reason != "bow-out" {
+		t.Errorf("b is master because of %s", i.Reason)
+	}
+	<-p.a.proc.Done()
+	p.a.start(sealed(1))
+	p.a.follows(p.b)
+	p.b.post("/v1/handover", map[string]string{}, nil)
+	p.a.await("MASTER")
+	p.b.follows(p.a)
+	if drops := p.b.instance().Drops; drops["old"]+drops["replay"]+drops["repeat"] > 0 {
+		t.Errorf("b has refused %v", drops)
+	}
+	p.oneHolder(shared4)
 }
 
 // BenchmarkCrashMaster is the series of which the promise is made: -benchtime 30x. Each
