@@ -70,13 +70,14 @@ const (
 	ReasonIncompatible          // VRRP: a better master was heard whose settings differ from ours
 	ReasonClientSide            // the probe of the client side fails: nobody is served from here
 	ReasonRequested             // a better node of a sealed group asked for the role
+	ReasonUnheard               // a backup of a sealed group says that it does not hear this master
 )
 
 var reasonNames = [...]string{
 	"none", "link-up", "link-down", "master-timed-out", "better-master", "tie-lost", "preempting",
 	"master-will-time-out", "bow-out", "operator", "handover", "nobody-took-over", "stopping",
 	"released", "release-failed", "contested", "stalled", "failed", "denied", "address-owner", "incompatible-master",
-	"client-side-down", "requested",
+	"client-side-down", "requested", "unheard",
 }
 
 var reasonTexts = [...]string{
@@ -103,6 +104,7 @@ var reasonTexts = [...]string{
 	"a better master was heard whose settings differ from ours",
 	"the probe of the client side fails",
 	"a better node asked for the role",
+	"a backup does not hear this master, and would take the role beside it",
 }
 
 func (r Reason) String() string { return name(reasonNames[:], int(r), "Reason") }

@@ -337,7 +337,7 @@ func (e *Engine) becomeMaster(now Instant, why Reason, p *Packet) {
 	e.disarm(timerDown6)
 	e.disarm(timerBowOut)
 	e.disarm(timerState)
-	e.plan.requests = 0
+	e.plan.follows = 0
 	e.farewell, e.handing, e.permitted, e.contested, e.slowing, e.reminder = false, false, false, 0, 0, reminder{}
 	e.lastSent, e.spoken = now, false
 	e.move(now, Master, why, peer)

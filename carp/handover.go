@@ -3,6 +3,7 @@ package carp
 import (
 	"encoding/binary"
 	"slices"
+	"strconv"
 	"time"
 )
 
@@ -17,9 +18,9 @@ const (
 	stateEvery = time.Second
 	// memberRounds is how many peer states may be lost until a member counts as gone.
 	memberRounds = 3
-	// requestLimit is how often a holder is asked without an answer before the role is
-	// claimed by advert, as from a holder that cannot be asked.
-	requestLimit = 3
+	// missingEarly and missingLate are the parts of its master-down time that are left
+	// when a backup says that it misses its master.
+	missingEarly, missingLate = 4, 8
 	// refusedFor is how long a refusal holds.
 	refusedFor = 10 * time.Second
 )
@@ -29,8 +30,8 @@ type planner struct {
 	members   members
 	said      Instant // when the own state was told last,
 	saidState State   // and which
-	requests  int     // to the holder, since it last answered
-	requestAt Instant // no request before
+	follows   uint8   // node id of the master heard last; 0: none
+	requestAt Instant // no request to the holder before
 	heir      uint8   // node id of who asked for the role that is being let go
 }
 
@@ -44,12 +45,32 @@ func (e *Engine) tellState(now Instant, claim timing) {
 		return
 	}
 	s := PeerState{State: e.state, Fitness: e.fitness(), Epoch: e.epoch, Config: e.cfg.digest()}
+	if e.state == Backup {
+		s.Follows = e.plan.follows
+		s.Missing = s.Follows != 0 && e.timers[timerDown] <= now.Add(e.masterDown(e.followed(now))/missingEarly)
+	}
 	var body [peerStateLen]byte
 	e.say(now, TypePeerState, claim, s.append(body[:0]))
 	e.plan.said, e.plan.saidState = now, e.state
-	if e.state == Backup {
-		e.arm(timerState, now.Add(e.stateTime()))
+	e.armState(now)
+}
+
+// armState plans what a backup says next: in turn, and twice before it takes its
+// master for dead. A master that hears the first advertises at once, so that a few lost
+// adverts move nothing; one that hears the second, too, is not heard itself.
+func (e *Engine) armState(now Instant) {
+	if e.state != Backup || !e.sealedGroup() {
+		return
 	}
+	next := max(e.plan.said.Add(e.stateTime()), now.Add(1))
+	if down, dead := e.masterDown(e.followed(now)), e.timers[timerDown]; e.plan.follows != 0 && dead != 0 {
+		for _, left := range []time.Duration{down / missingEarly, down / missingLate} {
+			if at := dead.Add(-left); at > now {
+				next = min(next, at)
+			}
+		}
+	}
+	e.arm(timerState, next)
 }
 
 // tellStateInTurn does so beside an advert, if it is time or there is news.
@@ -73,11 +94,30 @@ func (e *Engine) fitness() Fitness {
 func (e *Engine) heardState(now Instant, h *hearing, p *Packet) Drop {
 	s := unseal(h.counter)
 	said := PeerState{Node: s.id, AdvBase: s.timing.base, AdvSkew: s.timing.skew, Address: p.Src, At: now}
-	d := said.decode(h.message.Body)
-	if d == Accepted {
-		e.plan.members.put(said)
+	if d := said.decode(h.message.Body); d != Accepted {
+		return d
 	}
-	return d
+	if said.Missing && said.Follows == e.cfg.NodeID && e.state == Master {
+		e.missed(now, e.plan.members.get(s.id))
+	}
+	e.plan.members.put(said)
+	return Accepted
+}
+
+// missed answers a backup that is about to take this master for dead, though it is
+// heard here. before is what it said last. If it says so again after the answer, it
+// does not hear this node: then the role is let go for it before it takes it, or both
+// would have the addresses.
+func (e *Engine) missed(now Instant, before *PeerState) {
+	down := e.fastestDown()
+	if before == nil || !before.Missing || now.Sub(before.At) > down/2 {
+		e.advertise(now)
+		return
+	}
+	if now.Sub(before.At) >= down/(2*missingLate) { // else a copy over another family or path
+		e.release(now, Backup, ReasonUnheard)
+		e.advertise(now)
+	}
 }
 
 // heardHandover handles one message of a planned move that is meant for this node.
@@ -92,33 +132,22 @@ func (e *Engine) heardHandover(now Instant, h *hearing, p *Packet) Drop {
 	switch m.step {
 	case handoverAsk:
 		e.requested(now, h, p)
-	case handoverWait:
-		e.plan.requests = 0
 	case handoverRefuse:
-		e.plan.requests, e.plan.requestAt = 0, now.Add(refusedFor)
+		e.plan.requestAt = now.Add(refusedFor)
 	case handoverLetGo:
 		return e.inherit(now, m.epoch, p)
 	}
 	return Accepted
 }
 
-// request asks a holder that is worse than this node for the role. It reports false
-// once the holder has not answered: then the role is to be claimed.
-func (e *Engine) request(now Instant, h *hearing) bool {
-	pl := &e.plan
-	switch {
-	case !e.sealedGroup():
-		return false
-	case now < pl.requestAt:
-		return true
-	case pl.requests >= requestLimit:
-		pl.requests = 0
-		return false
+// request asks a holder that is worse than this node for the role. It is never claimed
+// by advert: a holder that does not answer does not hear this node, and would stay.
+func (e *Engine) request(now Instant, h *hearing) {
+	if now < e.plan.requestAt {
+		return
 	}
-	pl.requests++
-	pl.requestAt = now.Add(e.interval() / 2)
+	e.plan.requestAt = now.Add(e.interval() / 2)
 	e.tellHandover(now, e.bid().timing, handover{step: handoverAsk, to: unseal(h.counter).id})
-	return true
 }
 
 // requested answers a better node that wants the role. Each answer goes with an
@@ -221,12 +250,13 @@ func (pl *planner) appendState(dst []byte, now Instant, fresh time.Duration) []b
 	if pl.said == 0 {
 		return dst // no sealed group
 	}
-	dst = append(dst, byte(pl.saidState), byte(pl.requests), pl.heir)
+	dst = append(dst, byte(pl.saidState), pl.follows, pl.heir)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(max(pl.requestAt.Sub(now), 0)))
 	dst = binary.BigEndian.AppendUint64(dst, uint64(now.Sub(pl.said)))
 	for _, m := range pl.members.of[:pl.members.n] {
 		if now.Sub(m.At) <= fresh {
-			dst = append(dst, m.Node, byte(m.State), byte(m.Fitness), m.AdvBase, m.AdvSkew)
+			dst = append(dst, m.Node, byte(m.State), byte(m.Fitness), m.AdvBase, m.AdvSkew, m.Follows)
+			dst = strconv.AppendBool(dst, m.Missing)
 			dst = binary.BigEndian.AppendUint64(dst, uint64(now.Sub(m.At)))
 		}
 	}

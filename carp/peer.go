@@ -26,6 +26,8 @@ type PeerState struct {
 	State            State
 	Fitness          Fitness
 	Held             uint8      // resources that it holds
+	Follows          uint8      // node id of the master that it follows; 0: none
+	Missing          bool       // it has not heard that one for three quarters of its master-down time
 	AdvBase, AdvSkew uint8      // what it advertises, or would
 	Epoch            Epoch      // of its present or last mastership
 	Config           uint64     // digest of the settings that all members should share
@@ -39,7 +41,11 @@ const peerStateLen = 22
 // appendPeerState encodes what the counter of the message does not say already:
 // node id and timing are in that.
 func (p *PeerState) append(dst []byte) []byte {
-	dst = append(dst, 1, byte(p.State), byte(p.Fitness), p.Held, 0, 0)
+	missing := byte(0)
+	if p.Missing {
+		missing = 1
+	}
+	dst = append(dst, 1, byte(p.State), byte(p.Fitness), p.Held, p.Follows, missing)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(p.Epoch))
 	return binary.BigEndian.AppendUint64(dst, p.Config)
 }
@@ -53,7 +59,7 @@ func (p *PeerState) decode(b []byte) Drop {
 	if b[0] != 1 || b[1] > byte(Releasing) || b[2] > byte(Unfit) {
 		return DropVersion
 	}
-	p.State, p.Fitness, p.Held = State(b[1]), Fitness(b[2]), b[3]
+	p.State, p.Fitness, p.Held, p.Follows, p.Missing = State(b[1]), Fitness(b[2]), b[3], b[4], b[5] != 0
 	p.Epoch, p.Config = Epoch(binary.BigEndian.Uint64(b[6:])), binary.BigEndian.Uint64(b[14:])
 	return Accepted
 }

@@ -228,10 +228,11 @@ func (e *Engine) heardAsBackup(now Instant, h *hearing, p *Packet) {
 	e.see(now, h, p)
 	switch e.asBackup(now, h.bid) {
 	case preempt:
-		if !e.request(now, h) {
+		if !e.sealedGroup() {
 			e.takeOver(now, ReasonPreempting, p)
 			return
 		}
+		e.request(now, h)
 	case expire:
 		e.takeOver(now, ReasonWillTimeOut, p)
 		return
@@ -253,6 +254,10 @@ func (e *Engine) follow(now Instant, h *hearing, p *Packet) {
 		down = timerDown6
 	}
 	e.arm(down, now.Add(e.masterDown(h.bid)))
+	if e.sealedGroup() {
+		e.plan.follows = unseal(h.counter).id
+		e.armState(now)
+	}
 }
 
 // offered handles a bow-out: only that of a master which is followed counts, and
@@ -275,7 +280,7 @@ func (e *Engine) gone(now Instant, p *Packet) (was bid, alone, followed bool) {
 	if leaving == nil || !e.fresh(now, leaving) {
 		return bid{}, false, false
 	}
-	was = leaving.bid
+	was, e.plan.follows = leaving.bid, 0
 	for i := range e.heard { // with it goes what it said over the other family
 		if s := &e.heard[i]; s.src == p.Src || s.bid == was && FamilyOf(s.src) != FamilyOf(p.Src) {
 			*s = sighting{}

@@ -33,8 +33,9 @@ type member struct {
 	e     *Engine
 	cfg   Config
 	local Local
-	deaf  bool // hears nothing
-	mute  bool // is heard by nobody
+	deaf  bool    // hears nothing
+	mute  bool    // is heard by nobody
+	lost  *member // whom it does not hear
 	dead  bool
 	drops map[Drop]int
 	log   []string
@@ -122,7 +123,7 @@ func (g *group) deliver() {
 // inject has everybody but from hear a packet, and returns how many accepted it.
 func (g *group) inject(p Packet, from *member) (accepted int) {
 	for _, m := range g.nodes {
-		if m == from || m.deaf || m.dead {
+		if m == from || m.deaf || m.dead || m.lost != nil && m.lost == from {
 			continue
 		}
 		p.Payload = bytes.Clone(p.Payload)
@@ -515,8 +516,8 @@ func TestBowOutThatWasHeldBackIsNotBelieved(t *testing.T) {
 		if bow.Payload[5] != 255 {
 			t.Fatalf("% x is no bow-out", bow.Payload)
 		}
-		g.run(10 * time.Second) // nobody took over
-		g.want(Master, Master)
+		g.run(2200 * time.Millisecond) // nobody took over
+		g.want(Master, Backup)
 		b.deaf = false
 		g.run(5 * time.Second)
 		g.want(Master, Backup)
