@@ -75,7 +75,7 @@ func safetyRows() (names []string) {
 
 // safetyDaemons are the names of all daemons.
 func safetyDaemons() []string {
-	return []string{"carpd", "keepalived", "ucarp", "carpd-100ms", "keepalived-100ms"}
+	return []string{"carpd", "carpd-paths", "keepalived", "ucarp", "carpd-100ms", "keepalived-100ms"}
 }
 
 // fast is the interval of the daemons that are named after it.
@@ -163,8 +163,11 @@ func (f *safetyFlags) daemon(name string) (d safety.Daemon, err error) {
 		if err != nil {
 			return d, failure{exitUsage, err.Error(), "give --carpd PROGRAM"}
 		}
-		if name == "carpd" {
+		switch name {
+		case "carpd":
 			return safety.Carpd(path), nil
+		case "carpd-paths":
+			return safety.CarpdPaths(path), nil
 		}
 		return safety.CarpdVRRP(name, path, fast), nil
 	}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -22,7 +23,21 @@ import (
 func Carpd(path string) Daemon {
 	return Daemon{
 		Name: "carpd", Title: "carpd, CARP", Version: versionOf(path, "version"), Interval: time.Second,
+		Only:  slices.DeleteFunc(rowNames(), func(row string) bool { return row == "path" }),
 		Start: func(_ context.Context, _ lab.TB, m Member) (Running, error) { return startCarpd(path, m, carpLines) },
+	}
+}
+
+// CarpdPaths is Carpd with a second path and a probe of the client side. It takes part
+// in the rows that are about the network.
+func CarpdPaths(path string) Daemon {
+	lines := func(m Member) []string {
+		return append(carpLines(m), "paths: [{interface: eth1}]", "track: [{gateway: "+clientAddr().String()+"}]")
+	}
+	return Daemon{
+		Name: "carpd-paths", Title: "carpd, CARP, two paths", Version: versionOf(path, "version"), Interval: time.Second,
+		Only: []string{"link", "cut", "mute", "deaf", "unheard", "partition", "path"}, Paths: true,
+		Start: func(_ context.Context, _ lab.TB, m Member) (Running, error) { return startCarpd(path, m, lines) },
 	}
 }
 

@@ -84,6 +84,9 @@ type Daemon struct {
 	Title    string // what it speaks, for the report
 	Interval time.Duration
 
+	// Paths: the nodes have eth1 on a LAN of their own, too.
+	Paths bool
+
 	// Start starts it on a node; it need not wait until it is ready.
 	Start func(ctx context.Context, t lab.TB, m Member) (Running, error)
 	// Only are the rows that it takes part in; nil is all.
@@ -97,6 +100,11 @@ func (d Daemon) plays(row string) bool { return d.shown(row) && d.Cannot[row] ==
 
 // shown reports whether the daemon is in the report of a row.
 func (d Daemon) shown(row string) bool { return d.Only == nil || slices.Contains(d.Only, row) }
+
+// onePath is why daemons that cannot have two take no part in the row about them.
+func onePath() map[string]string {
+	return map[string]string{"path": "its adverts have one path"}
+}
 
 // fastRows are the rows for daemons at shorter intervals: those that are about time.
 func fastRows() []string {

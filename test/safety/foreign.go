@@ -22,7 +22,7 @@ func Keepalived(name string, interval time.Duration) (Daemon, error) {
 		return Daemon{}, err
 	}
 	d := Daemon{
-		Name: name, Title: "keepalived, VRRP", Version: versionOf(path, "--version"), Interval: interval,
+		Name: name, Title: "keepalived, VRRP", Version: versionOf(path, "--version"), Interval: interval, Cannot: onePath(),
 		Start: func(_ context.Context, _ lab.TB, m Member) (Running, error) { return startKeepalived(path, m) },
 	}
 	if interval < time.Second {
@@ -108,7 +108,7 @@ func Ucarp() (Daemon, error) {
 		return Daemon{}, err
 	}
 	return Daemon{
-		Name: "ucarp", Title: "ucarp, CARP", Version: "ucarp (it does not say which)", Interval: time.Second,
+		Name: "ucarp", Title: "ucarp, CARP", Version: "ucarp (it does not say which)", Interval: time.Second, Cannot: onePath(),
 		Start: func(_ context.Context, _ lab.TB, m Member) (Running, error) { return startUcarp(path, m) },
 	}, nil
 }

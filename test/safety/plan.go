@@ -58,11 +58,7 @@ func (p *Plan) check() error {
 	}
 	for i, name := range p.Rows {
 		if _, ok := rowOf(name); !ok {
-			var known []string
-			for _, r := range Rows() {
-				known = append(known, r.Name)
-			}
-			return fault("row %q, want %v", name, known)
+			return fault("row %q, want %v", name, rowNames())
 		}
 		if slices.Contains(p.Rows[:i], name) {
 			return fault("%s is named twice", name)

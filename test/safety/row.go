@@ -35,6 +35,7 @@ func Rows() []Row {
 		{Name: "deaf", Title: "deaf, heal", About: "the master gets nothing for 6 s; all hear it", links: true, play: playDeaf},
 		{Name: "unheard", Title: "adverts lost, heal", About: "the other nodes, and they only, do not get what the master sends for 6 s", links: true, play: playUnheard},
 		{Name: "partition", Title: "partition, heal", About: "the master is parted from the other nodes for 6 s; clients reach both sides", links: true, play: playPartition},
+		{Name: "path", Title: "second path cut, healed", About: "the switch drops all that the master sends and gets on the second path for 6 s", play: playPath},
 		{Name: "replay", Title: "replay after death", About: "the master's host dies; an attacker replays all its adverts for 8 s", attack: true, play: playReplay},
 		{Name: "rewrite", Title: "rewritten adverts", About: "an attacker sends the master's latest advert with better timing, 20 times a second for 5 s", attack: true, play: playRewrite},
 		{Name: "trickle", Title: "10 bad packets/s", About: "an attacker sends 10 packets a second that all must refuse for 6 s", attack: true, play: playTrickle},
@@ -50,6 +51,14 @@ func (r Row) shared() int {
 		return manyAddresses
 	}
 	return 1
+}
+
+// rowNames are the names of all rows.
+func rowNames() (names []string) {
+	for _, r := range Rows() {
+		names = append(names, r.Name)
+	}
+	return names
 }
 
 // rowOf finds one by its name.
@@ -130,6 +139,11 @@ func (r *runner) cutLinks(others []*lab.Host, way func(master, other *lab.Host) 
 			l.Cut()
 		}
 	}, r.site.lan.Heal)
+}
+
+func playPath(r *runner) error {
+	second := r.site.second[0]
+	return r.during(parted, func() { second.Isolate(true) }, func() { second.Isolate(false) })
 }
 
 func playReplay(r *runner) error {

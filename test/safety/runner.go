@@ -93,7 +93,7 @@ func hash(name string) (h uint64) {
 
 // run makes the LAN, the fault and the figures.
 func (r *runner) run(t lab.TB, p *Plan, run *Run) error {
-	r.site = newSite(r.ctx, t, r.setting, r.row, p.Seed)
+	r.site = newSite(r.ctx, t, r.setting, r.row, r.daemon.Paths, p.Seed)
 	rested, err := r.site.settle(r.daemon)
 	if err == nil && !rested {
 		err = fmt.Errorf("safety: %s did not come to rest", r.daemon.Name)

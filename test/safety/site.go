@@ -50,6 +50,8 @@ func nodeOfMAC(mac [6]byte) (n int, ok bool) {
 	return 0, false
 }
 
+func clientAddr() netip.Addr { return netip.AddrFrom4([4]byte{10, 9, 0, 200}) }
+
 func observerAddr() netip.Addr { return netip.AddrFrom4([4]byte{10, 9, 0, 201}) }
 
 // askerMAC is the observer's MAC in questions of a number.
@@ -87,6 +89,7 @@ type site struct {
 	ctx      context.Context
 	lan      *lab.LAN
 	hosts    []*lab.Host // the nodes that take part
+	second   []*lab.Host // the same on the second LAN, if there is one
 	watchers []*lab.Host // client, observer and the attacker's host
 	attacker *attacker   // nil if the row has none
 	observer *observer
@@ -95,8 +98,9 @@ type site struct {
 	setting  Setting
 }
 
-// newSite makes the LAN of a row and starts what measures.
-func newSite(ctx context.Context, t lab.TB, s Setting, row Row, seed uint64) *site {
+// newSite makes the LAN of a row, with a second one for paths, and starts what
+// measures.
+func newSite(ctx context.Context, t lab.TB, s Setting, row Row, paths bool, seed uint64) *site {
 	var options []lab.Option
 	if row.links {
 		options = append(options, lab.Switched(seed))
@@ -113,6 +117,12 @@ func newSite(ctx context.Context, t lab.TB, s Setting, row Row, seed uint64) *si
 	for _, n := range s.taking() {
 		w.hosts = append(w.hosts, all[n])
 		serve(t, all[n], n)
+	}
+	if paths {
+		back := lab.New(t)
+		for n, h := range w.hosts {
+			w.second = append(w.second, back.Join(h, "eth1", fmt.Sprintf("10.8.0.%d/16", 1+n)))
+		}
 	}
 	addrs := some(s.Addresses)
 	if row.attack {
