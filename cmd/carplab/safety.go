@@ -75,7 +75,7 @@ func safetyRows() (names []string) {
 
 // safetyDaemons are the names of all daemons.
 func safetyDaemons() []string {
-	return []string{"carpd", "carpd-paths", "keepalived", "ucarp", "carpd-100ms", "keepalived-100ms"}
+	return []string{"carpd", "carpd-sealed", "carpd-paths", "keepalived", "ucarp", "carpd-100ms", "keepalived-100ms"}
 }
 
 // fast is the interval of the daemons that are named after it.
@@ -166,6 +166,8 @@ func (f *safetyFlags) daemon(name string) (d safety.Daemon, err error) {
 		switch name {
 		case "carpd":
 			return safety.Carpd(path), nil
+		case "carpd-sealed":
+			return safety.CarpdSealed(path), nil
 		case "carpd-paths":
 			return safety.CarpdPaths(path), nil
 		}

@@ -41,6 +41,18 @@ func CarpdPaths(path string) Daemon {
 	}
 }
 
+// CarpdSealed is Carpd with adverts that cannot be replayed (replay: sealed) and a
+// node_id on each node, which is what groups of carpd alone should have. It takes part
+// in the rows that it is for, and in those where members talk to each other.
+func CarpdSealed(path string) Daemon {
+	lines := func(m Member) []string { return append(carpLines(m), "replay: sealed") }
+	return Daemon{
+		Name: "carpd-sealed", Title: "carpd, CARP, sealed", Version: versionOf(path, "version"), Interval: time.Second,
+		Only:  []string{"kill", "crash", "replay", "rewrite", "handover", "stop"},
+		Start: func(_ context.Context, _ lab.TB, m Member) (Running, error) { return startCarpd(path, m, lines) },
+	}
+}
+
 // CarpdVRRP is carpd at path with its defaults, speaking VRRP version 3 at an interval
 // below a second.
 func CarpdVRRP(name, path string, interval time.Duration) Daemon {
@@ -68,7 +80,7 @@ func vrrpLines(m Member) []string {
 // carpdConfig is the file of a member.
 func carpdConfig(m Member, socket string, lines []string) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "node: %s\nstate_dir: %s\ncontrol: %s\ninstances:\n", m.Host.Name, filepath.Join(m.Dir, "state"), socket)
+	fmt.Fprintf(&b, "node: %s\nnode_id: %d\nstate_dir: %s\ncontrol: %s\ninstances:\n", m.Host.Name, 1+m.Node, filepath.Join(m.Dir, "state"), socket)
 	for i, line := range append(lines, "interface: eth0", "preempt: true", "addresses: ["+list(m, ", ", "")+"]") {
 		lead := "    "
 		if i == 0 {

@@ -158,6 +158,9 @@ const stuckLimit = 60 * time.Second
 // noticed, and then until the client is answered, stuckLimit at most.
 func (r *runner) linger() error {
 	enough := r.setting.down()
+	if r.mended == 0 { // long enough to tell what ends from what does not
+		enough += 2 * r.setting.Interval
+	}
 	if r.row.alone { // the silence that it may make ends an interval after it
 		enough = 3 * r.setting.Interval / 2
 	}
