@@ -118,31 +118,40 @@ func Measure(ctx context.Context, p *Plan) (Report, error) {
 	return r, nil
 }
 
-// all makes all runs, Parallel at the same time, and returns those that were made.
-// Those that must be alone come when no others are left; what goes on beside one is
-// that the next ones start.
+// all makes all runs and returns those that were made: first those of which Parallel
+// may go on at the same time, then those that disturb each other more.
 func (p *Plan) all(ctx context.Context) (runs []Run) {
-	var others, alone []task
-	for _, t := range p.tasks() {
-		if t.row.alone {
-			alone = append(alone, t)
-		} else {
-			others = append(others, t)
-		}
-	}
 	keep := func(run Run) {
 		runs = append(runs, run)
 		if p.Progress != nil {
 			p.Progress(run.line())
 		}
 	}
-	p.work(ctx, others, p.Parallel, keep)
-	p.work(ctx, alone, min(p.Parallel, besideFlood), keep)
+	var batches [3][]task
+	beside := [3]int{p.Parallel, min(p.Parallel, besideMany), min(p.Parallel, besideFlood)}
+	for _, t := range p.tasks() {
+		batch := 0
+		switch {
+		case t.row.many:
+			batch = 1
+		case t.row.alone:
+			batch = 2
+		}
+		batches[batch] = append(batches[batch], t)
+	}
+	for i, tasks := range batches {
+		p.work(ctx, tasks, beside[i], keep)
+	}
 	return runs
 }
 
-// besideFlood is how many LANs there are while one is flooded, with it.
-const besideFlood = 2
+// besideMany is how many LANs with many addresses there are at the same time: the
+// kernel has one lock for the addresses of all namespaces. besideFlood is how many
+// there are while one is flooded, with it: others only start.
+const (
+	besideMany  = 3
+	besideFlood = 2
+)
 
 // work makes runs, so many at the same time, and gives those that were made to keep,
 // one after the other.
