@@ -62,10 +62,23 @@ type neighbour struct {
 	name    netip.Addr // its address on the lowest path, by which it is known
 	since   Instant    // when it was first heard
 	sources [MaxPaths + 1]source
-	last    hearing // its latest advert,
-	lastAt  Instant // when that came
-	lastVia source  // and from where
+	lastAt  Instant          // when its latest advert came
+	rounds  [keptRounds]told // its latest rounds, in a ring
+	next    int
 }
+
+// told is what a neighbour said in one round, as it was heard first.
+type told struct {
+	counter uint64
+	bid     bid
+	leaves  bool
+	at      Instant // when it came; 0: nothing
+	via     source
+}
+
+// keptRounds is how many rounds of a neighbour are remembered: a copy may come over a
+// slow path when another round, such as a bow-out, has overtaken it on a quick one.
+const keptRounds = 8
 
 type source struct {
 	addr netip.Addr
@@ -243,7 +256,9 @@ func (e *Engine) isCopy(now Instant, h *hearing, p *Packet) bool {
 	n, again := e.neighbour(now, h, p)
 	n.sources[h.path] = source{p.Src, h.path, now}
 	if !again {
-		n.last, n.lastAt, n.lastVia = *h, arrival(now, p), n.sources[h.path]
+		n.lastAt = arrival(now, p)
+		n.rounds[n.next%keptRounds] = told{h.counter, h.bid, h.leaves, n.lastAt, n.sources[h.path]}
+		n.next++
 	}
 	e.rename(n)
 	p.sender, p.Src = p.Src, n.name
@@ -257,10 +272,13 @@ func (e *Engine) neighbour(now Instant, h *hearing, p *Packet) (n *neighbour, ag
 	oldest := &e.near[0]
 	for i := range e.near {
 		n := &e.near[i]
+		if n.lastAt != 0 && arrival(now, p).Sub(n.lastAt) > e.masterDown(n.lastBid()) {
+			*n = neighbour{} // else it would be there twice when it comes back
+		}
 		if n.lastAt < oldest.lastAt {
 			oldest = n
 		}
-		if n.lastAt == 0 || FamilyOf(n.name) != FamilyOf(p.Src) || arrival(now, p).Sub(n.lastAt) > e.masterDown(n.last.bid) {
+		if n.lastAt == 0 || FamilyOf(n.name) != FamilyOf(p.Src) {
 			continue
 		}
 		if n.sameRound(h, p, arrival(now, p)) {
@@ -300,16 +318,22 @@ func (e *Engine) forget(n *neighbour) {
 	*n = neighbour{}
 }
 
-// sameRound reports whether an advert is the node's latest, over another way.
+// lastBid is the claim of its latest advert that is known.
+func (n *neighbour) lastBid() bid { return n.rounds[(n.next+keptRounds-1)%keptRounds].bid }
+
+// sameRound reports whether an advert is one of the node's latest rounds, over
+// another way.
 func (n *neighbour) sameRound(h *hearing, p *Packet, at Instant) bool {
-	if n.lastVia.path == h.path && n.lastVia.addr == p.Src {
-		return false
-	}
-	if n.last.counter != 0 || h.counter != 0 {
-		return n.last.counter == h.counter
-	}
-	since := at.Sub(n.lastAt)
-	return n.lastVia.path != h.path && n.last.bid == h.bid && n.last.leaves == h.leaves && max(since, -since) < h.bid.every/4
+	return slices.ContainsFunc(n.rounds[:], func(r told) bool {
+		switch {
+		case r.at == 0, r.via.path == h.path && r.via.addr == p.Src:
+			return false
+		case r.counter != 0 || h.counter != 0:
+			return r.counter == h.counter
+		}
+		since := at.Sub(r.at)
+		return r.via.path != h.path && r.bid == h.bid && r.leaves == h.leaves && max(since, -since) < h.bid.every/4
+	})
 }
 
 // rename gives a neighbour the address of its lowest path, wherever its old name
@@ -358,12 +382,24 @@ func (e *Engine) known(name netip.Addr) *neighbour {
 	return nil
 }
 
-// heardOnPrimary reports whether the sender of a packet was lately heard over the
-// primary path: then a tie is decided there, since on each path the addresses may
-// be in another order.
-func (e *Engine) heardOnPrimary(now Instant, p *Packet) bool {
+// primaryDecides reports whether a tie with the sender of a packet is to be decided
+// on the primary path: it was lately heard there, or has just been met and may be
+// heard there in a moment. On each path the addresses may be in another order.
+func (e *Engine) primaryDecides(now Instant, p *Packet) bool {
 	n := e.known(p.Src)
-	return n != nil && n.sources[0].at != 0 && now.Sub(n.sources[0].at) < e.masterDown(bid{})
+	if n == nil {
+		return false
+	}
+	heard := n.sources[0].at
+	return heard != 0 && now.Sub(heard) < e.masterDown(bid{}) || now.Sub(n.since) < e.interval()/2
+}
+
+// settleCopy decides a tie by the copy that comes over the primary path, where a
+// quicker path has brought the round first.
+func (e *Engine) settleCopy(now Instant, h *hearing, p *Packet) {
+	if h.path == 0 && e.state == Master && !h.leaves && e.asMaster(e.bid(), h.bid) == tie {
+		e.settle(now, h, p, false)
+	}
 }
 
 // overstays counts the ties that this node has won on a further path in a row, and
@@ -424,7 +460,7 @@ func (e *Engine) appendPaths(now Instant, address func(netip.Addr), number func(
 	}
 	for i := range e.near {
 		n := &e.near[i]
-		if n.lastAt == 0 || now.Sub(n.lastAt) > e.masterDown(n.last.bid) {
+		if n.lastAt == 0 || now.Sub(n.lastAt) > e.masterDown(n.lastBid()) {
 			continue
 		}
 		address(n.name)
@@ -435,7 +471,11 @@ func (e *Engine) appendPaths(now Instant, address func(netip.Addr), number func(
 				number(int64(now.Sub(s.at)))
 			}
 		}
-		address(n.lastVia.addr)
-		number(int64(now.Sub(n.lastAt)))
+		for i := range n.rounds {
+			if r := &n.rounds[(n.next+i)%keptRounds]; r.at != 0 {
+				address(r.via.addr)
+				number(int64(now.Sub(r.at)))
+			}
+		}
 	}
 }

@@ -125,6 +125,44 @@ func TestBowOutOverAnotherPathIsThatOfTheMasterFollowed(t *testing.T) {
 	}
 }
 
+func TestBowOutIsNotTakenBackByARoundThatItOvertook(t *testing.T) {
+	for name, c := range map[string]struct {
+		rig  func(*testing.T) *rig
+		make func(r *rig, leaves bool) Packet
+		wait time.Duration
+	}{
+		"CARP": {func(t *testing.T) *rig { return newPaths(t) }, func(r *rig, leaves bool) Packet {
+			if leaves {
+				return r.advert(besideHigh, 255, 255).over(1, besideHigh)
+			}
+			return r.advert(peerHigh, 1, 0)
+		}, 15 * time.Millisecond},
+		"VRRP": {func(t *testing.T) *rig { return newVRRP(t, twoPaths) }, func(r *rig, leaves bool) Packet {
+			if leaves {
+				return r.router(besideHigh, 0).over(1, besideHigh)
+			}
+			return r.router(peerHigh, 200)
+		}, 700 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := c.rig(t)
+			for range 2 {
+				p := c.make(r, false)
+				r.do(r.e.Receive(r.now, p))
+				r.do(r.e.Receive(r.now, p.over(1, besideHigh)))
+				r.run(time.Second)
+			}
+			late := c.make(r, false)
+			r.do(r.e.Receive(r.now, late.over(1, besideHigh)))
+			r.do(r.e.Receive(r.now, c.make(r, true)))
+			r.now = r.now.Add(time.Millisecond)
+			r.do(r.e.Receive(r.now, late)) // over the primary path, and behind the bow-out
+			r.run(c.wait)
+			r.state(Master)
+		})
+	}
+}
+
 func TestBowOutOfAStrangerOverAnotherPathCountsForNothing(t *testing.T) {
 	r := newPaths(t)
 	r.both(peerHigh, besideHigh, 1, 0)
@@ -154,6 +192,21 @@ func TestMasterIsOneHoweverManyPathsItHas(t *testing.T) {
 	}
 }
 
+func TestMasterThatComesBackIsOneAgain(t *testing.T) {
+	r := newPaths(t)
+	r.both(peerHigh, besideHigh, 1, 0)
+	r.run(10 * time.Second) // the rig is master meanwhile
+	r.both(peerHigh, besideHigh, 1, 0)
+	r.state(Backup)
+	r.run(time.Second)
+	p := r.advert(peerHigh, 1, 0)
+	r.do(r.e.Receive(r.now, p.over(1, besideHigh)))
+	r.do(r.e.Receive(r.now, p))
+	if m := r.e.Status(r.now).Master; m.At != r.now {
+		t.Errorf("the master that was heard right now is forgotten: %+v", m)
+	}
+}
+
 func TestTieIsDecidedOnThePrimaryPathWhereItWorks(t *testing.T) {
 	r := newPaths(t).master()
 	r.both(peerHigh, besideHigh, 1, 100) // wins on the primary, would lose on the other
@@ -166,19 +219,31 @@ func TestTieIsDecidedOnThePrimaryPathWhereItWorks(t *testing.T) {
 	r.state(Master)
 	r.hear(peerLow, 1, 100)
 	r.state(Backup)
+	// Where the other path is quicker, the copy decides.
+	r = newPaths(t).master()
+	p = r.advert(besideLow, 1, 100).over(1, besideLow)
+	r.do(r.e.Receive(r.now, p))
+	r.state(Master)
+	r.do(r.e.Receive(r.now, p.over(0, peerLow)))
+	r.want("MASTER->BACKUP tie-lost")
 }
 
 func TestTieIsDecidedOnTheOtherPathWhereThePrimaryIsCut(t *testing.T) {
 	r := newPaths(t).master()
+	r.hearBeside(besideHigh, 1, 100) // just met: it may be heard on the primary in a moment
+	r.want("")
+	r.run(900 * time.Millisecond)
 	r.hearBeside(besideHigh, 1, 100)
 	r.want("MASTER->BACKUP tie-lost")
 	r = newPaths(t).master()
+	r.hearBeside(besideLow, 1, 100)
+	r.run(time.Second)
 	r.hearBeside(besideLow, 1, 100)
 	r.state(Master)
 	// The other one decides on a path where this node does not hear it, and stays.
 	for range tieRounds {
 		r.state(Master)
-		r.run(time.Second)
+		r.run(900 * time.Millisecond)
 		r.hearBeside(besideLow, 1, 100)
 	}
 	r.state(Backup)

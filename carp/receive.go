@@ -39,7 +39,9 @@ func (e *Engine) Receive(now Instant, p Packet) Effects {
 	drop := e.check(now, &h, &p)
 	switch {
 	case drop != Accepted && h.alive && !stalled:
-		if h.refused = drop; !e.isCopy(now, &h, &p) {
+		if h.refused = drop; e.isCopy(now, &h, &p) {
+			e.settleCopy(now, &h, &p)
+		} else {
 			e.heardIncompatible(now, &h, &p)
 		}
 	case drop != Accepted:
@@ -83,6 +85,7 @@ func (e *Engine) believe(now Instant, h *hearing, p *Packet) Drop {
 	e.counters.Received++
 	e.guard.waiting = false
 	if e.isCopy(now, h, p) {
+		e.settleCopy(now, h, p)
 		return Accepted
 	}
 	return e.accept(now, h, p)
@@ -321,7 +324,7 @@ func (e *Engine) settle(now Instant, h *hearing, p *Packet, bsd bool) {
 	case e.sealedGroup(): // the node ids decide, whatever it came over
 	case FamilyOf(p.Src) == IPv6 && e.cfg.has(IPv4) && p.Dst.IsMulticast():
 		return
-	case h.path > 0 && e.heardOnPrimary(now, p):
+	case h.path > 0 && e.primaryDecides(now, p):
 		return
 	case h.path > 0 && e.overstays(now):
 		e.lose(now, h, p, ReasonTieLost)

@@ -8,7 +8,9 @@ func pathMutants(add adder) {
 	add("node-by-address", "a master's bow-out over another path is that of a stranger",
 		replace(paths, "p.sender, p.Src = p.Src, n.name", "p.sender, p.Src = p.Src, p.Src"))
 	add("tie-on-every-path", "a tie is decided on each path, and by addresses in another order on each",
-		replace(receive, "\tcase h.path > 0 && e.heardOnPrimary(now, p):\n\t\treturn\n", ""))
+		replace(receive, "\tcase h.path > 0 && e.primaryDecides(now, p):\n\t\treturn\n", ""))
+	add("tie-on-no-path", "where the other path is quicker, no tie is ever decided",
+		replace(paths, "e.state == Master && !h.leaves && e.asMaster(", "e.state == Backup && !h.leaves && e.asMaster("))
 	add("client-side-goes-silently", "a master whose client side goes down says nothing on the other path",
 		replace(paths, "case e.Stalled(now) || !e.besideUp():", "case e.Stalled(now) || e.besideUp():"))
 	add("probe-fails-for-ever", "a master lets go again and again while its probe fails",

@@ -32,6 +32,7 @@ type Host struct {
 	opts   HostOptions
 	w      *World
 	seg    *Segment
+	beside *Segment // a second one, by World.Beside; nil: none
 	index  int
 	local  carp.Local
 
@@ -39,8 +40,10 @@ type Host struct {
 	wall  time.Duration // what has to be added to the clock to get the wall clock
 
 	powered bool
-	carrier int // 0: the cable is in; counted, as faults overlap
-	deaf    int // sends fail while > 0
+	carrier int           // 0: the cable is in; counted, as faults overlap
+	deaf    int           // sends fail while > 0
+	lonely  int           // cut off from the client side while > 0
+	upAt    time.Duration // when the carrier last came back, or the daemon began
 
 	// The daemon. life is 0 while there is none, and another for each.
 	life, lives uint32
@@ -229,7 +232,11 @@ func (h *Host) Start() {
 	}
 	h.engine, h.state, h.latest = e, carp.Init, carp.Transition{}
 	h.startedAt = h.w.now
+	h.upAt = h.w.now
 	h.w.mend(h, "daemon starts")
+	if h.beside != nil {
+		h.apply(e.PathUp(h.now(), 1, h.besideLocal()))
+	}
 	if h.carrier == 0 {
 		h.apply(e.LinkUp(h.now(), h.local))
 	}
@@ -377,6 +384,7 @@ func (h *Host) Plug() {
 	}
 	h.linkChanged()
 	h.carrier--
+	h.upAt = h.w.now
 	if h.carrier == 0 {
 		h.answering("(carrier)")
 		h.command(func() { h.apply(h.engine.LinkUp(h.now(), h.local)) })

@@ -24,12 +24,13 @@ func (h *Host) command(f func()) {
 // arrive is a packet at the host's interface.
 func (h *Host) arrive(p *packet) {
 	switch {
-	case !h.listens():
-		h.seg.harm(h.seg.path(p.src, h), p.src, h)
+	case !p.on.reaches(h):
+		p.on.harm(p.on.path(p.src, h), p.src, h)
 	case h.life == 0:
 	case !h.ready():
 		if len(h.inbox) == maxInbox {
-			h.seg.harm(h.seg.path(h.inbox[0].pkt.src, h), h.inbox[0].pkt.src, h)
+			oldest := h.inbox[0].pkt
+			oldest.on.harm(oldest.on.path(oldest.src, h), oldest.src, h)
 			h.inbox = append(h.inbox[:0], h.inbox[1:]...)
 		}
 		h.inbox = append(h.inbox, arrival{p, h.now()})
@@ -43,7 +44,7 @@ func (h *Host) receive(p *packet, at carp.Instant) {
 	in := p.Packet
 	in.At = at
 	e := h.engine.Receive(h.now(), in)
-	way := h.seg.path(p.src, h)
+	way := p.on.path(p.src, h)
 	again := h.lastPkt == p && h.lastAt == h.w.now
 	if h.heard(e.Drop) && p.sent >= way.heard && !p.bad {
 		way.heard = p.sent
@@ -202,17 +203,13 @@ func (h *Host) transmit() (e carp.Effects, ok bool) {
 	}
 	frames, before := h.unsent, h.unsentAt
 	h.unsent = nil
-	good := h.deaf == 0 && h.carrier == 0 && h.seg != nil
-	if !good {
+	if !h.sendAll(frames) {
 		h.linkChanged()
 		h.w.tell(Event{Kind: KindUnsent, Host: h})
 		if h.opts.Mutant != SentThoughNot {
 			return h.engine.SendFailed(h.now()), true
 		}
 		return h.engine.Sent(before), true
-	}
-	for _, f := range frames {
-		h.seg.send(h, f)
 	}
 	h.spoke()
 	h.w.tell(Event{Kind: KindSent, Host: h})

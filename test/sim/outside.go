@@ -14,7 +14,7 @@ func (h *Host) Inject(p carp.Packet) {
 	payload := h.w.room(len(p.Payload))
 	copy(payload, p.Payload)
 	p.Payload = payload
-	pkt := &packet{Packet: p, src: h, sent: h.w.now}
+	pkt := &packet{Packet: p, src: h, on: h.seg, sent: h.w.now}
 	for _, to := range h.seg.hosts {
 		if to != h && (p.Dst.IsMulticast() || to.local.IPv4 == p.Dst || to.local.IPv6 == p.Dst) {
 			h.seg.launch(h.seg.path(h, to), pkt, to)

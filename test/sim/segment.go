@@ -39,6 +39,7 @@ type Segment struct {
 	Echo        float64 // chance that a sender hears its own packet, as behind a looping switch
 
 	w     *World
+	aside bool // made by Beside
 	hosts []*Host
 	ports []*plug
 	paths [][]path // [from][to]
@@ -61,6 +62,7 @@ const maxHeld = 256
 type packet struct {
 	carp.Packet
 	src    *Host
+	on     *Segment
 	sent   time.Duration
 	bad    bool // altered
 	bowOut bool
@@ -110,9 +112,10 @@ func (s *Segment) path(from, to Port) *path {
 // send carries a frame from h to whom it is for.
 func (s *Segment) send(h *Host, f carp.Frame) {
 	v6 := carp.FamilyOf(f.Dst) == carp.IPv6
-	src := h.local.IPv4
+	local, link := s.side(h)
+	src := local.IPv4
 	if v6 {
-		src = h.local.IPv6
+		src = local.IPv6
 	}
 	payload := s.w.room(len(f.Payload))
 	copy(payload, f.Payload)
@@ -120,8 +123,8 @@ func (s *Segment) send(h *Host, f carp.Frame) {
 	f.Finish(src)
 	multicast := f.Dst.IsMulticast()
 	pkt := &packet{
-		Packet: carp.Packet{Src: src, Dst: f.Dst, SrcMAC: h.local.MAC, TTL: 255, Payload: payload, Broadcast: multicast},
-		src:    h, sent: s.w.now, bowOut: h.leaves(payload),
+		Packet: carp.Packet{Src: src, Dst: f.Dst, Link: link, SrcMAC: local.MAC, TTL: 255, Payload: payload, Broadcast: multicast},
+		src:    h, on: s, sent: s.w.now, bowOut: h.leaves(payload),
 	}
 	for _, to := range s.hosts {
 		switch {
@@ -139,7 +142,7 @@ func (s *Segment) send(h *Host, f carp.Frame) {
 func (s *Segment) launch(p *path, pkt *packet, to *Host) {
 	rng := s.w.network
 	switch {
-	case p.cut > 0 || !to.listens() || rng.chance(s.Loss):
+	case p.cut > 0 || !s.reaches(to) || rng.chance(s.Loss):
 		s.harm(p, pkt.src, to)
 		return
 	case rng.chance(s.Corrupt):
@@ -182,7 +185,7 @@ func (s *Segment) delay() time.Duration {
 
 // harm notes that an advert does not arrive in time.
 func (s *Segment) harm(p *path, from, to *Host) {
-	if from != to {
+	if from != to && !s.aside {
 		s.w.tell(Event{Kind: KindHarm, Host: to, Peer: from})
 	}
 	p.harmed = s.w.now
