@@ -6,14 +6,11 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"net/netip"
 	"os"
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/carpd/carpd/carp"
 )
@@ -91,36 +88,7 @@ func junkRate() int {
 // strained. It returns how many it sent.
 func (s *straits) flood(ctx context.Context, frames [][]byte) (sent int) {
 	s.t.Helper()
-	err := s.stranger.DoErr(func() error {
-		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(fd)
-		i, err := net.InterfaceByName("eth0")
-		if err != nil {
-			return err
-		}
-		to := &unix.SockaddrLinklayer{Ifindex: i.Index}
-		rate := junkRate()
-		most := int(2*strained.Seconds()) * rate
-		for began := time.Now(); ctx.Err() == nil && sent < most; {
-			for range rate / 1000 {
-				if unix.Sendto(fd, frames[sent%len(frames)], 0, to) == nil { // a full queue is no fault
-					sent++
-				}
-			}
-			if wait := time.Duration(sent)*time.Second/time.Duration(rate) - time.Since(began); wait > 0 {
-				ts := unix.NsecToTimespec(int64(wait))
-				_ = unix.Nanosleep(&ts, nil)
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		s.t.Error(err)
-	}
-	return sent
+	return inject(ctx, s.t, s.stranger, frames, junkRate(), int(2*strained.Seconds())*junkRate())
 }
 
 // TestFloodOfJunkDelaysNoAdvertAndDeposesNobody sends up to 100 000 packets a second
