@@ -160,7 +160,7 @@ func (x *search) begin() *state {
 	}
 	for i, c := range w.Nodes {
 		c.Rand, c.NodeID, c.ClockOffset, c.Leased = func() uint64 { return uint64(time.Second / 3) }, uint8(i+1), 0, true
-		if c.Replay == carp.ReplayWindow { // a memory of a megabyte in each of a million states
+		if c.Replay == carp.ReplayWindow && !c.Protocol.VRRP() { // a memory of a megabyte in each of a million states
 			c.Replay = carp.ReplayOff
 		}
 		e, err := carp.NewEngine(c)
