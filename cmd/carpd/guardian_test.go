@@ -142,7 +142,7 @@ func TestCrashedNodeOfASealedGroupIsBelievedAndComesBack(t *testing.T) {
 	p.b.post("/v1/handover", map[string]string{}, nil)
 	p.a.await("MASTER")
 	p.b.follows(p.a)
-	if drops := p.b.instance().Drops; drops["old"]+drops["replay"]+drops["repeat"] > 0 {
+	if drops := p.b.instance().Drops; drops["old"]+drops["replay"]+drops["ahead"] > 0 {
 		t.Errorf("b has refused %v", drops)
 	}
 	p.oneHolder(shared4)
