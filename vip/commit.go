@@ -14,6 +14,8 @@ const (
 	// commitStep is how many changes are made between two looks at the permit. With ten
 	// thousand addresses on an interface it takes the kernel 50 ms.
 	commitStep = 250
+	// longBatch is how many changes make a batch after whose steps something is done.
+	longBatch = 2000
 	// refreshMost is how many steps of a long batch are renewed between two new ones.
 	refreshMost = 4
 )
@@ -43,7 +45,7 @@ func (s *Set) commit(changes []Change, missing []netip.Prefix) error {
 	return s.commitEach(changes, missing, func(int) {})
 }
 
-// commitEach is commit that calls after between two steps, with how many addresses
+// commitEach is commit that calls after between two steps of a long batch, with how many addresses
 // are put on so far.
 func (s *Set) commitEach(changes []Change, missing []netip.Prefix, after func(put int)) error {
 	s.tellPlace()
@@ -99,7 +101,7 @@ func (s *Set) apply(changes []Change, after func(put int)) (all bool, since carp
 	valid := s.state.lease.Valid
 	s.mu.Unlock()
 	var done []step
-	put, slowest := 0, time.Duration(0)
+	put, slowest, long := 0, time.Duration(0), len(changes) > longBatch
 	one := func(changes []Change) {
 		began := s.clock()
 		err = merge(err, s.k.Apply(changes))
@@ -113,7 +115,7 @@ func (s *Set) apply(changes []Change, after func(put int)) (all bool, since carp
 		next := changes[:min(commitStep, len(changes))]
 		changes = changes[len(next):]
 		one(next)
-		if put += len(puttings(next)); len(changes) > 0 {
+		if put += len(puttings(next)); len(changes) > 0 && long {
 			after(put)
 		}
 		for range refreshMost {

@@ -315,22 +315,22 @@ func TestALongBatchRenewsWhatItPutOnFirst(t *testing.T) {
 }
 
 func TestTheFirstAddressesAreAnnouncedBeforeTheLastAreOn(t *testing.T) {
-	inWorld(t, func(c *vip.Config) { c.Addresses = thousand() }, func(w *world) {
-		w.slowly(100 * ms)
+	inWorld(t, func(c *vip.Config) { c.Addresses = many(3000, false) }, func(w *world) {
+		w.slowly(20 * ms)
 		w.permit(1)
 		done := make(chan error, 1)
 		go func() { done <- w.set.Up(w.Context(), 1) }()
-		time.Sleep(150 * ms)
+		time.Sleep(30 * ms)
 		synctest.Wait()
 		early := w.k.Sent()
 		if len(early) != 250 {
-			t.Errorf("%d announcements after the first of four steps, want 250", len(early))
+			t.Errorf("%d announcements after the first of twelve steps, want 250", len(early))
 		}
-		time.Sleep(280 * ms)
+		time.Sleep(220 * ms)
 		if err := <-done; err != nil {
 			t.Errorf("Up: %v", err)
 		}
-		if n := len(early) + len(w.k.Sent()); n != 1000 {
+		if n := len(early) + len(w.k.Sent()); n != 3000 {
 			t.Errorf("%d announcements in the first round, want each once", n)
 		}
 		w.slowly(0)

@@ -15,7 +15,7 @@ import (
 // addresses carry: 112, the number of CARP's IP protocol. `ip addr` prints it as
 // "proto 112". Kernels before 5.18 ignore it; there Cleanup finds nothing, and
 // the lease is what removes a dead daemon's addresses.
-const Mark = 112
+const Mark = 112 // package carp/link knows it too, and wakes for no address that has it
 
 // Forever is the lifetime of an address without a lease.
 const Forever time.Duration = math.MaxInt64

@@ -317,7 +317,10 @@ func finish(b []byte) []byte {
 func attribute(b []byte, kind uint16, value []byte) []byte {
 	b = binary.NativeEndian.AppendUint16(b, uint16(unix.SizeofRtAttr+len(value)))
 	b = append(binary.NativeEndian.AppendUint16(b, kind), value...)
-	return append(b, make([]byte, -len(value)&(unix.RTA_ALIGNTO-1))...)
+	for range -len(value) & (unix.RTA_ALIGNTO - 1) {
+		b = append(b, 0)
+	}
+	return b
 }
 
 func uint32Attribute(b []byte, kind uint16, value uint32) []byte {

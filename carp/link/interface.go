@@ -114,6 +114,7 @@ func (i *Interface) openNotes() error {
 	if err != nil {
 		return err
 	}
+	_ = muteShared(fd) // without it more is read than is needed
 	i.notes = os.NewFile(uintptr(fd), "netlink")
 	i.noted, err = i.notes.SyscallConn()
 	return err

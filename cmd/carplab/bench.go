@@ -36,7 +36,7 @@ func benchCommand() *cobra.Command {
 			return failure{exitUsage, "bench what?", "see carplab bench --help"}
 		},
 	}
-	c.AddCommand(failoverCommand(), safetyCommand())
+	c.AddCommand(failoverCommand(), safetyCommand(), addressesCommand())
 	return c
 }
 

@@ -42,6 +42,12 @@ func carpdConfig(m Member, socket string, election func(id int) string) string {
 	fmt.Fprintf(&b, "node: %s\nstate_dir: %s\ncontrol: %s\ninstances:\n", m.Host.Name, filepath.Join(m.Dir, "state"), socket)
 	for id := 1; id <= m.Instances; id++ {
 		fmt.Fprintf(&b, "  - %s\n    interface: eth0\n    preempt: true\n    addresses: [%v]\n", election(id), VIP(uint8(id)))
+		if id == 1 && len(m.Excluded) > 0 {
+			fmt.Fprintf(&b, "    addresses_excluded:\n")
+			for _, p := range m.Excluded {
+				fmt.Fprintf(&b, "      - %v\n", p)
+			}
+		}
 	}
 	return b.String()
 }

@@ -70,9 +70,20 @@ func Ucarp() (Speaker, error) {
 // routers are the instances of a member for package peers.
 func (m Member) routers(bits int) []peers.VRRP {
 	var all []peers.VRRP
+	var lines []string // of keepalived
+	if len(m.Excluded) > 0 {
+		lines = append(lines, "virtual_ipaddress_excluded {")
+		for _, p := range m.Excluded {
+			lines = append(lines, "  "+p.String())
+		}
+		lines = append(lines, "}")
+	}
 	for id := 1; id <= m.Instances; id++ {
+		if id > 1 {
+			lines = nil
+		}
 		all = append(all, peers.VRRP{
-			VRID: uint8(id), Addresses: []netip.Prefix{netip.PrefixFrom(VIP(uint8(id)), bits)}, Priority: m.Priority, Interval: m.Interval,
+			VRID: uint8(id), Addresses: []netip.Prefix{netip.PrefixFrom(VIP(uint8(id)), bits)}, Priority: m.Priority, Interval: m.Interval, Lines: lines,
 		})
 	}
 	return all

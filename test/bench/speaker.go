@@ -26,6 +26,8 @@ type Member struct {
 	Address  netip.Addr
 	Priority uint8  // of VRRP, 200 or 100
 	Dir      string // for its files; gone after the run
+	// Excluded are further addresses of instance 1, which are not in the adverts.
+	Excluded []netip.Prefix
 }
 
 // Skew is the advskew of a CARP speaker: 0 for priority 200, and 100 for 100.
