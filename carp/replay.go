@@ -27,7 +27,7 @@ type guard struct {
 	aheadBy time.Duration
 
 	probes, answers uint64 // sent
-	echo            [8]byte
+	echo            [answerLen]byte
 }
 
 func newGuard(c *Config) guard {
@@ -97,11 +97,11 @@ func (e *Engine) checkSealed(now Instant, s seal, h *hearing, p *Packet) Drop {
 			return DropReplay
 		}
 	}
-	d := g.sealed.judge(s, h.bid.timing, wayOf(p, h.path), now, &g.clock, floor, e.cfg.window())
+	d := g.sealed.judge(s, h.message.Type != 0, h.bid.timing, wayOf(p, h.path), now, &g.clock, floor, e.cfg.window())
 	switch d {
 	case Accepted:
 		g.clock.follow(now, s.clock)
-		g.sealed.accept(s, wayOf(p, h.path), p.Src, now)
+		g.sealed.accept(s, h.message.Type != 0, wayOf(p, h.path), p.Src, now)
 	case DropAhead:
 		g.ahead = Sighting{Address: p.Src, NodeID: s.id, AdvBase: s.timing.base, AdvSkew: s.timing.skew, At: now}
 		g.aheadBy = time.Duration(s.clock-g.clock.at(now)) * time.Millisecond
@@ -214,13 +214,19 @@ func (e *Engine) heardMessage(now Instant, h *hearing, p *Packet) Drop {
 	return DropType
 }
 
-// heardProbe answers as a master. A probe that is not fresh may be a recording, or
-// that of a node whose clock is far off: it is answered too, but less often.
+// The body of an answer: the counter of the probe, and whether a master answers.
+const (
+	answerLen        = 9
+	answeredByMaster = 1
+)
+
+// heardProbe answers. A probe that is not fresh may be a recording, or that of a node
+// whose clock is far off: it is answered too, but less often.
 func (e *Engine) heardProbe(now Instant, h *hearing, p *Packet) Drop {
 	d := e.checkSealed(now, unseal(h.counter), h, p)
 	switch d {
 	case Accepted:
-		from := e.guard.sealed.find(unseal(h.counter).id)
+		from := e.guard.sealed.find(unseal(h.counter).id, true)
 		if from.probe == h.counter { // over the other family
 			return Accepted
 		}
@@ -229,45 +235,44 @@ func (e *Engine) heardProbe(now Instant, h *hearing, p *Packet) Drop {
 		if now.Sub(e.guard.stale) < e.answerTime() {
 			return d
 		}
-		if e.state == Master {
-			e.guard.stale = now
-		}
+		e.guard.stale = now
 	default:
 		return d
 	}
-	if e.state == Master {
+	echo := &e.guard.echo
+	binary.BigEndian.PutUint64(echo[:], h.counter)
+	if echo[8] = 0; e.state == Master {
+		echo[8] = answeredByMaster
 		e.advertise(now)
-		binary.BigEndian.PutUint64(e.guard.echo[:], h.counter)
-		e.say(now, TypeClockAnswer, e.bid().timing, e.guard.echo[:])
-		e.guard.answers++
 	}
+	e.say(now, TypeClockAnswer, e.bid().timing, echo[:])
+	e.guard.answers++
 	return d
 }
 
-// heardAnswer takes a master for living that has answered this node's own probe,
-// whatever its clock says: a recording cannot know what was asked. It counts as its
+// heardAnswer believes a node that has answered this node's own probe, whatever its
+// clock says: a recording cannot know what was asked. Of a master it counts as its
 // advert.
 func (e *Engine) heardAnswer(now Instant, h *hearing, p *Packet) Drop {
 	g, s := &e.guard, unseal(h.counter)
+	mine := g.asked != 0 && len(h.message.Body) == answerLen && binary.BigEndian.Uint64(h.message.Body) == g.asked && now.Sub(g.askedAt) <= e.answerTime()
+	if known := g.sealed.find(s.id, true); !mine || known != nil && known.answered == g.asked {
+		return e.checkSealed(now, s, h, p) // another's, or over another family: its clock counts
+	}
 	switch {
-	case g.asked == 0 || len(h.message.Body) != 8 || binary.BigEndian.Uint64(h.message.Body) != g.asked || now.Sub(g.askedAt) > e.answerTime():
-		return DropType
 	case s.id == 0:
 		return DropUnsealed
 	case s.timing != h.bid.timing || h.leaves:
 		return DropTiming
 	}
-	known := g.sealed.find(s.id)
-	if known != nil && known.answered == g.asked {
-		return DropRepeat
-	}
 	if s.id == e.cfg.NodeID {
 		g.twin, g.twinAt = p.Src, now
 	}
-	g.clock.follow(now, s.clock)
-	g.sealed.accept(s, wayOf(p, h.path), p.Src, now)
-	g.sealed.find(s.id).answered = g.asked
-	if e.timers[timerGrace] != 0 { // it would pass for the farewell of the master that is preempted
+	master := h.message.Body[answerLen-1] == answeredByMaster
+	g.clock.followLiving(now, s.clock)
+	g.sealed.accept(s, h.message.Type != 0, wayOf(p, h.path), p.Src, now)
+	g.sealed.find(s.id, true).answered = g.asked
+	if !master || e.timers[timerGrace] != 0 { // in a grace it would pass for the farewell of the master that is preempted
 		return Accepted
 	}
 	h.message = Message{}
@@ -291,4 +296,13 @@ func (e *Engine) ResetSeal(now Instant, offset time.Duration) Effects {
 		e.clock = 0
 	}
 	return e.finish()
+}
+
+// GroupClock reads the group clock, or the greatest that was sent if that is more:
+// what must be reserved before it is used.
+func (e *Engine) GroupClock(now Instant) uint64 {
+	if e.cfg.Compat == CompatBSD {
+		return e.guard.clock.at(now)
+	}
+	return max(e.guard.clock.at(now), e.clock)
 }

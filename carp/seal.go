@@ -45,6 +45,11 @@ const (
 	// MaxClockStep is how far ahead of the own group clock an advert may be, once a
 	// node has any state.
 	MaxClockStep = time.Hour
+	// maxLivingStep is the same for a node that has proved that it lives.
+	maxLivingStep = 366 * 24 * time.Hour
+	// anchorTime is how long after its start a node without saved state follows any
+	// clock.
+	anchorTime = time.Minute
 	// maxClock is the last group clock that a counter can carry, in 2054.
 	maxClock = 1<<40 - 1
 )
@@ -72,15 +77,14 @@ type groupClock struct {
 	offset time.Duration
 	start  uint64 // the clock at which this run begins, above everything of earlier ones
 	born   uint64 // the clock at the first link up; 0 before
-	// anchored says that the clock is not to step far any more: it goes on from
-	// saved state, or has followed another member already.
-	anchored bool
+	bornAt Instant
+	saved  bool // it goes on from what was saved
 }
 
 // newGroupClock begins at what was reserved by earlier runs, or at the wall clock if
 // that is later. A wall clock that no counter could carry is not believed.
 func newGroupClock(c *Config) groupClock {
-	g := groupClock{offset: c.ClockOffset, start: min(c.SavedClock, maxClock), anchored: c.SavedClock > 0}
+	g := groupClock{offset: c.ClockOffset, start: min(c.SavedClock, maxClock), saved: c.SavedClock > 0}
 	if g.offset/time.Millisecond > maxClock {
 		g.offset = 0
 	}
@@ -95,7 +99,7 @@ func (g *groupClock) begin(now Instant) {
 	if g.start > 0 && now.Add(g.offset) < Instant(g.start)*Instant(time.Millisecond) {
 		g.offset = time.Duration(g.start)*time.Millisecond - time.Duration(now)
 	}
-	g.born = max(g.at(now), 1)
+	g.born, g.bornAt = max(g.at(now), 1), now
 }
 
 // at reads the clock. It never is behind what was reserved.
@@ -103,20 +107,30 @@ func (g *groupClock) at(now Instant) uint64 {
 	return min(max(uint64(max(now.Add(g.offset), 0))/uint64(time.Millisecond), g.start), maxClock)
 }
 
+// anchored reports whether the clock is not to step far any more: it goes on from
+// saved state, or runs for so long that every member has been heard.
+func (g *groupClock) anchored(now Instant) bool {
+	return g.saved || g.born != 0 && now.Sub(g.bornAt) > anchorTime
+}
+
 // tooFarAhead reports whether the clock must not follow another one.
 func (g *groupClock) tooFarAhead(now Instant, clock uint64) bool {
-	return g.anchored && clock > g.at(now)+uint64(MaxClockStep/time.Millisecond)
+	return g.anchored(now) && clock > g.at(now)+uint64(MaxClockStep/time.Millisecond)
 }
 
 // follow takes over the clock of another member if it is ahead.
 func (g *groupClock) follow(now Instant, clock uint64) {
-	if g.tooFarAhead(now, clock) {
-		return
-	}
-	if clock > g.at(now) {
+	if clock > g.at(now) && !g.tooFarAhead(now, clock) {
 		g.offset = time.Duration(clock)*time.Millisecond - time.Duration(now)
 	}
-	g.anchored = true
+}
+
+// followLiving does the same for a member that has proved that it lives: it may be
+// further ahead, but not as far as to bring the end of all clocks near.
+func (g *groupClock) followLiving(now Instant, clock uint64) {
+	if clock > g.at(now) && (!g.anchored(now) || clock-g.at(now) < uint64(maxLivingStep/time.Millisecond)) {
+		g.offset = time.Duration(clock)*time.Millisecond - time.Duration(now)
+	}
 }
 
 // ways are families and paths over which a round comes, a bit each: once over each of
@@ -125,9 +139,12 @@ type ways uint16
 
 func wayOf(p *Packet, path uint8) ways { return 1 << (2*ways(path) + ways(FamilyOf(p.Src))) }
 
-// nodeMark is what a receiver remembers of one node id.
+// nodeMark is what a receiver remembers of one node id: of its adverts, or of its
+// companion messages. Each have their own order, since a message may overtake the
+// advert that was sent just before.
 type nodeMark struct {
 	id       uint8
+	messages bool
 	ways     ways   // over which its latest round was accepted
 	clock    uint64 // of its latest round
 	probe    uint64 // its latest that was fresh
@@ -138,7 +155,7 @@ type nodeMark struct {
 
 // sealedMemory is the highest accepted clock of each node id: what ReplaySealed
 // needs to know for ever. One value serves all packets of a round: both families,
-// all digests, all paths. It grows with the number of node ids, to 255 at most.
+// all digests, all paths. It grows with the number of node ids, to two for each.
 type sealedMemory struct{ nodes []nodeMark }
 
 func newSealedMemory() *sealedMemory { return &sealedMemory{make([]nodeMark, 0, 8)} }
@@ -151,9 +168,9 @@ func (m *sealedMemory) clone() *sealedMemory {
 }
 
 // find returns the mark of a node id, or nil.
-func (m *sealedMemory) find(id uint8) *nodeMark {
+func (m *sealedMemory) find(id uint8, messages bool) *nodeMark {
 	for i := range m.nodes {
-		if m.nodes[i].id == id {
+		if n := &m.nodes[i]; n.id == id && n.messages == messages {
 			return &m.nodes[i]
 		}
 	}
@@ -162,14 +179,14 @@ func (m *sealedMemory) find(id uint8) *nodeMark {
 
 // judge says whether a round is fresh. timing is that of the header, floor the
 // clock up to which nothing is fresh. It changes nothing.
-func (m *sealedMemory) judge(s seal, header timing, over ways, now Instant, g *groupClock, floor uint64, window time.Duration) Drop {
+func (m *sealedMemory) judge(s seal, messages bool, header timing, over ways, now Instant, g *groupClock, floor uint64, window time.Duration) Drop {
 	switch {
 	case s.id == 0:
 		return DropUnsealed
 	case s.timing != header:
 		return DropTiming
 	}
-	if known := m.find(s.id); known != nil {
+	if known := m.find(s.id, messages); known != nil {
 		switch {
 		case s.clock == known.clock && known.ways&over == 0:
 			return Accepted // the latest round, over another family or path
@@ -190,10 +207,10 @@ func (m *sealedMemory) judge(s seal, header timing, over ways, now Instant, g *g
 }
 
 // accept remembers a round.
-func (m *sealedMemory) accept(s seal, over ways, src netip.Addr, now Instant) {
-	known := m.find(s.id)
+func (m *sealedMemory) accept(s seal, messages bool, over ways, src netip.Addr, now Instant) {
+	known := m.find(s.id, messages)
 	if known == nil {
-		m.nodes = append(m.nodes, nodeMark{id: s.id})
+		m.nodes = append(m.nodes, nodeMark{id: s.id, messages: messages})
 		known = &m.nodes[len(m.nodes)-1]
 	}
 	if s.clock > known.clock {

@@ -13,7 +13,7 @@ type SealStatus struct {
 	Clock    uint64        // group clock, milliseconds since 2020-01-01: the greatest that was sent, or the present one
 	Offset   time.Duration // of the group clock from BOOTTIME
 	Start    uint64        // where this run began because of what was saved; 0: nothing was saved
-	Anchored bool          // the clock does not step by more than MaxClockStep any more
+	Anchored bool          // the clock does not step by more than MaxClockStep for an advert any more
 	Nodes    []SealNode    // ReplaySealed: the members that were heard, by node id
 
 	Twin    netip.Addr    // who uses this node's id too,
@@ -39,16 +39,17 @@ type SealNode struct {
 func (e *Engine) sealStatus(now Instant) SealStatus {
 	g := &e.guard
 	s := SealStatus{
-		Replay: e.cfg.replay(), Window: e.cfg.window(), Clock: g.clock.at(now), Offset: g.clock.offset,
-		Start: g.clock.start, Anchored: g.clock.anchored,
+		Replay: e.cfg.replay(), Window: e.cfg.window(), Clock: e.GroupClock(now), Offset: g.clock.offset,
+		Start: g.clock.start, Anchored: g.clock.anchored(now),
 		Twin: g.twin, TwinAt: g.twinAt, Ahead: g.ahead, AheadBy: g.aheadBy, Probes: g.probes, Answers: g.answers,
-	}
-	if e.cfg.Compat != CompatBSD {
-		s.Clock = max(s.Clock, e.clock)
 	}
 	if s.Replay == ReplaySealed {
 		for _, n := range g.sealed.nodes {
-			s.Nodes = append(s.Nodes, SealNode{n.id, n.clock, n.src, n.at})
+			if at := slices.IndexFunc(s.Nodes, func(m SealNode) bool { return m.ID == n.id }); at < 0 {
+				s.Nodes = append(s.Nodes, SealNode{n.id, n.clock, n.src, n.at})
+			} else if n.clock > s.Nodes[at].Clock {
+				s.Nodes[at] = SealNode{n.id, n.clock, n.src, n.at}
+			}
 		}
 		slices.SortFunc(s.Nodes, func(a, b SealNode) int { return int(a.ID) - int(b.ID) })
 	}

@@ -329,13 +329,13 @@ func BenchmarkReplay(b *testing.B) {
 	b.Run("sealed", func(b *testing.B) {
 		m, g, now := newSealedMemory(), groupClock{}, Instant(time.Hour)
 		for id := range 8 {
-			m.accept(seal{1, uint8(id + 1), timing{1, 0}}, 1, peerHigh, now)
+			m.accept(seal{1, uint8(id + 1), timing{1, 0}}, false, 1, peerHigh, now)
 		}
 		b.ReportAllocs()
 		for i := uint64(2); b.Loop(); i++ {
 			s := seal{3600_000 + i%1000_000, 8, timing{1, 0}}
-			if m.judge(s, s.timing, 1, now, &g, 0, DefaultWindow) == Accepted {
-				m.accept(s, 1, peerHigh, now)
+			if m.judge(s, false, s.timing, 1, now, &g, 0, DefaultWindow) == Accepted {
+				m.accept(s, false, 1, peerHigh, now)
 			}
 		}
 	})

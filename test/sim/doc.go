@@ -84,9 +84,11 @@
 // time; when send errors are forgiven and preempt delays over, nobody who preempts
 // understands the holder's adverts is better; and from then on nothing happens at all.
 //
-// Permits, Hooks, Adverts, Packets: see their types. Replays of recorded packets
-// are accepted by the engine today; so no checker speaks of more than a host's own
-// packets and second copies.
+// Permits, Hooks, Adverts, Packets: see their types.
+//
+// Fresh. A host of a sealed group accepts nothing twice, over one family, also across
+// restarts with its saved state, and nothing whose weight was changed. An attacker
+// who records all and has no passphrase tries: Options.AttackEvery.
 //
 // # Seeds
 //

@@ -47,6 +47,8 @@ type Event struct {
 	Sent   time.Duration
 	Late   bool // KindAddrOn, KindRenewed: the daemon stood still between asking for the permit and this
 	Text   string
+
+	packet *packet // KindHeard
 }
 
 func (e *Event) String() string {

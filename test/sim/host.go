@@ -68,6 +68,8 @@ type Host struct {
 	latest   carp.Transition
 	permit   carp.Permit
 	saved    carp.Epoch // on disk
+	reserved uint64     // on disk: of the group clock
+	lost     int        // how often both were lost
 
 	worker worker
 	set    set
@@ -225,7 +227,7 @@ func (h *Host) Start() {
 	h.life = h.lives
 	h.kernel.remove("(found at start)")
 	c := h.Config
-	c.ClockOffset, c.MinEpoch = h.wall, h.saved
+	c.ClockOffset, c.MinEpoch, c.SavedClock = h.wall, h.saved, h.reserved
 	e, err := carp.NewEngine(c)
 	if err != nil {
 		panic(fmt.Sprintf("sim: start %s: %v", h.Name, err)) // Host has validated it
@@ -251,7 +253,16 @@ func (h *Host) Kill(forget bool) {
 	h.w.fault(h, "killed")
 	h.die()
 	if forget {
-		h.saved = 0
+		h.saved, h.reserved = 0, 0
+		h.lost++
+	}
+}
+
+// reserve saves the group clock ahead, as the daemon does beside its loop. What it
+// has followed is saved at once here, and within a second there.
+func (h *Host) reserve() {
+	if clock := h.engine.GroupClock(h.now()); h.reserved < clock+30_000 {
+		h.reserved = clock + 60_000
 	}
 }
 

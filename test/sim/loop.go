@@ -45,15 +45,21 @@ func (h *Host) receive(p *packet, at carp.Instant) {
 	in.At = at
 	e := h.engine.Receive(h.now(), in)
 	way := p.on.path(p.src, h)
+	if p.replay { // nothing of the sender's; but late, if it is taken
+		way = &path{}
+		if e.Drop == carp.Accepted && p.src != h {
+			p.on.harm(p.on.path(p.src, h), p.src, h)
+		}
+	}
 	again := h.lastPkt == p && h.lastAt == h.w.now
-	if h.heard(e.Drop) && p.sent >= way.heard && !p.bad {
+	if h.heard(e.Drop) && p.sent >= way.heard && !p.bad && !isMessage(p) {
 		way.heard = p.sent
 		if p.bowOut {
 			way.left = p.sent
 		}
 	}
-	told := Event{Kind: KindHeard, Host: h, Peer: p.src, Drop: e.Drop, Own: p.src == h, Copy: again,
-		Bad: p.bad, BowOut: p.bowOut, Sent: p.sent}
+	told := Event{Kind: KindHeard, Host: h, Peer: p.src, Drop: e.Drop, Own: p.src == h && !p.replay, Copy: again,
+		Bad: p.bad, BowOut: p.bowOut, Sent: p.sent, packet: p}
 	if e.Change != nil {
 		told.Change = *e.Change
 	}
@@ -63,6 +69,9 @@ func (h *Host) receive(p *packet, at carp.Instant) {
 		h.lastPkt, h.lastAt = p, h.w.now
 	}
 }
+
+// isMessage reports whether a packet is a companion message of CARP and no advert.
+func isMessage(p *packet) bool { return p.Payload[0]>>4 == 2 && p.Payload[0]&0xf > 1 }
 
 // arm plans the next tick.
 func (h *Host) arm() {
@@ -149,6 +158,7 @@ func (h *Host) runCommands() {
 // carp.Speaker does: leaving the role is made known before anything is sent.
 func (h *Host) apply(e carp.Effects) {
 	h.lastPkt, h.decided = nil, h.now()
+	h.reserve()
 	for {
 		h.deadline = e.Deadline
 		if e.Change != nil {

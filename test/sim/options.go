@@ -30,6 +30,8 @@ type Options struct {
 	Mutant        Mutant        // of one host, or of all; see MutantHosts
 	MutantHosts   int           // 0: all
 	Unicast       bool          // all hosts are each other's unicast peers
+	Replay        carp.Replay   // of CARP
+	AttackEvery   time.Duration // the mean time between two attacks with recordings; 0: none. For sealed groups
 
 	// The same for VRRP, which has no AdvBase and SkewStep, one family, and no
 	// Passphrase but with OtherPassword.
@@ -135,7 +137,27 @@ func Draw(seed uint64) Options {
 	}
 	o.KillWeight = max(o.KillWeight, 0.05) // something always happens
 	o.drawProtocol(seed)
+	o.drawReplay(seed)
 	return o
+}
+
+// drawReplay seals half of the worlds of CARP, and has most of them attacked. It has a
+// source of its own, so that the others are what they were.
+func (o *Options) drawReplay(seed uint64) {
+	rng := newSource(seed, "replay")
+	if o.Protocol.VRRP() || rng.IntN(2) == 0 {
+		return
+	}
+	o.Replay = carp.ReplaySealed
+	if rng.IntN(4) > 0 {
+		o.AttackEvery = []time.Duration{200 * time.Millisecond, time.Second, 10 * time.Second}[rng.IntN(3)]
+	}
+	switch rng.IntN(4) {
+	case 0:
+		o.ClockAhead = Span(-30*24*time.Hour, 30*24*time.Hour)
+	case 1:
+		o.ClockAhead = Span(29*365*24*time.Hour, 34*365*24*time.Hour) // 2055 to 2060
+	}
 }
 
 // weights lists the weights in the order of faultKind.

@@ -38,6 +38,8 @@ type Segment struct {
 	Corrupt     float64 // chance that bits are flipped; always so that the advert is no longer valid
 	Echo        float64 // chance that a sender hears its own packet, as behind a looping switch
 
+	attacker *attacker // nil: none
+
 	w     *World
 	aside bool // made by Beside
 	hosts []*Host
@@ -66,6 +68,10 @@ type packet struct {
 	sent   time.Duration
 	bad    bool // altered
 	bowOut bool
+
+	replay   bool   // from the attacker's tape
+	altered  bool   // by the attacker
+	original []byte // then: what it was
 }
 
 // Segment makes a segment with the world's defaults and attaches the ports.
@@ -125,6 +131,9 @@ func (s *Segment) send(h *Host, f carp.Frame) {
 	pkt := &packet{
 		Packet: carp.Packet{Src: src, Dst: f.Dst, Link: link, SrcMAC: local.MAC, TTL: 255, Payload: payload, Broadcast: multicast},
 		src:    h, on: s, sent: s.w.now, bowOut: h.leaves(payload),
+	}
+	if s.attacker != nil {
+		s.attacker.record(pkt)
 	}
 	for _, to := range s.hosts {
 		switch {

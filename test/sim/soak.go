@@ -131,7 +131,7 @@ func Build(seed uint64, o Options) (*World, *Convergence) {
 		if o.IPv6 {
 			c.Addresses = append(c.Addresses, groupIPv6)
 		}
-		if o.Protocol.VRRP() {
+		if c.Replay = o.Replay; o.Protocol.VRRP() {
 			o.vrrp(&c, i, i == odd)
 		}
 		if o.Unicast {
@@ -154,7 +154,11 @@ func Build(seed uint64, o Options) (*World, *Convergence) {
 	}
 	c := &Convergence{}
 	w.Require(Standard()...)
-	w.Require(c)
+	w.Require(&Fresh{}, c)
+	if o.AttackEvery > 0 {
+		lan.attacker = &attacker{w: w, seg: lan, rng: newSource(seed, "attack"), ends: o.breakTime()}
+		lan.attacker.begin()
+	}
 	return w, c
 }
 
