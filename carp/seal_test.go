@@ -252,12 +252,14 @@ func TestRecordingsOfADeadMasterDelayItsSuccessorByOneProbe(t *testing.T) {
 	g.run(10 * time.Second)
 	g.want(Master, Backup)
 	a, b := g.nodes[0], g.nodes[1]
+	g.start(b) // asks, and the master's answer is on the tape
+	g.run(5 * time.Second)
 	g.run(b.e.timers[timerDown].Sub(g.now) - b.e.masterDown(bid{}) + time.Second/2)
 	a.dead = true
 	died := g.now
 	heard := b.e.timers[timerDown].Sub(g.now)
 	for b.e.state != Master && g.now.Sub(died) < time.Minute {
-		for _, p := range g.tape[:10] {
+		for _, p := range g.tape[:20] {
 			g.inject(p, nil)
 		}
 		g.run(50 * time.Millisecond)

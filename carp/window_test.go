@@ -259,6 +259,34 @@ func TestOwnAdvertsFromElsewhereAreKnownInWindow(t *testing.T) {
 	r.state(Master)
 }
 
+// What cannot be told from a BSD that was parted is worn out in the end.
+func TestRecordingOfABSDIsWornOut(t *testing.T) {
+	m, now := newWindowMemory(256), Instant(time.Hour)
+	hear := func(c uint64, t timing) Drop {
+		now = now.Add(time.Second)
+		return m.judge(now, peerHigh, way(peerHigh), c, t)
+	}
+	for c := range uint64(10) {
+		if d := hear(100+c, timing{1, 0}); d != Accepted {
+			t.Fatalf("counter %d: %v", c, d)
+		}
+	}
+	accepted := 0
+	for range 1000 {
+		for c := range uint64(10) {
+			if hear(100+c, timing{1, 0}) == Accepted {
+				accepted++
+			}
+		}
+	}
+	if accepted > 10*windowAgain {
+		t.Errorf("ten adverts that were recorded were accepted %d times", accepted)
+	}
+	if d := hear(110, timing{1, 0}); d != Accepted {
+		t.Errorf("the living one's next: %v", d)
+	}
+}
+
 // An attacker has any number of source addresses.
 func TestStrangersDoNotMakeAMemberForgotten(t *testing.T) {
 	m, now := newWindowMemory(256), Instant(time.Hour)

@@ -9,6 +9,7 @@ func handMutants() []mutant {
 	electionMutants(add)
 	roleMutants(add)
 	packetMutants(add)
+	sealMutants(add)
 	permitMutants(add)
 	daemonMutants(add)
 	pathMutants(add)

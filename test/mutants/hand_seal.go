@@ -1,0 +1,31 @@
+package main
+
+const (
+	sealFile   = "carp/seal.go"
+	windowFile = "carp/window.go"
+	replayFile = "carp/replay.go"
+)
+
+// sealMutants let recordings in, or keep a living node out.
+func sealMutants(add adder) {
+	add("sealed-timing-open", "a sealed advert may say another weight than its counter",
+		replace(sealFile, "case s.timing != header:\n\t\treturn DropTiming\n\t}", "}"))
+	add("sealed-twice", "a sealed advert is accepted as often as it comes",
+		replace(sealFile, "floor = max(floor, known.clock)", "_ = known.clock"))
+	add("sealed-floor-forgotten", "a node that starts accepts what it had accepted in an earlier run",
+		replace(replayFile, "floor, twin := g.clock.start, s.id == e.cfg.NodeID", "floor, twin := uint64(0), s.id == e.cfg.NodeID"))
+	add("no-probe", "a backup does not ask before it takes over from a master that it had refused",
+		replace(replayFile, "g.waiting = true\n\te.ask(now)", "g.waiting = true"))
+	add("probe-for-ever", "recordings put a takeover off again and again",
+		replace(replayFile, "if g.waiting || !e.sealedGroup()", "if !e.sealedGroup()"))
+	add("any-answer", "an answer to another question proves that a master lives",
+		replace(replayFile, "binary.BigEndian.Uint64(h.message.Body) == g.asked && ", ""))
+	add("clock-steps-for-recordings", "an advert takes the group clock any distance ahead",
+		replace(sealFile, "return g.anchored(now) && clock", "return g.anchored(now) && clock < 0 && clock"))
+	add("window-rewritten", "a known counter is accepted with another weight",
+		replace(windowFile, "case s != nil && !leaves && (s.continues(counter, t)", "case !same:\n\tcase s != nil && !leaves && (s.continues(counter, t)"))
+	add("window-refuses-bsd", "a BSD that counts through known numbers is refused for as long as it does",
+		replace(windowFile, "counter-l.counter-1 < windowStride {\n\t\t\treturn true", "counter-l.counter-1 < windowStride {\n\t\t\treturn false"))
+	add("window-for-ever", "a recording of a BSD may be played without end",
+		replace(windowFile, "if *e>>16&7 == windowAgain {", "if *e>>16&7 > windowAgain {"))
+}
