@@ -46,6 +46,15 @@ func (s *Segment) side(h *Host) (carp.Local, uint8) {
 	return h.local, 0
 }
 
+// heardLast is when the youngest advert of a was sent that b took, over either segment.
+func heardLast(a, b *Host) time.Duration {
+	heard := a.seg.path(a, b).heard
+	if a.beside != nil {
+		heard = max(heard, a.beside.path(a, b).heard)
+	}
+	return heard
+}
+
 // reaches reports whether frames on s reach the kernel of a host.
 func (s *Segment) reaches(h *Host) bool {
 	if s.aside {

@@ -191,7 +191,7 @@ func (c *Promise) grace(w *World, a, b *Host) {
 		grace = carp.DefaultGrace
 	}
 	waited := w.now - b.promoted
-	heard := a.seg.path(a, b).heard
+	heard := heardLast(a, b)
 	crossed := heard >= b.promoted-a.seg.delay() && (a.state == carp.Master || a.state == carp.Releasing || heard <= a.left) && !a.inTurn(b.promoted-a.seg.delay())
 	rival := b.rival == a.local.IPv4 || b.rival == a.local.IPv6 || !b.rival.IsValid()
 	if !crossed && waited < grace-longest(grace, maxRate)/50 && rival && !b.Config.Guarded {
