@@ -107,7 +107,11 @@ func (s *Set) awaitPermit(ctx context.Context, epoch carp.Epoch, turn uint64) er
 
 // raise puts the addresses on. The caller has the token.
 func (s *Set) raise(epoch carp.Epoch, turn uint64) error {
-	v, err := s.prepare()
+	err := s.protect()
+	var v survey
+	if err == nil {
+		v, err = s.prepare()
+	}
 	if err == nil {
 		err = s.refuseForeign(v)
 	}
@@ -132,6 +136,10 @@ func (s *Set) raise(epoch carp.Epoch, turn uint64) error {
 		return ErrSuperseded
 	case !allowed:
 		return errNoRoom
+	}
+	if err := s.openGate(turn); err != nil {
+		s.drop(turn)
+		return err
 	}
 	if err := s.commitEach(v.changes, nil, s.announceUpTo); errors.Is(err, errNoRoom) {
 		return err // what is on stays within the permit, the rest comes with the next

@@ -45,7 +45,13 @@ func (s *Set) clear(ctx context.Context) error {
 	placed := union(s.state.placed, s.state.strays)
 	s.mu.Unlock()
 
+	// The gate closes before the addresses go. By plan, when this node is the master
+	// still, after the sessions have ended: through a closed one nobody would be told.
+	if why != EventDown {
+		s.shutGate()
+	}
 	more := s.sever(on.Index, placed, severBudget(why))
+	s.shutGate()
 	changes := removes(on, placed)
 	var foreign []netip.Prefix
 	var err error

@@ -10,3 +10,14 @@ func Crowd(k Kernel) error {
 
 // BatchLimit is batchLimit.
 func BatchLimit(receive, send int) int { return batchLimit(receive, send) }
+
+// OpenWatchedFence is OpenFence on a kernel whose tables have no owner.
+func OpenWatchedFence() (Fence, error) { return openFence(false) }
+
+// Abandon ends a fence as the death of its process does: nothing is removed.
+func Abandon(f Fence) {
+	if w := f.(*filter).watch; w != nil {
+		w.close()
+	}
+	f.(*filter).release()
+}

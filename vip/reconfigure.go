@@ -54,12 +54,18 @@ func (s *Set) reshape(want []netip.Prefix, lease Lease) error {
 	s.state.want, s.state.lease = want, lease
 	serving := s.state.serving
 	s.mu.Unlock()
+	if err := s.protect(); err != nil { // what is old and what is new, until one of them is off
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.state.want, s.state.lease = oldWant, oldLease
+		return err
+	}
 	if !serving {
 		return nil
 	}
 	err := s.reshapeOn(old)
 	if err == nil {
-		return nil
+		return s.protect()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -21,9 +21,12 @@ type Config struct {
 	VHID       uint8          // for logs and the label of the device
 	Addresses  []netip.Prefix // each address once; not masked
 	Lease      Lease          // the zero value is none: see PlanLease
-	Announce   Announce
-	Now        func() carp.Instant // nil = CLOCK_BOOTTIME; must be the clock of the permits
-	Log        *slog.Logger        // nil = silent
+	// Fence has the gate behind which the addresses are, see Set.Fence. Its Run runs
+	// while the set is used. nil: none.
+	Fence    *Gates
+	Announce Announce
+	Now      func() carp.Instant // nil = CLOCK_BOOTTIME; must be the clock of the permits
+	Log      *slog.Logger        // nil = silent
 	// Observe hears what happens, from the goroutine in which it happens; it must
 	// not block nor call the Set. nil = nobody.
 	Observe func(Event)
@@ -128,6 +131,9 @@ type state struct {
 	lowerAt carp.Instant        // next attempt to set it down
 	placed  []netip.Prefix      // their forms, in the order of want; none left = nothing of ours is on
 	present map[netip.Addr]bool // of placed: there as far as known
+	fence   *Gates              // that shall fence the addresses; nil: none
+	gate    *Gate               // of fence, nil before it is made
+	fenced  []netip.Addr        // those behind it; nil: not known
 	strays  []netip.Prefix      // of a Reconfigure that failed, and neither placed nor seen to be off
 
 	took      time.Duration // by the slowest step of the last batch; halved by each permit
@@ -159,7 +165,7 @@ func New(k Kernel, cfg Config) *Set {
 		k: k, link: cfg.Interface, announce: cfg.Announce, clock: cfg.Now, log: cfg.Log, observe: cfg.Observe, needPermit: cfg.NeedPermit, place: cfg.Place,
 		device: Device{Name: cfg.Device, MAC: cfg.VirtualMAC, VHID: cfg.VHID},
 		op:     make(chan struct{}, 1), wake: make(chan struct{}, 1),
-		state: state{want: normal(cfg.Addresses), lease: cfg.Lease},
+		state: state{want: normal(cfg.Addresses), lease: cfg.Lease, fence: cfg.Fence},
 	}
 	if s.clock == nil {
 		s.clock = bootTime
@@ -212,6 +218,7 @@ func (s *Set) Permit(p carp.Permit) {
 		s.end(EventLapsed)
 	}
 	st.permit = p
+	st.allow(p)
 	// A batch that was slow once must not forbid the next for ever.
 	st.took /= 2
 	if wanted {
@@ -264,6 +271,9 @@ func (s *Set) end(why EventKind) {
 		return
 	}
 	s.state.serving = false
+	if s.state.gate != nil && why != EventDown { // then clear does it, see there
+		s.state.gate.wish(false)
+	}
 	s.state.ended = why
 	s.state.turn++
 	s.state.rounds = nil

@@ -110,6 +110,7 @@ func (s *Set) Run(ctx context.Context) error {
 	defer stop()
 	s.lookOnce()
 	s.severStale(ctx)
+	s.beginFence(ctx)
 	s.beginDevice(ctx)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -139,7 +140,7 @@ func (s *Set) Run(ctx context.Context) error {
 	if left {
 		err = s.Down(ctx)
 	}
-	return errors.Join(err, s.endDevice())
+	return errors.Join(err, s.endDevice(), s.leaveGate())
 }
 
 // lookOnce plans a look if the set is up. When the watch begins: what was lost

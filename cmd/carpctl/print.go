@@ -59,6 +59,9 @@ func (p *program) printBelow(st api.Status) {
 		demotions(i.Name, i.Demotions)
 		if i.Lease != nil && !i.Lease.Promised {
 			add(i.Name, "lease: %s", i.Lease.Note)
+			if i.Fence != nil {
+				add(i.Name, "fence: %s", i.Fence.Note)
+			}
 		}
 		if i.Master != nil && i.Master.Refused != "" {
 			add(i.Name, "%s is alive but incompatible: %s", i.Master.Address, i.Master.Refused)

@@ -31,6 +31,7 @@ type Daemon struct {
 	kernel     vip.Kernel
 	speakers   *speakers
 	clocks     *clocks
+	fence      fencing
 	guard      guard
 	watchdog   watchdog
 	lastTurn   atomic.Int64    // of the loop, as a carp.Instant
@@ -57,6 +58,9 @@ var errNoInstance = errors.New("no such instance")
 func (d *Daemon) start(plans []plan) error {
 	d.reloading.Lock()
 	defer d.reloading.Unlock()
+	if err := d.settle(plans); err != nil {
+		return err
+	}
 	var made []*instance
 	for _, p := range plans {
 		i, err := d.newInstance(p)
@@ -65,7 +69,7 @@ func (d *Daemon) start(plans []plan) error {
 		}
 		made = append(made, i)
 	}
-	if err := d.cleanUp(plans); err != nil {
+	if err := errors.Join(d.cleanUp(plans), d.removeStaleFences()); err != nil {
 		return err
 	}
 	d.firstClocks(made)
@@ -95,7 +99,7 @@ func (d *Daemon) stop() error {
 	for _, l := range d.links {
 		err = errors.Join(err, l.Close())
 	}
-	err = errors.Join(err, d.speakers.end(), d.kernel.Close())
+	err = errors.Join(err, d.fence.end(), d.speakers.end(), d.kernel.Close())
 	d.endGuard()
 	d.watchdog.end()
 	return err

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/carpd/carpd/carp"
@@ -56,7 +55,8 @@ func (i *instance) explain() api.Explanation {
 			say("%d packets were refused: %s. The last came from %v, %v ago.", n, drop, last.Address, now.Sub(last.At).Round(time.Millisecond))
 		}
 	}
-	say("%s", strings.ToUpper(p.lease.Note[:1])+p.lease.Note[1:]+".")
+	say("Lease: %s", p.lease.Note+".")
+	say("Fence: %s", p.fenceText())
 	for _, a := range i.d.book.standing(i.name) {
 		say("Alarm %s: %s", a.Name, a.Text)
 	}

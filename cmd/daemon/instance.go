@@ -57,6 +57,9 @@ func (d *Daemon) newInstance(p plan) (*instance, error) {
 	}
 	p.addresses.Now, p.addresses.Observe, p.addresses.NeedPermit = link.Now, i.addressEvent, func() { i.speaker.Renew() }
 	p.addresses.Place = i.guarded.place
+	if p.fenced {
+		p.addresses.Fence = d.fence.gates
+	}
 	i.set = vip.New(d.kernel, p.addresses)
 	p.carp.ClockOffset = wallOffset()
 	p.carp.MinEpoch, p.carp.SavedClock = d.readEpoch(p.Name), d.clocks.of(p.Name)
@@ -297,7 +300,18 @@ func (i *instance) reconfigure(ctx context.Context, p plan) error {
 		return err
 	}
 	i.set.Refresh(p.AnnounceRefresh)
-	return i.set.Reconfigure(ctx, p.Held(), p.lease)
+	// The fence is up before a lease that relies on it, and goes after it.
+	var gates *vip.Gates
+	if p.fenced {
+		gates = i.d.fence.gates
+		if err := i.set.Fence(ctx, gates); err != nil {
+			return err
+		}
+	}
+	if err := i.set.Reconfigure(ctx, p.Held(), p.lease); err != nil {
+		return err
+	}
+	return i.set.Fence(ctx, gates)
 }
 
 // regroup gives the engine the demotions of the groups that it is in now, and

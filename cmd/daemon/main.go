@@ -243,7 +243,7 @@ func demoCommand(stdout io.Writer) *cobra.Command {
 }
 
 func cleanupCommand(stdout io.Writer) *cobra.Command {
-	return &cobra.Command{Use: "cleanup", Short: "Remove the addresses and virtual interfaces that a dead daemon left", Args: noArgs,
+	return &cobra.Command{Use: "cleanup", Short: "Remove the addresses, virtual interfaces and fences that a dead daemon left", Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			kernel, err := vip.Open()
 			if err != nil {
@@ -257,6 +257,10 @@ func cleanupCommand(stdout io.Writer) *cobra.Command {
 			for _, a := range removed {
 				fmt.Fprintf(stdout, "removed %v\n", a)
 			}
-			return err
+			fences, fenceErr := vip.RemoveStaleFences() // after the addresses that they keep silent
+			for _, name := range fences {
+				fmt.Fprintf(stdout, "removed the fence %s\n", name)
+			}
+			return errors.Join(err, fenceErr)
 		}}
 }

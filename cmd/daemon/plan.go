@@ -23,8 +23,10 @@ type plan struct {
 	carp      carp.Config
 	port      link.PortConfig
 	addresses vip.Config // without what connects it to a running instance
-	lease     vip.Lease
-	wires     []wire // what it speaks on; the first has port
+	leased    vip.Lease  // without a fence
+	lease     vip.Lease  // as it is
+	fenced    bool       // there is a fence
+	wires     []wire     // what it speaks on; the first has port
 	steps     []hooks.Step
 	shared    []config.Hook // the file's own hooks, which are among steps
 }
@@ -61,7 +63,8 @@ func newPlan(file *config.File, i config.Instance) (plan, error) {
 	if p.carp, err = engineConfig(file, i); err != nil {
 		return p, err
 	}
-	p.lease = planLease(i.Lease, &p.carp)
+	p.leased = planLease(i.Lease, &p.carp)
+	p.settle(true, true)
 	multicast := len(i.Peers) == 0 // both groups, so that a reload may add a family
 	p.port = link.PortConfig{
 		Protocol: p.carp.Protocol, Family: p.carp.Family(), VHID: i.VHID, Peers: i.Peers,

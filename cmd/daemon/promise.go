@@ -3,6 +3,7 @@ package daemon
 import (
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/carpd/carpd/cmd/daemon/api"
@@ -14,9 +15,17 @@ func writePromise(w io.Writer, p *plan) {
 	l := p.lease
 	if l.Valid == 0 {
 		fmt.Fprintf(w, "  lease: none. A daemon that is dead, hung or frozen leaves its addresses up.\n")
+	} else {
+		fmt.Fprintf(w, "  lease: %v, renewed each %v. %s\n", l.Valid, l.Renew, upper(l.Note))
+	}
+	text := p.fenceText()
+	if p.fenced {
+		text = "on, where the kernel has nf_tables" + strings.TrimPrefix(text, "on")
+	}
+	fmt.Fprintf(w, "  fence: %s\n", text)
+	if l.Valid == 0 && !p.fenced {
 		return
 	}
-	fmt.Fprintf(w, "  lease: %v, renewed each %v. %s\n", l.Valid, l.Renew, upper(l.Note))
 	fmt.Fprintf(w, "  reckoned against: %s\n", p.reckonedAgainst())
 	fmt.Fprintf(w, "  late: the daemon may be late by %v before it loses its own addresses\n", round(p.mayBeLate()))
 }
@@ -49,8 +58,12 @@ func (p *plan) reckonedAgainst() string {
 // leaseStatus is what status says of the same.
 func (p *plan) leaseStatus() *api.Lease {
 	l := p.lease
+	note := l.Note
+	if p.fenced {
+		note = p.fencePromise().Note // the lease is not what keeps the promise
+	}
 	return &api.Lease{
-		ValidMS: l.Valid.Milliseconds(), RenewMS: l.Renew.Milliseconds(), Promised: l.Promised, Note: l.Note,
+		ValidMS: l.Valid.Milliseconds(), RenewMS: l.Renew.Milliseconds(), Promised: p.promised(), Note: note,
 		GoneMS: l.Gone.Milliseconds(), MasterDownMS: p.carp.FastestDown().Milliseconds(), SlackMS: p.mayBeLate().Milliseconds(),
 	}
 }

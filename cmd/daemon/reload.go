@@ -30,6 +30,9 @@ func (d *Daemon) reload(ctx context.Context, dryRun bool) (api.ReloadResult, err
 	if dryRun || len(result.Changes) == 0 && !unfinished {
 		return result, nil
 	}
+	if err := d.settle(plans); err != nil {
+		return api.ReloadResult{}, refusal{err.Error(), "nothing was changed"}
+	}
 	r, err := d.prepare(file, plans)
 	if err != nil {
 		return api.ReloadResult{}, err

@@ -45,6 +45,7 @@ func (i *instance) status() api.Instance {
 			SendErrors: st.Counters.SendErrors, Transitions: st.Counters.Transitions, Restored: i.restored.Load(),
 		},
 		Lease:  p.leaseStatus(),
+		Fence:  i.fenceStatus(),
 		Alarms: i.d.book.standing(i.name),
 		Seal:   i.sealStatus(p, st, now), Members: members(st, now),
 	}

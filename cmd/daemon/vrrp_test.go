@@ -60,8 +60,8 @@ func TestAPlanOfVRRPHasWhatThePartsNeed(t *testing.T) {
 	if six := planned(t, strings.Replace(oneRouter, "192.0.2.50/24", `"fe80::50/64"`, 1)); six.port.Family != carp.IPv6 || six.port.SourceMAC != link.InterfaceMAC {
 		t.Errorf("link over IPv6: %+v", six.port)
 	}
-	if p.lease.Promised || !strings.Contains(p.lease.Note, "not promised") {
-		t.Errorf("300 ms of master-down time promise %+v", p.lease)
+	if p.leased.Promised || !strings.Contains(p.leased.Note, "not promised") || !p.fenced || !p.promised() {
+		t.Errorf("300 ms of master-down time promise %+v, fenced %v", p.leased, p.fenced)
 	}
 }
 
@@ -273,12 +273,12 @@ func TestStatusOfAnotherMasterHasTheWordsOfTheProtocol(t *testing.T) {
 	}
 }
 
-func TestCheckSaysWhatVRRPStandsWithAndWhatItsLeaseCannotPromise(t *testing.T) {
+func TestCheckSaysWhatVRRPStandsWithAndThatItNeedsAFence(t *testing.T) {
 	var out strings.Builder
 	if code := run([]string{"check", "--config", write(t, oneRouter)}, &out, &out); code != 0 {
 		t.Fatalf("exit %d: %s", code, &out)
 	}
-	for _, want := range []string{"51@eth0: vrid 51 on eth0 over IPv4, vrrp3, priority 150, interval 100ms, 1 addresses.", "Not promised"} {
+	for _, want := range []string{"51@eth0: vrid 51 on eth0 over IPv4, vrrp3, priority 150, interval 100ms, 1 addresses.", "fence: on", "silent 270ms after its last advert"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is missing in %s", want, &out)
 		}

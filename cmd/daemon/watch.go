@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/carpd/carpd/carp"
+	"github.com/carpd/carpd/carp/link"
 	"github.com/carpd/carpd/vip"
 )
 
@@ -60,6 +61,7 @@ func (d *Daemon) watch(ctx context.Context) {
 				d.linkChanged(name, linkDemotion)
 			}
 		}
+		d.fenceAlarms(link.Now())
 		maps.DeleteFunc(seen, func(_ string, is bool) bool { return !is })
 		down = seen
 	}

@@ -19,6 +19,7 @@ func handMutants() []mutant {
 	vrrpPacketMutants(add)
 	aroundVRRPMutants(add)
 	guardianMutants(add)
+	fenceMutants(add)
 	return all
 }
 

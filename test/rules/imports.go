@@ -109,6 +109,7 @@ func homes() []home {
 		{"golang.org/x/sys", []string{"carp/link", "vip", "hooks", "track", "cmd", "test"}, true, "", "package carp itself is portable"},
 		{"golang.org/x/net", []string{"carp/link", "vip", "track", "test"}, true, "", "sockets are the business of links, addresses and probes"},
 		{"github.com/vishvananda/netlink", []string{"vip", "test"}, false, "kernel_linux.go", "behind vip.Kernel, so that it can be faked and replaced"},
+		{"github.com/google/nftables", []string{"vip"}, false, "fence_rules_linux.go", "behind vip.Fence; of it only the encoding of rules"},
 		{"github.com/vishvananda/netns", []string{"test"}, false, "", "namespaces are for tests"},
 		{"github.com/google/gopacket", []string{"test"}, false, "", "it panics on short packets and takes CARP for VRRP: product code has its own decoder"},
 		{"go.uber.org/zap", []string{"cmd/daemon"}, false, "", "behind log/slog, so that embedders need not take it"},

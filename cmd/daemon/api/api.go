@@ -61,8 +61,9 @@ type Instance struct {
 	Drops             map[string]uint64 `json:"drops"` // by the names of the manual, zero counters left out
 	Counters          Counters          `json:"counters"`
 	Lease             *Lease            `json:"lease,omitempty"`
-	Seal              *Seal             `json:"seal,omitempty"`          // CARP
-	Members           []Member          `json:"members,omitempty"`       // of a sealed group: the others
+	Seal              *Seal             `json:"seal,omitempty"`    // CARP
+	Members           []Member          `json:"members,omitempty"` // of a sealed group: the others
+	Fence             *Fence            `json:"fence,omitempty"`
 	Rolling           *time.Time        `json:"rolling_until,omitempty"` // both digests are in use until then
 	Paths             []Path            `json:"paths,omitempty"`         // the client side first; absent if there is no other
 	Track             []Track           `json:"track,omitempty"`
@@ -176,6 +177,17 @@ type SealNode struct {
 	Address     string    `json:"address"`
 	Clock       time.Time `json:"clock"` // the highest that was accepted
 	LastHeardMS int64     `json:"last_heard_ms"`
+}
+
+// Fence is the packet filter in front of an instance's addresses, or why there is none.
+type Fence struct {
+	On       bool  `json:"on"`
+	Open     bool  `json:"open"`     // the addresses answer at present
+	Promised bool  `json:"promised"` // silent before the fastest backup takes over, and never while the master lives
+	ClosedMS int64 `json:"closed_ms,omitempty"`
+	// FromMS is the master-down time from which on a fence is promised.
+	FromMS int64  `json:"from_ms"`
+	Note   string `json:"note"`
 }
 
 // Demotion is one owner's share of a demotion.

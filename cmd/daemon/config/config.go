@@ -93,6 +93,7 @@ type Instance struct {
 	MAC      string // "interface" or "virtual"
 	Device   string // of the virtual MAC, at most 15 bytes; empty with the interface's
 	Lease    LeaseSetting
+	Fence    string        // "auto", "on" or "off"
 	Replay   string        // CARP: a name of carp.Replay
 	Window   time.Duration // CARP: of "sealed"; 0 with the others
 	Compat   string        // CARP: "none" or "bsd"

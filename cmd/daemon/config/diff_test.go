@@ -103,6 +103,7 @@ func settingsOf(t *rapid.T) map[string]string {
 		"startup_delay":    rapid.SampledFrom([]string{"1", "2s", "3m"}),
 		"mac":              rapid.SampledFrom([]string{"virtual", "interface"}),
 		"lease":            rapid.SampledFrom([]string{"on", "off", "1", "2s"}),
+		"fence":            rapid.SampledFrom([]string{"auto", "on", "off"}),
 		"compat":           rapid.SampledFrom([]string{"bsd", "none"}),
 		"families":         rapid.SampledFrom([]string{"shared", "each"}),
 		"roll":             rapid.SampledFrom([]string{"1m", "90"}),

@@ -25,7 +25,7 @@ func defaultName(i Instance) string {
 // instance reads one entry of instances.
 func (r *reader) instance(n *node) *draft {
 	d := &draft{begin: n.at, Instance: Instance{
-		PreemptGrace: DefaultPreemptGrace, AnnounceRefresh: DefaultAnnounceRefresh, MAC: "interface", Line: n.at.line, Column: n.at.column,
+		PreemptGrace: DefaultPreemptGrace, AnnounceRefresh: DefaultAnnounceRefresh, MAC: "interface", Fence: "auto", Line: n.at.line, Column: n.at.column,
 	}}
 	var inline, file, interval, checksum *node
 	d.at = r.fields(n, instanceKeys, setters{
@@ -53,6 +53,7 @@ func (r *reader) instance(n *node) *draft {
 		"track":              func(n *node) { r.tracks(n, d) },
 		"mac":                func(n *node) { r.choice(n, &d.MAC, []string{"interface", "virtual"}, nil) },
 		"lease":              func(n *node) { r.lease(n, &d.Lease) },
+		"fence":              func(n *node) { r.choice(n, &d.Fence, []string{"auto", "on", "off"}, nil) },
 		"replay":             func(n *node) { r.choice(n, &d.Replay, []string{"sealed", "window", "off"}, nil) },
 		"window":             func(n *node) { r.duration(n, carp.MinWindow, carp.MaxWindow, &d.Window) },
 		"compat":             func(n *node) { r.choice(n, &d.Compat, []string{"none", "bsd"}, nil) },

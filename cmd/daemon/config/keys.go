@@ -33,7 +33,7 @@ var instanceKeys = keySet{
 	keys: []string{
 		"name", "protocol", "vhid", "interface", "source_mac", "passphrase", "passphrase_file",
 		"advbase", "advskew", "priority", "interval", "checksum", "preempt", "preempt_delay", "preempt_grace", "startup_delay",
-		"addresses", "addresses_excluded", "announce_refresh", "peers", "paths", "track", "mac", "lease", "replay", "window", "compat", "families", "roll", "groups", "hooks",
+		"addresses", "addresses_excluded", "announce_refresh", "peers", "paths", "track", "mac", "lease", "fence", "replay", "window", "compat", "families", "roll", "groups", "hooks",
 	},
 	aliases: map[string]string{"vrid": "vhid"},
 	foreign: map[string]string{
@@ -47,7 +47,6 @@ var instanceKeys = keySet{
 		"v3_checksum_as_v2": "checksum", "garp_master_refresh": "announce_refresh", "virtual_ipaddress_excluded": "addresses_excluded",
 	},
 	planned: map[string]string{
-		"fence":          "a packet filter that keeps a lapsed master silent",
 		"on_contest":     "what a master does when another one is heard",
 		"release_budget": "how long resources may take to be let go",
 	},
