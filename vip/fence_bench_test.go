@@ -1,11 +1,20 @@
 package vip_test
 
 import (
+	"context"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/carpd/carpd/carp"
+	"github.com/carpd/carpd/carp/link"
 	"github.com/carpd/carpd/test/lab"
 	"github.com/carpd/carpd/vip"
 )
@@ -43,5 +52,139 @@ func BenchmarkFenceRenewal(b *testing.B) {
 				b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*gates), "us/gate")
 			})
 		}
+	}
+}
+
+// BenchmarkFenceHolds is how well living masters keep their gates open: 10 s (-benchtime
+// 1x; ten runs are made at most) of groups whose adverts leave on a thread in real time,
+// as the daemon's, idle and with every core kept busy twice over. It reports how many
+// renewals found their gate closed though the permit lived (cut), the least that was left
+// of one's life (least_ms), how many masterships ended because the adverts themselves were
+// late (lapsed), and what the renewals take of a processor.
+func BenchmarkFenceHolds(b *testing.B) {
+	const maxRuns, each = 10, 10 * time.Second
+	for _, busy := range []bool{false, true} {
+		for _, down := range []time.Duration{60 * ms, 90 * ms, 120 * ms, 300 * ms} {
+			for _, gates := range []int{1, 255} {
+				b.Run(fmt.Sprintf("busy=%v/down=%v/gates=%d", busy, down, gates), func(b *testing.B) {
+					var all vip.GatesStats
+					used, lapsed := time.Duration(0), int64(0)
+					for n := range min(b.N, maxRuns) {
+						s, cpu, late := holds(b, down, gates, busy, each)
+						if all.Cut, all.Renewals, used, lapsed = all.Cut+s.Cut, all.Renewals+s.Renewals, used+cpu, lapsed+late; n == 0 || s.Least < all.Least {
+							all.Least = s.Least
+						}
+					}
+					b.ReportMetric(float64(lapsed), "lapsed")
+					b.ReportMetric(float64(all.Cut), "cut")
+					b.ReportMetric(float64(all.Renewals)/each.Seconds()/float64(min(b.N, maxRuns)), "renewals/s")
+					b.ReportMetric(float64(all.Least.Microseconds())/1000, "least_ms")
+					b.ReportMetric(100*used.Seconds()/each.Seconds()/float64(min(b.N, maxRuns)), "cpu_%")
+					b.ReportMetric(0, "ns/op")
+				})
+			}
+		}
+	}
+}
+
+// holds runs sets behind gates as masters for a time, and returns what their gates met,
+// the processor time of the thread that renews them, and how many sets lapsed.
+func holds(b *testing.B, down time.Duration, count int, busy bool, length time.Duration) (stats vip.GatesStats, used time.Duration, lapsed int64) {
+	lan := lab.New(b)
+	h := lan.Host("a", "192.0.2.1/24")
+	f := fenceOn(b, h, vip.OpenFence)
+	defer f.Close()
+	k := openOn(b, h)
+	gates := vip.NewGates(f, nil, func(e vip.GatesEvent) { b.Errorf("%s: %v", e.Text, e.Err) })
+	waiter, err := link.OpenWaiter()
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer waiter.Close()
+	gates.WaitWith(waiter)
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(runtime.NumCPU() + 2)) // as the daemon has it
+	ctx, stop := context.WithCancel(context.Background())
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer stop()
+	var late atomic.Int64
+	ran := make(chan struct{})
+	go func() {
+		defer close(ran)
+		runtime.LockOSThread()
+		_ = link.RealTime()
+		gates.Run(ctx)
+		var t unix.Timespec
+		_ = unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t)
+		used = time.Duration(t.Nano())
+	}()
+	working, stopWork := context.WithCancel(context.Background())
+	sets := make([]*vip.Set, count)
+	for i := range sets {
+		sets[i] = vip.New(k, vip.Config{Interface: "eth0", VHID: uint8(i), Fence: gates, Lease: vip.FencedLease(),
+			Observe: func(e vip.Event) {
+				if e.Kind == vip.EventLapsed {
+					late.Add(1)
+				}
+			},
+			Addresses: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), 32)}})
+		all.Go(func() { _ = sets[i].Run(working) })
+	}
+	permit := func() {
+		until := bootTime().Add(down - min(100*ms, down/10))
+		for _, s := range sets {
+			s.Permit(carp.Permit{Epoch: 1, Until: until})
+		}
+	}
+	var loop sync.WaitGroup
+	loop.Go(func() { adverts(ctx, down/3, permit) })
+	var up sync.WaitGroup
+	for _, s := range sets {
+		up.Go(func() {
+			if err := s.Up(ctx, 1); err != nil {
+				late.Add(1)
+			}
+		})
+	}
+	up.Wait()
+	if busy {
+		burn(ctx, &all)
+	}
+	<-time.After(length)
+	stats, lapsed = gates.Stats(), late.Load()
+	stopWork()
+	for _, s := range sets {
+		_ = s.Down(context.Background())
+	}
+	stop()
+	loop.Wait()
+	<-ran
+	return stats, used, lapsed
+}
+
+// adverts calls f each interval, on a thread that goes before others as the loop's does.
+func adverts(ctx context.Context, interval time.Duration, f func()) {
+	runtime.LockOSThread()
+	_ = link.RealTime()
+	var at unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &at)
+	for ctx.Err() == nil {
+		f()
+		at = unix.NsecToTimespec(at.Nano() + int64(interval))
+		for unix.ClockNanosleep(unix.CLOCK_MONOTONIC, unix.TIMER_ABSTIME, &at, nil) == unix.EINTR {
+		}
+	}
+}
+
+// burn keeps every core busy twice over, with work that takes no lock of Go's.
+func burn(ctx context.Context, all *sync.WaitGroup) {
+	for range 2 * runtime.NumCPU() {
+		all.Go(func() {
+			for x := rand.Uint64(); ctx.Err() == nil; {
+				for range 100_000 {
+					x ^= x<<13 ^ x>>7
+				}
+			}
+		})
 	}
 }

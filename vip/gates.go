@@ -30,8 +30,9 @@ type Gates struct {
 	clock   func() carp.Instant
 	observe func(GatesEvent)
 
-	wake  chan struct{} // capacity 1
-	ended chan struct{}
+	waiter carp.Waiter
+	told   atomic.Bool // that somebody else has removed the fence
+	ended  chan struct{}
 
 	mu    sync.Mutex // guards what follows; never held across a call of the fence
 	gates []*Gate
@@ -40,7 +41,7 @@ type Gates struct {
 
 	// Run alone uses these.
 	tag  uint32
-	lost error        // told, until it is mended
+	lost error        // observed, until it is mended
 	due  carp.Instant // of the next attempt after a failure
 }
 
@@ -90,10 +91,11 @@ func (g *Gates) count(all []staged, now carp.Instant) {
 // permits, nil for CLOCK_BOOTTIME. observe, if not nil, hears what happens, from Run's
 // goroutine; it must not block.
 func NewGates(f Fence, clock func() carp.Instant, observe func(GatesEvent)) *Gates {
-	g := &Gates{fence: f, clock: clock, observe: observe, wake: make(chan struct{}, 1), ended: make(chan struct{})}
 	if clock == nil {
-		g.clock = bootTime
+		clock = bootTime
 	}
+	g := &Gates{fence: f, clock: clock, observe: observe, ended: make(chan struct{})}
+	g.waiter = &channelWaiter{clock: clock, bell: make(chan struct{}, 1)}
 	if observe == nil {
 		g.observe = func(GatesEvent) {}
 	}
@@ -148,9 +150,39 @@ func (g *Gates) remove(gate *Gate) error {
 	return g.fence.Forget(gate.mark)
 }
 
-func (g *Gates) stir() {
+func (g *Gates) stir() { g.waiter.Wake() }
+
+// WaitWith has Run wait by w, which must wait by the clock of the permits: Go's own
+// timers and channels depend on threads that go before nobody. Call it before Run.
+func (g *Gates) WaitWith(w carp.Waiter) { g.waiter = w }
+
+// channelWaiter is the carp.Waiter of who has none.
+type channelWaiter struct {
+	clock func() carp.Instant
+	bell  chan struct{} // capacity 1
+}
+
+// Now implements carp.Waiter.
+func (w *channelWaiter) Now() carp.Instant { return w.clock() }
+
+// Wait implements carp.Waiter.
+func (w *channelWaiter) Wait(until carp.Instant) {
+	var late <-chan time.Time
+	if until != 0 {
+		timer := time.NewTimer(until.Sub(w.clock()))
+		defer timer.Stop()
+		late = timer.C
+	}
 	select {
-	case g.wake <- struct{}{}:
+	case <-w.bell:
+	case <-late:
+	}
+}
+
+// Wake implements carp.Waiter.
+func (w *channelWaiter) Wake() {
+	select {
+	case w.bell <- struct{}{}:
 	default:
 	}
 }
@@ -301,29 +333,35 @@ func (t *Gate) next(until, now carp.Instant) carp.Instant {
 // best called on a thread that goes before ordinary ones. Run once.
 func (g *Gates) Run(ctx context.Context) {
 	defer close(g.ended)
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		now := g.clock()
-		open, shut, at := g.plan(now)
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	watching.Go(func() { g.hearLost(ctx) })
+	defer context.AfterFunc(ctx, g.stir)()
+	for ctx.Err() == nil {
+		if g.told.Swap(false) {
+			g.mend(ErrFenceLost)
+		}
+		open, shut, at := g.plan(g.clock())
 		if len(open)+len(shut) > 0 {
 			g.round(open, shut)
 			continue
 		}
-		timer.Stop()
-		if at != 0 {
-			timer.Reset(at.Sub(now))
-		}
+		g.waiter.Wait(at)
+	}
+	g.mu.Lock()
+	all := slices.DeleteFunc(slices.Clone(g.gates), func(t *Gate) bool { return t.tag == 0 })
+	g.mu.Unlock()
+	_ = g.close(all) // what stays open ends by itself
+}
+
+// hearLost wakes Run when the fence is told to be lost.
+func (g *Gates) hearLost(ctx context.Context) {
+	for {
 		select {
-		case <-g.wake:
-		case <-timer.C:
 		case <-g.fence.Lost():
-			g.mend(ErrFenceLost)
+			g.told.Store(true)
+			g.stir()
 		case <-ctx.Done():
-			g.mu.Lock()
-			all := slices.DeleteFunc(slices.Clone(g.gates), func(t *Gate) bool { return t.tag == 0 })
-			g.mu.Unlock()
-			_ = g.close(all) // what stays open ends by itself
 			return
 		}
 	}

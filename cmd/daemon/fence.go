@@ -20,9 +20,11 @@ import (
 type fencing struct {
 	fence vip.Fence
 	gates *vip.Gates
-	stop  context.CancelFunc
-	done  chan struct{}
-	lost  atomic.Int64 // when somebody else last removed it, as a carp.Instant
+
+	waiter *link.Waiter
+	stop   context.CancelFunc
+	done   chan struct{}
+	lost   atomic.Int64 // when somebody else last removed it, as a carp.Instant
 }
 
 // wantsFence reports whether an instance is to have a fence where there can be one.
@@ -126,9 +128,15 @@ func (d *Daemon) openFence() error {
 	if !f.Guarded() {
 		d.log.Warn("whoever flushes the packet filter removes the fence, which is then made anew: only from Linux 6.9 on it can be kept from that")
 	}
+	waiter, err := link.OpenWaiter()
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
 	ctx, stop := context.WithCancel(context.Background())
+	d.fence.waiter = waiter
 	d.fence.fence, d.fence.stop, d.fence.done = f, stop, make(chan struct{})
 	d.fence.gates = vip.NewGates(f, link.Now, d.fenceEvent)
+	d.fence.gates.WaitWith(waiter)
 	go func() {
 		defer close(d.fence.done)
 		runtime.LockOSThread() // never unlocked: the thread ends with its priority
@@ -168,7 +176,7 @@ func (f *fencing) end() error {
 	}
 	f.stop()
 	<-f.done
-	return f.fence.Close()
+	return errors.Join(f.fence.Close(), f.waiter.Close())
 }
 
 // removeStaleFences removes what dead daemons left, after their addresses: closed, it
