@@ -3,11 +3,12 @@ package vip_test
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
+	"os/exec"
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -148,7 +149,7 @@ func holds(b *testing.B, down time.Duration, count int, busy bool, length time.D
 	}
 	up.Wait()
 	if busy {
-		burn(ctx, &all)
+		defer burn(h)()
 	}
 	<-time.After(length)
 	stats, lapsed = gates.Stats(), late.Load()
@@ -176,15 +177,15 @@ func adverts(ctx context.Context, interval time.Duration, f func()) {
 	}
 }
 
-// burn keeps every core busy twice over, with work that takes no lock of Go's.
-func burn(ctx context.Context, all *sync.WaitGroup) {
+// burn keeps every core busy twice over with other processes, a minute at most.
+func burn(h *lab.Host) (stop func()) {
+	var all []*lab.Proc
 	for range 2 * runtime.NumCPU() {
-		all.Go(func() {
-			for x := rand.Uint64(); ctx.Err() == nil; {
-				for range 100_000 {
-					x ^= x<<13 ^ x>>7
-				}
-			}
-		})
+		all = append(all, h.Start(exec.Command("timeout", "60", "sh", "-c", "while :; do :; done")))
+	}
+	return func() {
+		for _, p := range all {
+			p.Signal(syscall.SIGTERM)
+		}
 	}
 }
