@@ -43,12 +43,12 @@ func CarpdPaths(path string) Daemon {
 
 // CarpdSealed is Carpd with adverts that cannot be replayed (replay: sealed) and a
 // node_id on each node, which is what groups of carpd alone should have. It takes part
-// in the rows that it is for, and in those where members talk to each other.
+// in the rows that it is for, and in those where its members talk to each other.
 func CarpdSealed(path string) Daemon {
 	lines := func(m Member) []string { return append(carpLines(m), "replay: sealed") }
 	return Daemon{
 		Name: "carpd-sealed", Title: "carpd, CARP, sealed", Version: versionOf(path, "version"), Interval: time.Second,
-		Only:  []string{"kill", "crash", "replay", "rewrite", "handover", "stop"},
+		Only:  []string{"kill", "crash", "freeze", "cut", "mute", "unheard", "partition", "replay", "rewrite", "handover", "stop"},
 		Start: func(_ context.Context, _ lab.TB, m Member) (Running, error) { return startCarpd(path, m, lines) },
 	}
 }
