@@ -35,7 +35,7 @@ func safetyCommand() *cobra.Command {
 			"one daemon after the other on them. It kills, freezes and parts them and more, a row of the report each, at a\n" +
 			"random phase of the advert interval, and measures for how long two hosts answered for the shared address, for how\n" +
 			"long none did, the client's outage, and how often a backup took over from a master that was well.\n\n" +
-			"What each row does, and how it is measured, is in docs/safety.md. With the defaults it takes about three quarters of an hour.\n\n" +
+			"What each row does, and how it is measured, is in docs/safety.md. With the defaults it takes about an hour.\n\n" +
 			"Rows: " + strings.Join(safetyRows(), ", ") + ".\n" +
 			"Daemons: " + strings.Join(safetyDaemons(), ", ") + "; one that is not installed is left out.\n\n" +
 			"Exit code 0: all was measured; 1: a run gave no figures, or it was interrupted (what was measured is printed);\n" +

@@ -149,7 +149,7 @@ func (p *Plan) all(ctx context.Context) (runs []Run) {
 // kernel has one lock for the addresses of all namespaces. besideFlood is how many
 // there are while one is flooded, with it: others only start.
 const (
-	besideMany  = 3
+	besideMany  = 4
 	besideFlood = 2
 )
 
