@@ -53,3 +53,37 @@ func TestNothingIsAllocatedToTellARecording(t *testing.T) {
 		}
 	}
 }
+
+// A master's answer that was recorded answers nothing else.
+func TestRecordedAnswerProvesNobodyAlive(t *testing.T) {
+	g := newGroup(t, skew(0), skew(100))
+	g.run(10 * time.Second)
+	a, b := g.nodes[0], g.nodes[1]
+	g.tape = nil
+	g.start(b)
+	g.run(time.Second)
+	var answers []Packet
+	for _, p := range g.tape {
+		if MessageType(p.Payload[0]&0xf) == TypeClockAnswer && p.Src == a.local.IPv4 {
+			answers = append(answers, p)
+		}
+	}
+	if len(answers) == 0 {
+		t.Fatal("no answer on the tape")
+	}
+	a.dead = true
+	g.inject(g.tape[0], b) // its own probe: no reason to ask
+	for died := g.now; b.e.state != Master && g.now.Sub(died) < 10*time.Second; g.run(20 * time.Millisecond) {
+		for _, p := range g.tape {
+			g.inject(p, nil)
+		}
+		for _, p := range answers {
+			if g.inject(p, nil) > 0 {
+				t.Fatalf("a recorded answer was believed %v after its sender had died", g.now.Sub(died))
+			}
+		}
+	}
+	if b.e.state != Master || b.e.guard.probes < 2 {
+		t.Errorf("%v after %d probes", b.e.state, b.e.guard.probes)
+	}
+}
