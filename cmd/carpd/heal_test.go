@@ -214,18 +214,6 @@ func (h *healed) config(i int) string {
 func (h *healed) loser() *node  { return h.nodes[map[bool]int{true: 1, false: 0}[h.kind.oldWins]] }
 func (h *healed) winner() *node { return h.nodes[map[bool]int{true: 0, false: 1}[h.kind.oldWins]] }
 
-// links are those that the partition cuts.
-func (h *healed) links() (all []*lab.Link) {
-	a := h.nodes[0]
-	for _, other := range h.nodes[1:] {
-		all = append(all, h.lan.Link(a.Host, other.Host))
-		if !h.kind.oneWay {
-			all = append(all, h.lan.Link(other.Host, a.Host))
-		}
-	}
-	return all
-}
-
 // cut parts the old master from the others, and returns when another is master too, at
 // a random phase. One-way means that from then on the winner hears the loser, which
 // does not hear the winner: the other way there is one master at once.
