@@ -426,6 +426,25 @@ func TestPathsTakeTheFormThatTheyAreFor(t *testing.T) {
 	}
 }
 
+// Multicast and unicast of one interface come from one address, with one counter.
+func TestUnicastBesideMulticastIsNoRepeat(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Replay, c.Paths = ReplayWindow, []Path{{Link: 0, Peers: []netip.Addr{peerHigh}}} })
+	for range 3 {
+		p := r.advert(peerHigh, 1, 0)
+		u := p
+		u.Dst, u.Broadcast = rigLocal.IPv4, false
+		for _, c := range []struct {
+			p    Packet
+			want Drop
+		}{{p, Accepted}, {u, Accepted}, {u, DropRepeat}} {
+			if e := r.e.Receive(r.now, c.p); e.Drop != c.want {
+				t.Errorf("to %v: %v, want %v", c.p.Dst, e.Drop, c.want)
+			}
+		}
+		r.run(time.Second)
+	}
+}
+
 func TestVRRPMasterIsOneOverTwoPaths(t *testing.T) {
 	r := newVRRP(t, twoPaths)
 	r.do(r.e.PathUp(r.now, 1, besideLocal))

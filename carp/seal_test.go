@@ -299,7 +299,7 @@ func TestSealedRefuses(t *testing.T) {
 		r.take()
 		before := r.e.timers[timerDown]
 		r.now = r.now.Add(time.Millisecond)
-		r.counter = tt.seal(own + 1).counter() - 1
+		r.counter = tt.seal(own+1).counter() - 1
 		r.hear(peerHigh, tt.header.base, tt.header.skew)
 		if tt.want == Accepted {
 			r.want("")

@@ -100,6 +100,8 @@ func (m *windowMemory) judge(now Instant, src netip.Addr, over ways, counter uin
 		return DropReplay // a bow-out from before its sender's latest advert
 	case !known:
 		m.remember(counter, t)
+	case latest && same && counter == m.latest && m.over&over == 0:
+		// the round that was just accepted, over another path from the same address
 	case latest && same && now.Sub(s.at) < min(t.interval(), time.Second)/2:
 		return DropRepeat
 	case latest && !s.changed:
