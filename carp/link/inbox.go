@@ -1,6 +1,7 @@
 package link
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -10,9 +11,10 @@ import (
 // inboxSize bounds the events that wait for a port's reader (carp.Link.Events).
 const inboxSize = 64
 
-// inbox is the bounded queue of a port. When it is full the oldest packet makes
-// room and is counted in a Lost event that takes its place; Up and Down are
-// never lost, but of several that wait only the newest state is kept.
+// inbox is the bounded queue of a port. When it is full the oldest packet of the
+// sender who has most of them there makes room, so that a stranger who floods drowns
+// himself and no master, and is counted in a Lost event that takes its place; Up and
+// Down are never lost, but of several that wait only the newest state is kept.
 //
 // The channel itself is the queue, so that a reader that is late can drain it
 // without waiting for another goroutine. The writer may take events back: if the
@@ -104,7 +106,7 @@ func (p *port) Notify(f func()) { p.inbox.setNotify(f) }
 
 // makeRoom shortens waiting to inboxSize events: of the changes only the last
 // stays, as the newest change; Lost events become one, in the place of the
-// oldest packet that is dropped. It returns how many packets it dropped.
+// first packet that is dropped. It returns how many packets it dropped.
 func makeRoom(waiting []carp.LinkEvent, newest carp.LinkEvent) ([]carp.LinkEvent, int) {
 	changes, lost, packets := 0, 0, 0
 	for _, e := range waiting {
@@ -124,27 +126,49 @@ func makeRoom(waiting []carp.LinkEvent, newest carp.LinkEvent) ([]carp.LinkEvent
 	drop := max(0, packets-room)
 	lost += drop
 
-	kept, told, left := make([]carp.LinkEvent, 0, inboxSize), lost == 0, drop
-	for _, e := range waiting {
+	out := victims(waiting, drop)
+	kept, told := make([]carp.LinkEvent, 0, inboxSize), lost == 0
+	for i, e := range waiting {
 		switch {
 		case isChange(e):
 			if changes--; changes == 0 {
 				kept = append(kept, newest)
 			}
 			continue
-		case !told:
+		case !told && (e.Packet == nil || out[i]):
 			kept, told = append(kept, carp.LinkEvent{Lost: lost}), true
 		}
-		if e.Packet == nil {
-			continue
+		if e.Packet != nil && !out[i] {
+			kept = append(kept, e)
 		}
-		if left > 0 {
-			left--
-			continue
-		}
-		kept = append(kept, e)
 	}
 	return kept, drop
+}
+
+// victims chooses so many packets to be dropped: each time the oldest of the sender
+// who has most of those that are left, and of several such senders the oldest of all.
+func victims(waiting []carp.LinkEvent, drop int) (out [inboxSize + 1]bool) {
+	type sender struct{ oldest, packets int }
+	var senders [inboxSize + 1]sender
+	for range drop {
+		known := senders[:0]
+		for i, e := range waiting {
+			if e.Packet == nil || out[i] {
+				continue
+			}
+			at := slices.IndexFunc(known, func(s sender) bool {
+				p := waiting[s.oldest].Packet
+				return p.Src == e.Packet.Src && p.SrcMAC == e.Packet.SrcMAC
+			})
+			if at < 0 {
+				at, known = len(known), append(known, sender{oldest: i})
+			}
+			known[at].packets++
+		}
+		victim := slices.MaxFunc(known, func(a, b sender) int { return a.packets - b.packets }) // of equals the first
+		out[victim.oldest] = true
+	}
+	return out
 }
 
 func isChange(e carp.LinkEvent) bool { return e.Up != nil || e.Down }

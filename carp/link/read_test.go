@@ -140,9 +140,9 @@ func TestLabWaiterDoesNotSpinWhenItsInterfaceGoes(t *testing.T) {
 	}
 	b.Run("ip", "link", "set", "eth0", "up")
 	awaitUp(t, port, func(l carp.Local) bool { return l.IPv4.IsValid() })
-	send(t, from, group4, 1)
 	for start := w.Now(); got.count() == 0 && w.Now().Sub(start) < wait; {
-		w.Wait(w.Now().Add(time.Second))
+		send(t, from, group4, 1) // again, for the bridge may not forward yet
+		w.Wait(w.Now().Add(50 * time.Millisecond))
 	}
 	if got.count() == 0 {
 		t.Error("nothing is heard after the interface came back")

@@ -178,21 +178,36 @@ func (w *Waiter) change(f func([]*Interface) []*Interface) {
 // is harmless.
 func (w *Waiter) Close() error { return w.bell.Close() }
 
+// The priorities of RealTime: above what asks for real time without a thought, far
+// below the kernel's threads of interrupts (50); and the least, for those whose
+// RLIMIT_RTPRIO allows no more.
+const (
+	rank      = 10
+	leastRank = 1
+)
+
 // RealTime puts the calling thread, which runtime.LockOSThread holds, before all
-// ordinary ones: SCHED_RR with the lowest priority of that kind. Threads and
-// processes made by it are ordinary. Without CAP_SYS_NICE and RLIMIT_RTPRIO
+// ordinary ones: SCHED_RR with a low priority of that kind. Threads and processes
+// made by it are ordinary. Without CAP_SYS_NICE and RLIMIT_RTPRIO
 // errors.Is(err, os.ErrPermission) holds; the thread then only wakes more exactly
 // than others.
 func RealTime() error {
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
-	err := unix.SchedSetAttr(0, &unix.SchedAttr{
-		Size: unix.SizeofSchedAttr, Policy: unix.SCHED_RR, Flags: unix.SCHED_FLAG_RESET_ON_FORK, Priority: 1,
-	}, 0)
+	err := schedule(rank)
+	if err != nil {
+		err = schedule(leastRank)
+	}
 	if err != nil {
 		return &OpError{
 			Op: "schedule in real time", Object: "the thread of the adverts", Err: err,
-			Hint: "give the daemon CAP_SYS_NICE, or LimitRTPRIO=1 in its unit",
+			Hint: "give the daemon CAP_SYS_NICE, or LimitRTPRIO=10 in its unit",
 		}
 	}
 	return nil
+}
+
+func schedule(priority uint32) error {
+	return unix.SchedSetAttr(0, &unix.SchedAttr{
+		Size: unix.SizeofSchedAttr, Policy: unix.SCHED_RR, Flags: unix.SCHED_FLAG_RESET_ON_FORK, Priority: priority,
+	}, 0)
 }

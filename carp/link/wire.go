@@ -27,6 +27,8 @@ type wire struct {
 	raw  syscall.RawConn
 	fd   int
 
+	filter []bpf.RawInstruction // the last that pass set
+
 	turn  sync.Mutex // held from the read of a batch until its frames are handed on
 	shut  bool       // guarded by turn: nothing is read any more
 	batch *batch     // guarded by turn
@@ -37,7 +39,6 @@ type wire struct {
 
 	mu     sync.Mutex // guards what follows
 	closed bool
-	filter []bpf.RawInstruction
 	to     unix.SockaddrLinklayer
 	frame  []byte // scratch
 }
@@ -80,21 +81,15 @@ func openWire(polled bool) (*wire, error) {
 	return &wire{file: file, raw: raw, fd: fd, batch: newBatch(), frame: make([]byte, 0, 256)}, nil
 }
 
-// bind takes frames of the interface with that index from now on.
+// bind takes frames of the interface with that index from now on. It and pass are
+// called under Interface.mu, before close, and keep no send waiting.
 func (w *wire) bind(index int) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.closed {
-		return ErrClosed
-	}
 	return unix.Bind(w.fd, &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ALL), Ifindex: index})
 }
 
 // pass takes only what a program passes from now on.
 func (w *wire) pass(program []bpf.RawInstruction) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.closed || slices.Equal(program, w.filter) {
+	if slices.Equal(program, w.filter) {
 		return nil
 	}
 	if err := attachFilter(w.fd, program); err != nil {

@@ -2,6 +2,7 @@ package main_test
 
 import (
 	"context"
+	"math/rand/v2"
 	"net/netip"
 	"sync"
 	"syscall"
@@ -15,10 +16,23 @@ import (
 )
 
 func TestFrozenMasterHoldsNothingAndYieldsAtOnceWhenItWakes(t *testing.T) {
-	t.Parallel()
+	for range 3 {
+		phase := rand.N(time.Second)
+		t.Run(phase.Round(time.Millisecond).String(), func(t *testing.T) {
+			t.Parallel()
+			freezeMaster(t, phase)
+		})
+	}
+}
+
+// freezeMaster freezes a master at a phase of its interval of a second.
+func freezeMaster(t *testing.T, phase time.Duration) {
 	const frozen = 10 * time.Second
 	p := newPair(t)
 	p.elect(settings{}, settings{})
+	began := time.Now()
+	lab.Eventually(t, soon, "an advert of a", func() bool { return len(adverts(p.wire, "a", 9, began)) > 0 })
+	<-time.After(phase)
 	seq := p.a.seq()
 	p.client.Probe(shared4)
 	ctx, stop := context.WithCancel(context.Background())
@@ -62,6 +76,30 @@ func TestFrozenMasterHoldsNothingAndYieldsAtOnceWhenItWakes(t *testing.T) {
 	}
 	if moved := p.b.transitions(seqB); len(moved) > 0 {
 		t.Errorf("b moved when a woke: %+v", moved)
+	}
+}
+
+// A backup that was frozen for longer than the master-down time finds the master's
+// adverts in its socket: it must not take over, not for an instant.
+func TestFrozenBackupTakesNothingWhenItWakes(t *testing.T) {
+	for _, frozen := range []time.Duration{masterDown + rand.N(time.Second), 3*masterDown + rand.N(time.Second)} {
+		t.Run(frozen.Round(time.Millisecond).String(), func(t *testing.T) {
+			t.Parallel()
+			p := newPair(t)
+			p.elect(settings{}, settings{})
+			seq := p.b.seq()
+			p.b.proc.Signal(syscall.SIGSTOP)
+			<-time.After(frozen) // the promise is about this very time
+			woken := time.Now()
+			p.b.proc.Signal(syscall.SIGCONT)
+			lab.Eventually(t, takeover, "four adverts of a", func() bool { return len(adverts(p.wire, "a", 9, woken)) >= 4 })
+			if moved := p.b.transitions(seq); len(moved) > 0 {
+				t.Errorf("b moved: %+v", moved)
+			}
+			if sent := adverts(p.wire, "b", 9, woken); len(sent) > 0 {
+				t.Errorf("b sent %d adverts", len(sent))
+			}
+		})
 	}
 }
 

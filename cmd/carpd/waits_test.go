@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -138,6 +139,22 @@ func TestAdvertsWaitForNothing(t *testing.T) {
 		s := newStraits(t)
 		s.elect(nil, s.text(0, 200))
 		s.keepsPace(t.Name(), func(context.Context) {})
+	})
+	t.Run("every core is busy", func(t *testing.T) {
+		s := newStraits(t)
+		s.elect(nil, s.text(0, 200))
+		if !s.a.status().RealTime {
+			t.Skip("real time is not allowed here")
+		}
+		s.keepsPace(t.Name(), func(ctx context.Context) {
+			for range runtime.NumCPU() {
+				spin := exec.CommandContext(ctx, "sh", "-c", "while :; do :; done")
+				if err := spin.Start(); err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { _ = spin.Wait() }) // killed with ctx
+			}
+		})
 	})
 	t.Run("10 000 addresses come and go", func(t *testing.T) {
 		s := newStraits(t)

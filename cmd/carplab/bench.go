@@ -36,7 +36,7 @@ func benchCommand() *cobra.Command {
 			return failure{exitUsage, "bench what?", "see carplab bench --help"}
 		},
 	}
-	c.AddCommand(failoverCommand(), safetyCommand(), addressesCommand())
+	c.AddCommand(failoverCommand(), latenessCommand(), safetyCommand(), addressesCommand())
 	return c
 }
 
@@ -221,12 +221,14 @@ func (f *benchFlags) speaker(name string) (s bench.Speaker, err error) {
 		return bench.OursCARP(path), nil
 	case "keepalived":
 		s, err = bench.Keepalived()
+	case "keepalived-rt":
+		s, err = bench.KeepalivedRealTime()
 	case "frr":
 		s, err = bench.FRR()
 	case "ucarp":
 		s, err = bench.Ucarp()
 	default:
-		all := []string{"ours", "keepalived", "frr", "ours-carp", "ucarp"}
+		all := []string{"ours", "keepalived", "keepalived-rt", "frr", "ours-carp", "ucarp"}
 		return s, failure{exitUsage, fmt.Sprintf("unknown speaker %q", name), "known are " + strings.Join(all, ", ")}
 	}
 	if err != nil {

@@ -22,6 +22,14 @@ func Keepalived() (Speaker, error) {
 	})
 }
 
+// KeepalivedRealTime is Keepalived in real time, with locked memory. The error says
+// that it is not installed.
+func KeepalivedRealTime() (Speaker, error) {
+	return foreign("keepalived-rt", "keepalived", func(t lab.TB, m Member) *peers.Speaker {
+		return peers.KeepalivedRealTime(t, m.Host, m.routers(32)...)
+	})
+}
+
 // FRR is FRR's vrrpd with VRRP version 3. It runs as a user of its own, which needs
 // the real root; its address is ready on a macvlan of either node, so that what
 // both hold cannot be compared. The error says that it is not installed.

@@ -104,3 +104,27 @@ func TestASpeakerThatDoesNotStartEndsTheMeasure(t *testing.T) {
 	}
 	t.Log(err)
 }
+
+func TestLatenessOfAMasterOnABusyMachine(t *testing.T) {
+	p := bench.LatenessPlan{
+		Speakers: once(t).Speakers, Loads: []bench.Load{bench.Idle, bench.Busy}, Intervals: []time.Duration{50 * time.Millisecond},
+		Instances: []int{3}, Watch: time.Second,
+	}
+	r, err := bench.MeasureLateness(t.Context(), p)
+	if errors.Is(err, lab.ErrSkipped) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Log("\n" + r.Table())
+	if r.Failed() > 0 || len(r.Rows) != 2 {
+		t.Fatalf("%d of %d rows have no figures, want 2 that have", r.Failed(), len(r.Rows))
+	}
+	for _, row := range r.Rows {
+		// Keepalived is late when the machine is busy, and even early after that.
+		if row.Adverts < row.Expected/3 || row.Late.Count < row.Expected/3 || row.Late.Median < -25 || row.Late.Median > 500 {
+			t.Errorf("%+v", row)
+		}
+	}
+}

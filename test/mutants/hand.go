@@ -142,6 +142,8 @@ func permitMutants(add adder) {
 		replace("carp/inline.go", "\tl.schedule(s, s.deadline)\n", ""))
 	add("filter-forgets-new-port", "the kernel's filter is not told of a new virtual router",
 		replace("carp/link/interface.go", "good = i.listen(s) && good", "good = (i.wire.filter != nil || i.listen(s)) && good"))
+	add("stranger-drowns-master", "a full inbox drops the oldest packet, whoever floods it",
+		replace("carp/link/inbox.go", "return a.packets - b.packets })", "return b.oldest - a.oldest })"))
 	add("filter-wrong-bit", "the kernel's filter looks at the wrong ids",
 		replace("carp/link/filter.go", "bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 31}", "bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 15}"))
 	add("sleeper-takes-over", "a backup that was suspended takes its master for dead when it wakes",

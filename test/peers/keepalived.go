@@ -22,10 +22,22 @@ import (
 // that is killed alone is started again by its parent.
 func Keepalived(t lab.TB, h *lab.Host, routers ...VRRP) *Speaker {
 	t.Helper()
+	return keepalived(t, h, keepalivedConfig(routers))
+}
+
+// KeepalivedRealTime is Keepalived with SCHED_RR and locked memory, which it does not
+// use by itself: vrrp_rt_priority 10, vrrp_no_swap.
+func KeepalivedRealTime(t lab.TB, h *lab.Host, routers ...VRRP) *Speaker {
+	t.Helper()
+	return keepalived(t, h, "global_defs {\n  vrrp_rt_priority 10\n  vrrp_rlimit_rttime 10000000\n  vrrp_no_swap\n}\n"+keepalivedConfig(routers))
+}
+
+func keepalived(t lab.TB, h *lab.Host, text string) *Speaker {
+	t.Helper()
 	path := program(t, "/usr/sbin/keepalived", "keepalived")
 	dir := workDir(t, "keepalived")
 	config := filepath.Join(dir, "keepalived.conf")
-	if err := os.WriteFile(config, []byte(keepalivedConfig(routers)), 0o600); err != nil {
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatalf("peers: write %s: %v", config, err)
 	}
 	cmd := exec.Command(path, "--dont-fork", "--vrrp", "--log-console", "--no-syslog",
