@@ -16,6 +16,9 @@ type linkInfo struct {
 	private  bool // the macvlan's mode
 	arp      arpSettings
 	label    label // of one of ours
+	group    uint32
+	record   string      // of what arp was before, if we changed it; "": there is none
+	recorded arpSettings // as it says
 }
 
 // label is the alias of a device of ours. It survives a crash, and with it what is
@@ -37,6 +40,22 @@ func (l label) String() string {
 func parseLabel(alias string) (l label, ok bool) {
 	_, err := fmt.Sscanf(alias, labelFormat, &l.vhid, &l.on, &l.parent, &l.before.ignore, &l.before.announce)
 	return l, err == nil && l.parent > 0 && l.String() == alias
+}
+
+// recordFormat is an alternative name of a parent: its index, since names are unique,
+// and what its settings were before we changed them. It stays when a device is deleted
+// by hand and its label with it, survives a crash, and goes with the interface.
+const recordFormat = "carpd-arp-%d-%d-%d"
+
+func recordOf(index int, before arpSettings) string {
+	return fmt.Sprintf(recordFormat, index, before.ignore, before.announce)
+}
+
+// parseRecord reads what recordOf wrote, and nothing else.
+func parseRecord(name string) (before arpSettings, ok bool) {
+	var index int
+	_, err := fmt.Sscanf(name, recordFormat, &index, &before.ignore, &before.announce)
+	return before, err == nil && index > 0 && recordOf(index, before) == name
 }
 
 // arpSettings are the sysctls of an interface which, as they are by default, let it
@@ -73,8 +92,8 @@ func (l *linkInfo) suits(d Device) bool {
 
 // examine looks among all interfaces for d and for what stands in its way. It
 // returns the device if it is there already, possibly not as it must be, and what
-// the parent was like before it had any device: as a device there remembers, or as
-// known, which the parent must still bear out, or as it is.
+// the parent was like before it had any device: as a device there remembers, or as its
+// record says or is known, which the parent must still bear out, or as it is.
 func examine(links []linkInfo, d Device, known map[int]arpSettings) (there linkInfo, before arpSettings, err error) {
 	refuse := func(hint string, args ...any) (linkInfo, arpSettings, error) {
 		return linkInfo{}, arpSettings{}, &OpError{Op: "make", Link: d.Name, Err: ErrForeignDevice, Hint: fmt.Sprintf(hint, args...)}
@@ -111,6 +130,8 @@ func examine(links []linkInfo, d Device, known map[int]arpSettings) (there linkI
 	case parent.hardware == d.MAC:
 		return refuse("%s itself has the MAC %v: give it its own one back, or use mac: interface", d.Parent.Name, net.HardwareAddr(d.MAC[:]))
 	case labelled:
+	case parent.record != "":
+		before = parent.arp.restored(parent.recorded)
 	default:
 		before = parent.arp
 		if k, ok := known[parent.Index]; ok && parent.arp == k.quiet() {

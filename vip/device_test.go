@@ -31,6 +31,23 @@ func TestLabelIsReadBackAndNothingElseIs(t *testing.T) {
 	}
 }
 
+func TestRecordIsReadBackAndNothingElseIs(t *testing.T) {
+	longest := arpSettings{1<<32 - 1, 1<<32 - 1}
+	for _, before := range []arpSettings{{}, {3, 1}, longest} {
+		if got, ok := parseRecord(recordOf(7, before)); !ok || got != before {
+			t.Errorf("%q: %+v, %v, want %+v", recordOf(7, before), got, ok, before)
+		}
+	}
+	for _, name := range []string{"", "uplink", "carpd", "carpd-arp", "carpd-arp-0-0-0", "carpd-arp-2-0", "carpd-arp-2-0-0-0", "carpd-arp-2-0--1", "carpd-arp-2-00-1"} {
+		if got, ok := parseRecord(name); ok {
+			t.Errorf("%q is taken for %+v", name, got)
+		}
+	}
+	if n := len(recordOf(1<<31-1, longest)); n > 127 {
+		t.Errorf("a record may have %d bytes, the kernel takes 127", n)
+	}
+}
+
 func TestQuietSettingsAreRestoredUnlessSomebodyChangedThem(t *testing.T) {
 	for _, tc := range []struct{ before, quiet, now, after arpSettings }{
 		{arpSettings{0, 0}, arpSettings{1, 2}, arpSettings{1, 2}, arpSettings{0, 0}},
@@ -73,6 +90,8 @@ func TestExamine(t *testing.T) {
 		{"the parent as remembered", []linkInfo{with(eth0, func(l *linkInfo) { l.arp = quiet })}, map[int]arpSettings{2: loud}, 0, loud, nil, ""},
 		{"the parent changed since", []linkInfo{with(eth0, func(l *linkInfo) { l.arp = arpSettings{2, 2} })}, map[int]arpSettings{2: loud}, 0, arpSettings{2, 2}, nil, ""},
 		{"the parent as another device says", []linkInfo{with(eth0, func(l *linkInfo) { l.arp = quiet }), device("carp10", other, label{10, "eth0", 2, loud})}, nil, 0, loud, nil, ""},
+		{"the parent as its record says", []linkInfo{with(eth0, func(l *linkInfo) { l.arp, l.record, l.recorded = quiet, "x", loud })}, nil, 0, loud, nil, ""},
+		{"the parent changed in part since its record", []linkInfo{with(eth0, func(l *linkInfo) { l.arp, l.record, l.recorded = arpSettings{2, 2}, "x", loud })}, nil, 0, arpSettings{2, 1}, nil, ""},
 		{"a device of another parent says nothing", []linkInfo{eth0, with(device("carp10", other, label{10, "eth1", 3, loud}), func(l *linkInfo) { l.lower = 3 })}, nil, 0, arpSettings{}, nil, ""},
 		{"there already", []linkInfo{eth0, device("carp9", virtual, ours)}, nil, 5, loud, nil, ""},
 		{"there for a parent of that name that is gone", []linkInfo{eth0, device("carp9", virtual, label{9, "eth0", 1, loud})}, nil, 5, arpSettings{}, nil, ""},

@@ -39,12 +39,14 @@ type Kernel interface {
 	// returns it. One that it makes is down and without addresses; one of ours that
 	// differs is made anew. An interface of somebody else that has the name, or a
 	// macvlan that has the MAC on the same interface, is left alone: ErrForeignDevice.
-	// What it changes of the parent is remembered until RemoveDevice. On an error
+	// What it changes of the parent is remembered until RemoveDevice, whatever becomes
+	// of the device and of this process (Link.Altered). On an error
 	// nothing is left half made.
 	EnsureDevice(d Device) (Link, error)
 	// RemoveDevice deletes a device of ours, as Link or EnsureDevice returned it, with
 	// its addresses; with the last one on its parent go the changes of the parent. It
-	// is no error if the device is gone, only then the parent is seen to.
+	// is no error if the device is gone: then only the parent is seen to, which Parent
+	// alone names if Index is 0. Calls at the same time share what they cost.
 	RemoveDevice(l Link) error
 	// Sever destroys the TCP sockets and connected UDP sockets whose local address is one
 	// of addrs, listeners excepted, and returns how many; the other ends are told at once
@@ -79,6 +81,9 @@ type Link struct {
 	// not answer ARP for them (sysctl arp_ignore) nor names them in its own requests
 	// (arp_announce).
 	Quiet bool
+	// Altered is whether EnsureDevice made this interface quiet, and it is yet to be
+	// restored. Linux before 5.5 does not keep it; there a device alone says so.
+	Altered bool
 }
 
 // Device is a virtual interface of ours: a macvlan in private mode that has the

@@ -360,6 +360,10 @@ func (k *kernel) parseLink(m []byte) linkInfo {
 			l.lower = int(int32(binary.NativeEndian.Uint32(at.Value)))
 		case unix.IFLA_IFALIAS:
 			alias = strings.TrimRight(string(at.Value), "\x00")
+		case unix.IFLA_GROUP:
+			l.group = binary.NativeEndian.Uint32(at.Value)
+		case unix.IFLA_PROP_LIST:
+			l.record, l.recorded = parseNames(at.Value)
 		case unix.IFLA_LINKINFO:
 			l.macvlan, l.private = parseMacvlan(at.Value)
 		case unix.IFLA_AF_SPEC:
@@ -367,11 +371,26 @@ func (k *kernel) parseLink(m []byte) linkInfo {
 			l.arp = arpSettings{ignore: setting(at.Value, confARPIgnore), announce: setting(at.Value, confARPAnnounce)}
 		}
 	}
-	l.Quiet = l.arp == l.arp.quiet()
+	l.Quiet, l.Altered = l.arp == l.arp.quiet(), l.record != ""
 	if made, ok := parseLabel(alias); ok && l.macvlan {
 		l.label, l.Parent = made, made.parent
 	}
 	return l
+}
+
+// parseNames looks for our record among alternative names, IFLA_PROP_LIST.
+func parseNames(b []byte) (record string, before arpSettings) {
+	attrs, _ := nl.ParseRouteAttr(b)
+	for _, at := range attrs {
+		if at.Attr.Type != unix.IFLA_ALT_IFNAME {
+			continue
+		}
+		name := strings.TrimRight(string(at.Value), "\x00")
+		if before, ok := parseRecord(name); ok {
+			return name, before
+		}
+	}
+	return "", arpSettings{}
 }
 
 // parseMacvlan reads IFLA_LINKINFO.

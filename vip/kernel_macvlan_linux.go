@@ -27,6 +27,8 @@ const (
 
 // devices is what a kernel remembers of the macvlans that it has made.
 type devices struct {
+	leaving leaving // devices that are to be removed
+
 	mu     sync.Mutex          // held while a device is made or removed; guards what follows
 	before map[int]arpSettings // of parents, by index, before they were changed
 	// Directories of settings, of the namespace in which the kernel was opened
@@ -125,15 +127,16 @@ func (k *kernel) ensureDevice(d Device) (Link, error) {
 		}
 	}
 	k.devices.before[d.Parent.Index] = before
-	l, err := k.adjust(d)
+	l, err := k.adjust(d, before)
 	if err != nil && made {
 		k.discard(d)
 	}
 	return l, err
 }
 
-// adjust gives the device, and last the interface below, their settings.
-func (k *kernel) adjust(d Device) (Link, error) {
+// adjust gives the device, and last the interface below, their settings; before is
+// what that was like when it had no device.
+func (k *kernel) adjust(d Device, before arpSettings) (Link, error) {
 	l, err := k.linkOf(0, d.Name)
 	if err != nil {
 		return Link{}, err
@@ -160,8 +163,8 @@ func (k *kernel) adjust(d Device) (Link, error) {
 		return Link{}, fmt.Errorf("switch off router advertisements: %w", err)
 	}
 	parent, err := k.linkOf(d.Parent.Index, "")
-	if err == nil && !parent.Quiet {
-		err = k.setARP(parent, parent.arp.quiet())
+	if err == nil {
+		err = k.quieten(parent, before)
 	}
 	if err != nil {
 		return Link{}, fmt.Errorf("change settings of %s: %w", d.Parent.Name, err)
@@ -175,63 +178,9 @@ func (k *kernel) discard(d Device) {
 	if l, err := k.linkOf(0, d.Name); err == nil && l.suits(d) {
 		_ = k.ask(deleteMessage(l.Index)) // the error that led here says more
 	}
-	_ = k.restore(d.Parent.Index, arpSettings{}, false)
-}
-
-func (k *kernel) RemoveDevice(l Link) error {
-	unlock, err := k.devices.lock()
-	if err != nil {
-		return deviceError("remove", l.Name, err)
+	if links, err := k.linkInfos(); err == nil {
+		_ = k.restore(links, d.Parent.Index, arpSettings{}, false)
 	}
-	defer unlock()
-	there, err := k.linkOf(l.Index, "")
-	ours := err == nil && there.Parent != 0 && there.Parent == l.Parent
-	if ours {
-		err = k.ask(deleteMessage(l.Index))
-	}
-	if err != nil && !isGone(err) {
-		return deviceError("remove", l.Name, err)
-	}
-	if err := k.restore(l.Parent, there.label.before, ours); err != nil {
-		return deviceError("remove", l.Name, fmt.Errorf("restore arp_ignore and arp_announce of the interface below: %w", err))
-	}
-	return nil
-}
-
-// restore gives a parent back what it was like before, unless it carries another
-// device of ours: as a device said that is gone now, or as this process remembers.
-func (k *kernel) restore(parent int, before arpSettings, known bool) error {
-	if parent == 0 {
-		return nil
-	}
-	links, err := k.linkInfos()
-	if err != nil {
-		return err
-	}
-	var below *linkInfo
-	for i := range links {
-		if links[i].Parent == parent {
-			return nil
-		}
-		if links[i].Index == parent {
-			below = &links[i]
-		}
-	}
-	if !known {
-		before, known = k.devices.before[parent]
-	}
-	delete(k.devices.before, parent)
-	if below == nil || !known {
-		return nil
-	}
-	if then := below.arp.restored(before); then != below.arp {
-		return k.setARP(*below, then)
-	}
-	return nil
-}
-
-func (k *kernel) setARP(l linkInfo, to arpSettings) error {
-	return k.ask(settingsMessage(l.Index, setting4{confARPIgnore, to.ignore}, setting4{confARPAnnounce, to.announce}))
 }
 
 // ask sends messages in one call and returns the first error.
@@ -343,6 +292,22 @@ func labelMessage(name string, l label) []byte {
 	b := linkMessage(unix.RTM_SETLINK, 0, 0, 0, 0)
 	b = attribute(b, unix.IFLA_IFNAME, text(name))
 	return finish(attribute(b, unix.IFLA_IFALIAS, []byte(l.String())))
+}
+
+// groupMessage puts an interface in a group.
+func groupMessage(index int, group uint32) []byte {
+	return finish(uint32Attribute(linkMessage(unix.RTM_SETLINK, 0, index, 0, 0), unix.IFLA_GROUP, group))
+}
+
+// deleteGroupMessage deletes all interfaces of a group.
+func deleteGroupMessage(group uint32) []byte {
+	return finish(uint32Attribute(linkMessage(unix.RTM_DELLINK, 0, 0, 0, 0), unix.IFLA_GROUP, group))
+}
+
+// nameMessage gives an interface an alternative name, or takes it away.
+func nameMessage(kind uint16, index int, name string) []byte {
+	names := attribute(nil, unix.IFLA_ALT_IFNAME, text(name))
+	return finish(attribute(linkMessage(kind, 0, index, 0, 0), unix.IFLA_PROP_LIST|unix.NLA_F_NESTED, names))
 }
 
 func deleteMessage(index int) []byte { return finish(linkMessage(unix.RTM_DELLINK, 0, index, 0, 0)) }

@@ -74,6 +74,109 @@ func TestLabInterfaceBelowIsAsBeforeWhoeverRemovesTheLastDevice(t *testing.T) {
 	want("somebody changed arp_ignore meanwhile", "2 1")
 }
 
+// The device is deleted by hand, with its label, and then the process dies.
+func TestLabInterfaceBelowIsAsBeforeThoughNobodyIsLeftToRememberIt(t *testing.T) {
+	for name, tc := range map[string]struct {
+		meanwhile string // arp_ignore is set to this by somebody else
+		next      func(t *testing.T, k vip.Kernel)
+		want      string
+	}{
+		"cleanup": {"", func(t *testing.T, k vip.Kernel) {
+			removed, err := vip.Cleanup(k, nil, nil)
+			if err != nil || fmt.Sprint(removed) != "[the changes of arp_ignore and arp_announce of eth0]" {
+				t.Errorf("Cleanup: %v, %v", removed, err)
+			}
+			if removed, err = vip.Cleanup(k, nil, nil); err != nil || len(removed) != 0 {
+				t.Errorf("Cleanup again: %v, %v", removed, err)
+			}
+		}, "0 1"},
+		"cleanup after a change by hand": {"2", func(t *testing.T, k vip.Kernel) {
+			if _, err := vip.Cleanup(k, []string{"eth0"}, nil); err != nil {
+				t.Errorf("Cleanup: %v", err)
+			}
+		}, "2 1"},
+		"the next start": {"", func(t *testing.T, k vip.Kernel) {
+			if err := k.RemoveDevice(ensured(t, k, 1)); err != nil {
+				t.Errorf("RemoveDevice: %v", err)
+			}
+		}, "0 1"},
+		"the next start after a change by hand": {"2", func(t *testing.T, k vip.Kernel) {
+			if err := k.RemoveDevice(ensured(t, k, 1)); err != nil {
+				t.Errorf("RemoveDevice: %v", err)
+			}
+		}, "2 1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := lab.New(t).Host("a", viptest.Own()...)
+			h.Sysctl("ipv4/conf/eth0/arp_announce", "1")
+			dead := openOn(t, h)
+			ensured(t, dead, 1)
+			h.Run("ip", "link", "del", "carp1")
+			if err := dead.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if got := settings(h); got != "1 2" {
+				t.Fatalf("arp_ignore and arp_announce are %s after the death, want 1 2", got)
+			}
+			if tc.meanwhile != "" {
+				h.Sysctl("ipv4/conf/eth0/arp_ignore", tc.meanwhile)
+			}
+			tc.next(t, openOn(t, h))
+			if got := settings(h); got != tc.want {
+				t.Errorf("arp_ignore and arp_announce are %s, want %s", got, tc.want)
+			}
+			if out := h.Run("ip", "link", "show", "eth0"); strings.Contains(out, "altname") {
+				t.Errorf("the record is left: %s", out)
+			}
+		})
+	}
+}
+
+// Those that are removed at once go as a group; nothing else is in it.
+func TestLabDevicesRemovedAtOnceTakeNothingElseAlong(t *testing.T) {
+	const count = 60
+	h := lab.New(t).Host("a", viptest.Own()...)
+	k := openOn(t, h)
+	var links []vip.Link
+	for i := range count {
+		links = append(links, ensured(t, k, i+1))
+	}
+	h.Run("ip", "link", "add", "other0", "link", "eth0", "type", "macvlan", "mode", "private")
+	h.Run("ip", "link", "add", "other1", "type", "veth", "peer", "name", "other2")
+	var all sync.WaitGroup
+	for _, l := range links[1:] {
+		all.Go(func() {
+			if err := k.RemoveDevice(l); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	now, err := k.Links()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, l := range now {
+		if l.Name != "lo" {
+			names = append(names, l.Name)
+		}
+	}
+	slices.Sort(names)
+	if got := fmt.Sprint(names); got != "[carp1 eth0 other0 other1 other2]" {
+		t.Errorf("%s are left", got)
+	}
+	if got := settings(h); got != "1 2" {
+		t.Errorf("arp_ignore and arp_announce are %s while a device is left, want 1 2", got)
+	}
+	if err := k.RemoveDevice(links[0]); err != nil {
+		t.Error(err)
+	}
+	if got := settings(h); got != "0 0" {
+		t.Errorf("arp_ignore and arp_announce are %s, want 0 0", got)
+	}
+}
+
 // Two processes make and remove devices on one interface at once.
 func TestLabInterfaceBelowIsAsBeforeThoughTwoProcessesUseIt(t *testing.T) {
 	h := lab.New(t).Host("a", viptest.Own()...)

@@ -223,6 +223,48 @@ func TestCleanupRemovesTheDeviceOfADeadDaemonAndRestoresTheInterface(t *testing.
 	}
 }
 
+// Somebody deletes the device of a backup, which has no reason to make it again, and
+// with it goes what it knew of the interface below. Then the daemon dies.
+func TestInterfaceBelowIsRestoredThoughTheDeviceWasDeletedByHandBeforeTheCrash(t *testing.T) {
+	t.Parallel()
+	v := virtuals()["carp"]
+	for name, next := range map[string]func(n *node){
+		"cleanup": func(n *node) {
+			if out, code := n.run("cleanup"); code != 0 || out != "removed the changes of arp_ignore and arp_announce of eth0\n" {
+				t.Errorf("cleanup: %d %q", code, out)
+			}
+		},
+		"the next start, without a virtual MAC": func(n *node) {
+			n.start(settings{advskew: 100})
+			n.awaitLog("restored arp_ignore and arp_announce, which an earlier run left changed")
+		},
+		"the next start and stop": func(n *node) {
+			n.serve(v.text(100))
+			n.await("BACKUP")
+			lab.Eventually(n.t, soon, "the device", func() bool { there, _ := n.link(v.device); return there })
+			n.endedBy(syscall.SIGTERM)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newPair(t)
+			before := p.b.arp()
+			p.serve(v)
+			lab.Eventually(t, soon, "the device of the backup", func() bool { there, _ := p.b.link(v.device); return there })
+			p.b.Run("ip", "link", "del", v.device)
+			p.b.KillAll()
+			if p.b.arp() == before {
+				t.Fatalf("arp_ignore and arp_announce of eth0 are %q, as before", before)
+			}
+			next(p.b)
+			if now := p.b.arp(); now != before {
+				t.Errorf("arp_ignore and arp_announce of eth0 are %q, and were %q", now, before)
+			}
+			p.a.await("MASTER")
+		})
+	}
+}
+
 // arp returns what mac: virtual changes of eth0.
 func (n *node) arp() string {
 	n.t.Helper()

@@ -137,6 +137,10 @@ func (d *Daemon) cleanUp(plans []plan) error {
 			return fmt.Errorf("remove what an earlier run left on %s: %w", p.Interface, err)
 		}
 		for _, r := range removed {
+			if r.Settings {
+				d.log.Warn("restored arp_ignore and arp_announce, which an earlier run left changed", "interface", r.Interface)
+				continue
+			}
 			if !r.Prefix.IsValid() {
 				d.log.Warn("removed a virtual interface that an earlier run left", "interface", r.Interface)
 				continue

@@ -179,6 +179,10 @@ func aroundVRRPMutants(add adder) {
 		replace("vip/device.go", "\tif a.ignore != 1 && a.ignore != 2 && a.ignore != 8 {\n\t\ta.ignore = 1\n\t}\n", ""))
 	add("vip-macvlan-arp-unset", "the virtual interface answers ARP for any address",
 		replace(macvlan, "{confARPIgnore, 1}, {confARPAnnounce, 2},", ""))
+	add("vip-macvlan-no-record", "a device deleted by hand before a crash leaves the interface below changed",
+		replace("vip/kernel_remove_linux.go", "_ = k.ask(nameMessage(unix.RTM_NEWLINKPROP, parent.Index, record))", "_ = record"))
+	add("vip-macvlan-record-overrules", "a setting that somebody has changed since is set back by the next start",
+		replace("vip/device.go", "before = parent.arp.restored(parent.recorded)", "before = parent.recorded"))
 	add("vip-macvlan-link-local", "the virtual interface makes itself a link-local address",
 		replace(macvlan, "addrGenNone    = 1 //", "addrGenNone    = 0 //"))
 	add("config-other-protocols-keys", "a key of CARP is read in silence in an instance of VRRP",

@@ -60,7 +60,6 @@ type Frame struct {
 type fakeLink struct {
 	vip.Link
 	addrs []*fakeAddr
-	loud  bool // of a parent: it was not Quiet before it had devices
 }
 
 type fakeAddr struct {

@@ -78,7 +78,7 @@ func (k *FakeKernel) ensureDevice(d vip.Device) (vip.Link, []vip.Notice, error) 
 		k.links = append(k.links, there)
 	}
 	if !parent.Quiet {
-		parent.Quiet, parent.loud = true, true
+		parent.Quiet, parent.Altered = true, true
 	}
 	there.Quiet = true
 	return there.Link, append(notices, vip.Notice{Kind: vip.LinkChanged, Index: there.Index, Link: there.Name}), nil
@@ -88,12 +88,12 @@ func (k *FakeKernel) ensureDevice(d vip.Device) (vip.Link, []vip.Notice, error) 
 func (k *FakeKernel) RemoveDevice(l vip.Link) error {
 	k.mu.Lock()
 	var notices []vip.Notice
-	if there := k.byIndex(l.Index); there != nil && there.Parent != 0 && there.Parent == l.Parent {
+	if there := k.byIndex(l.Index); l.Index != 0 && there != nil && there.Parent != 0 && there.Parent == l.Parent {
 		notices = k.deleteLink(there)
 	}
 	parent := k.byIndex(l.Parent)
-	if parent != nil && parent.loud && !slices.ContainsFunc(k.links, func(x *fakeLink) bool { return x.Parent == parent.Index }) {
-		parent.Quiet, parent.loud = false, false
+	if parent != nil && parent.Altered && !slices.ContainsFunc(k.links, func(x *fakeLink) bool { return x.Parent == parent.Index }) {
+		parent.Quiet, parent.Altered = false, false
 	}
 	k.mu.Unlock()
 	k.tell(notices)
