@@ -214,3 +214,19 @@ func TestHandoverOfARouterHasNoInstantWithTwoHoldersAndLastsUntilResume(t *testi
 		})
 	}
 }
+
+// It counts itself as down until it has looked again; what it does at once must not
+// depend on that.
+func TestAnOwnerIsMasterAtOnceWhenItsInterfaceComesUp(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	p.a.SetLink(false)
+	p.a.route(router{priority: 255, interval: time.Second})
+	lab.Eventually(t, soon, "alarm link-down", func() bool { return p.a.alarm("link-down") != "" })
+	seq := p.a.seq()
+	p.a.SetLink(true)
+	p.a.awaitEvent(seq, "transition", "address-owner")
+	if all := p.a.transitions(seq); all[0].To != "MASTER" {
+		t.Errorf("a went to %s first: %+v", all[0].To, all)
+	}
+}

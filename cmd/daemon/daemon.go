@@ -219,7 +219,7 @@ func (d *Daemon) demote(target, owner string, amount int) error {
 		return err
 	}
 	for _, i := range d.all() {
-		if concerns(target, i.name, i.plan.Load().Groups) {
+		if concerns(target, owner, i.plan.Load().Instance) {
 			i.speaker.Demote(engineOwner(target, owner, i.name), amount)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -142,21 +143,22 @@ func TestDemotionsAddUpByOwnerAndTarget(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	nine := config.Instance{Name: "9@eth0", Interface: "eth0", Groups: []string{"web"}}
 	sum := func(m map[string]int) (n int) {
 		for _, a := range m {
 			n += a
 		}
 		return n
 	}
-	if n := sum(d.of("9@eth0", []string{"web"})); n != 71 {
+	if n := sum(d.of(nine)); n != 71 {
 		t.Errorf("9@eth0 is demoted by %d", n)
 	}
-	if n := sum(d.of("8@eth0", nil)); n != 91 {
+	if n := sum(d.of(config.Instance{Name: "8@eth0", Interface: "eth0"})); n != 91 {
 		t.Errorf("8@eth0 is demoted by %d", n)
 	}
 	d.set(groupTarget("web"), "operator", 0)
 	d.set(groupTarget("web"), "operator", 0)
-	if n := sum(d.of("9@eth0", []string{"web"})); n != 51 || len(d.list()) != 3 {
+	if n := sum(d.of(nine)); n != 51 || len(d.list()) != 3 {
 		t.Errorf("after the undo: %d, %v", n, d.list())
 	}
 	for n := range maxDemotions {
@@ -164,6 +166,22 @@ func TestDemotionsAddUpByOwnerAndTarget(t *testing.T) {
 	}
 	if d.set("x", "one too many", 1) == nil {
 		t.Error("the table has no limit")
+	}
+}
+
+// Otherwise the owner of a VRRP address would start as a backup, if its interface
+// comes up before it is seen that it is.
+func TestAnInterfaceThatIsDownDemotesTheInstancesOnOthers(t *testing.T) {
+	var d demotions
+	if err := d.set(globalTarget, downOwner("eth0"), linkDemotion); err != nil {
+		t.Fatal(err)
+	}
+	if got := d.of(config.Instance{Name: "9@eth0", Interface: "eth0"}); len(got) != 0 {
+		t.Errorf("on the interface itself: %v", got)
+	}
+	got := d.of(config.Instance{Name: "9@eth1", Interface: "eth1"})
+	if want := map[string]int{"global: interface eth0 down": linkDemotion}; !maps.Equal(got, want) {
+		t.Errorf("on another interface: %v, want %v", got, want)
 	}
 }
 

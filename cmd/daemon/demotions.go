@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/carpd/carpd/cmd/daemon/api"
+	"github.com/carpd/carpd/cmd/daemon/config"
 )
 
 // maxDemotions bounds the owners of demotions that a node remembers.
@@ -52,26 +53,32 @@ func (d *demotions) forget(name string) {
 	d.table = slices.DeleteFunc(d.table, func(x api.Demotion) bool { return x.Target == name })
 }
 
-// of returns what applies to an instance in these groups, as amounts by the owner
-// that its engine is told.
-func (d *demotions) of(name string, groups []string) map[string]int {
+// of returns what applies to an instance, as amounts by the owner that its engine is
+// told.
+func (d *demotions) of(i config.Instance) map[string]int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	out := map[string]int{}
 	for _, x := range d.table {
-		if concerns(x.Target, name, groups) {
-			out[engineOwner(x.Target, x.Owner, name)] = x.Amount
+		if concerns(x.Target, x.Owner, i) {
+			out[engineOwner(x.Target, x.Owner, i.Name)] = x.Amount
 		}
 	}
 	return out
 }
 
-// concerns reports whether a demotion of target applies to an instance in these
-// groups.
-func concerns(target, name string, groups []string) bool {
-	return target == name || target == globalTarget ||
-		slices.ContainsFunc(groups, func(g string) bool { return target == groupTarget(g) })
+// concerns reports whether an owner's demotion of target applies to an instance. One
+// for an interface that is down does not where the instance is on that interface: it
+// is in INIT already, and what it does when the interface is up again must not depend
+// on whether the demotion has been taken back by then. The owner of a VRRP address
+// would start as a backup.
+func concerns(target, owner string, i config.Instance) bool {
+	return target == i.Name || target == globalTarget && owner != downOwner(i.Interface) ||
+		slices.ContainsFunc(i.Groups, func(g string) bool { return target == groupTarget(g) })
 }
+
+// downOwner is who demotes the node while an interface is down.
+func downOwner(ifname string) string { return "interface " + ifname + " down" }
 
 // engineOwner keeps owners of different targets apart within one engine.
 func engineOwner(target, owner, name string) string {

@@ -111,7 +111,7 @@ func (i *instance) start() {
 		stopWork()
 		worker.Wait()
 	})
-	for owner, amount := range i.d.demotions.of(i.name, i.plan.Load().Groups) {
+	for owner, amount := range i.d.demotions.of(i.plan.Load().Instance) {
 		i.speaker.Demote(owner, amount)
 	}
 }
@@ -317,7 +317,7 @@ func (i *instance) reconfigure(ctx context.Context, p plan) error {
 // regroup gives the engine the demotions of the groups that it is in now, and
 // takes back those of groups and hooks that it has left.
 func (i *instance) regroup(old, now *plan) {
-	before, after := i.d.demotions.of(i.name, old.Groups), i.d.demotions.of(i.name, now.Groups)
+	before, after := i.d.demotions.of(old.Instance), i.d.demotions.of(now.Instance)
 	for owner := range before {
 		if _, still := after[owner]; !still {
 			i.speaker.Demote(owner, 0)

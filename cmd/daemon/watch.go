@@ -20,7 +20,8 @@ const (
 	// alarmIntervals is how many intervals of the sender it stands if they are longer,
 	// so that it does not come and go with the adverts of a slow one.
 	alarmIntervals = 3
-	// linkDemotion is what an interface that is down adds to the whole node, so that with preempt all of them move together (FreeBSD's
+	// linkDemotion is what an interface that is down adds to all instances on others,
+	// so that with preempt all of them move together (FreeBSD's
 	// net.inet.carp.ifdown_demotion_factor).
 	linkDemotion = 240
 )
@@ -96,7 +97,7 @@ func (i *instance) lookForForeign(state carp.State) {
 }
 
 func (d *Daemon) linkChanged(ifname string, amount int) {
-	owner := "interface " + ifname + " down"
+	owner := downOwner(ifname)
 	if err := d.demote(globalTarget, owner, amount); err != nil {
 		d.log.Warn("the demotion of the node did not change", "owner", owner, "error", err)
 	}

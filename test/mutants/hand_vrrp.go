@@ -195,6 +195,8 @@ func aroundVRRPMutants(add adder) {
 		replace(vrrpConfig, "\tif family == carp.IPv6 {\n\t\tmost = carp.MaxAdvertIPv6\n\t}\n", ""))
 	add("plan-family-of-ipv4", "VRRP over IPv6 asks the link for packets of IPv4",
 		replace(plan, "Family: p.carp.Family(), VHID: i.VHID, Peers", "Family: carp.IPv4, VHID: i.VHID, Peers"))
+	add("own-link-demotes", "the owner of an address starts as a backup when its interface comes up",
+		replace("cmd/daemon/demotions.go", " && owner != downOwner(i.Interface)", ""))
 	add("plan-lease-of-carp", "the lease of VRRP is that of CARP",
 		replace(plan, "down, interval := c.FastestDown(), ", "down, interval := carp.FastestDown(1, c.AdvSkew), "))
 	add("plan-macvlan-of-carp", "the virtual interface of VRRP over IPv6 has CARP's MAC",
