@@ -406,3 +406,51 @@ func TestLabStaleFenceIsRemovedByTheNext(t *testing.T) {
 		})
 	}
 }
+
+// The fence of a dead daemon is what keeps its addresses silent while their lease runs,
+// on interfaces that the next daemon does not serve as well.
+func TestLabStaleFenceGoesAfterTheAddressesBehindIt(t *testing.T) {
+	t.Parallel()
+	lan := lab.New(t)
+	a := lan.Host("a", "192.0.2.1/24", "2001:db8::1/64")
+	client := lan.Host("client", "192.0.2.3/24", "2001:db8::3/64")
+	k := openOn(t, a)
+	l, err := k.Link("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const kept, ll = "192.0.2.8", "fe80::9"
+	behind := append([]netip.Addr{netip.MustParseAddr(kept), netip.MustParseAddr(ll)}, vips...)
+	var changes []vip.Change
+	for _, addr := range behind {
+		changes = append(changes, vip.Change{Index: l.Index, Link: l.Name, Prefix: netip.PrefixFrom(addr, addr.BitLen()), Valid: time.Minute, Host: true})
+	}
+	if err := k.Apply(changes); err != nil {
+		t.Fatal(err)
+	}
+	echo(t, a, vip9)
+	dead := fenceOn(t, a, vip.OpenFence)
+	if !dead.Guarded() {
+		t.Skip("tables have no owner here")
+	}
+	if err := dead.Protect(1, []string{"eth0"}, behind); err != nil {
+		t.Fatal(err)
+	}
+	vip.Abandon(dead)
+	var fences []string
+	var removed []vip.Removed
+	if err := a.DoErr(func() (err error) {
+		fences, removed, err = vip.RemoveStaleFences(k, netip.MustParseAddr(kept))
+		return err
+	}); err != nil || fmt.Sprint(fences) != "[carpd]" || len(removed) != len(behind)-1 {
+		t.Errorf("RemoveStaleFences: %v, %v, %v, want carpd and %d addresses", fences, removed, err, len(behind)-1)
+	}
+	if answers(t, client, vip9) {
+		t.Error("open, and the address is on")
+	}
+	for _, addr := range behind {
+		if has := a.HasAddr(addr); has != (addr.String() == kept) {
+			t.Errorf("%v is on: %v", addr, has)
+		}
+	}
+}

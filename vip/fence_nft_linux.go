@@ -210,6 +210,12 @@ func (f *filter) tables() (map[string]table, error) {
 
 // RemoveStale implements Fence.
 func (f *filter) RemoveStale() ([]string, error) {
+	return f.removeStale(func(string) error { return nil })
+}
+
+// removeStale calls before for each fence that a dead daemon left, and removes it if
+// that gives no error.
+func (f *filter) removeStale(before func(name string) error) ([]string, error) {
 	found, err := f.tables()
 	if f.name == "" && (errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP)) {
 		return nil, nil // no rights, or no nf_tables: nothing of ours either
@@ -219,7 +225,11 @@ func (f *filter) RemoveStale() ([]string, error) {
 		if t := found[name]; !t.ours || t.alive || name == f.name {
 			continue
 		}
-		if e := f.destroy(name); e != nil {
+		e := before(name)
+		if e == nil {
+			e = f.destroy(name)
+		}
+		if e != nil {
 			err = errors.Join(err, e)
 			continue
 		}
@@ -229,21 +239,6 @@ func (f *filter) RemoveStale() ([]string, error) {
 		err = &OpError{Op: "remove the fence of a dead daemon", Err: err, Hint: "see nft list tables"}
 	}
 	return removed, err
-}
-
-// RemoveStaleFences removes the fences that dead daemons left in the network namespace
-// of the calling thread, closed, and returns their names. Where there can be no fence
-// there is none.
-func RemoveStaleFences() ([]string, error) {
-	sock, err := openFilterSocket()
-	if errors.Is(err, unix.EPROTONOSUPPORT) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, noFence(err)
-	}
-	defer sock.close()
-	return (&filter{sock: sock}).RemoveStale()
 }
 
 // destroy removes the tables of a name. One that had an owner is claimed first: until

@@ -179,11 +179,19 @@ func (f *fencing) end() error {
 	return errors.Join(f.fence.Close(), f.waiter.Close())
 }
 
-// removeStaleFences removes what dead daemons left, after their addresses: closed, it
-// would keep ours silent.
+// removeStaleFences removes what dead daemons left, those of other interfaces too:
+// closed, it would keep ours silent. What they had behind it goes first, but for what
+// an instance here holds by now.
 func (d *Daemon) removeStaleFences() error {
-	removed, err := vip.RemoveStaleFences()
-	for _, name := range removed {
+	var held []netip.Addr
+	for _, i := range d.all() {
+		held = append(held, addresses(i.plan.Load().Held())...)
+	}
+	fences, removed, err := vip.RemoveStaleFences(d.kernel, held...)
+	for _, r := range removed {
+		d.log.Warn("removed an address that a dead daemon left", "interface", r.Interface, "address", r.Prefix.String())
+	}
+	for _, name := range fences {
 		d.log.Warn("removed a fence that an earlier run left", "table", name)
 	}
 	return err

@@ -260,7 +260,10 @@ func cleanupCommand(stdout io.Writer) *cobra.Command {
 			for _, a := range removed {
 				fmt.Fprintf(stdout, "removed %v\n", a)
 			}
-			fences, fenceErr := vip.RemoveStaleFences() // after the addresses that they keep silent
+			fences, more, fenceErr := vip.RemoveStaleFences(kernel) // after the addresses that they keep silent
+			for _, a := range more {
+				fmt.Fprintf(stdout, "removed %v\n", a)
+			}
 			for _, name := range fences {
 				fmt.Fprintf(stdout, "removed the fence %s\n", name)
 			}

@@ -141,6 +141,10 @@ func configured(all []*instance) []config.Instance {
 // their addresses. Nothing in it is refused any more; what does not work at once
 // is an alarm, and is tried again by the next reload.
 func (d *Daemon) apply(ctx context.Context, r *reloading) {
+	// A dead daemon's addresses may be given to this one, and its fence is closed.
+	if err := d.removeStaleFences(); err != nil {
+		d.log.Warn("what dead daemons left could not be removed", "error", err)
+	}
 	for _, i := range r.leaving {
 		i.halt()
 		d.book.forget(i.name)
