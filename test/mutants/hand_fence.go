@@ -11,6 +11,8 @@ func fenceMutants(add adder) {
 		replace(gates, "{ return !s.t.want.Load() || carp.Instant(s.t.until.Load()) < s.until }", "{ return false }"))
 	add("gate-left-open", "a permit that is withdrawn does not close the gate",
 		replace("vip/set.go", "\t\ts.state.gate.wish(false)\n", "\t\t_ = s.state.gate\n"))
+	add("fence-removed-too-soon", "the fence of a dead daemon is removed while its addresses are on",
+		replace("vip/fence_stale_linux.go", "takeOff(k, f.behind(name), held)", "takeOff(k, nil, held)"))
 	add("fence-after-the-addresses", "what is new is put on before it is behind the gate",
 		replace("vip/reconfigure.go", "if err := s.protect(); err != nil { //", "if err := error(nil); err != nil { //"))
 	add("fence-cuts-the-client", "a closed fence drops what goes to the address elsewhere",

@@ -71,7 +71,7 @@ func (g *guardian) sever(most time.Duration, all []vip.Removal) int {
 func (g *guardian) act(now carp.Instant, gone bool, slots []int, sights []sight) (d deed) {
 	turned := carp.Instant(g.page.word(wordTurn).Load())
 	var removals []vip.Removal
-	var bowOuts []link.Parcel
+	var bowOuts []farewell
 	hooks := gone // of a dead daemon all are orphans, also those of a backup
 	for n, s := range sights {
 		v := judge(now, gone, turned, s)
@@ -87,22 +87,40 @@ func (g *guardian) act(now carp.Instant, gone bool, slots []int, sights []sight)
 		removals = append(removals, w.removal)
 		d.addresses += w.removal.Len()
 		if v.bow {
-			bowOuts = append(bowOuts, w.about.BowOuts...)
+			bowOuts = append(bowOuts, farewell{w.about.BowOuts, s.until.Add(s.margin)})
 		}
 	}
 	if hooks {
 		d.killed = g.hooks.kill()
 	}
 	d.sessions = g.sever(severFirst, removals)
-	d.failed = errors.Join(d.failed, g.remover.Remove(removals...))
-	for _, p := range bowOuts {
-		if err := g.outlet.Send(p); err != nil {
-			d.failed = errors.Join(d.failed, fmt.Errorf("guardian: send a bow-out: %w", err))
-			continue
-		}
-		d.bowOut++
+	if d.failed = g.remover.Remove(removals...); d.failed == nil {
+		g.bow(bowOuts, &d)
 	}
 	d.took = link.Now().Sub(now)
 	d.sessions += g.sever(severRest, removals)
 	return d
+}
+
+// farewell is the bow-outs of one instance, and until when they may be sent.
+type farewell struct {
+	parcels []link.Parcel
+	until   carp.Instant
+}
+
+// bow sends bow-outs. Those who hear one take over at once: so it is called when the
+// addresses are known to be gone, and what has become too late meanwhile is not sent.
+func (g *guardian) bow(all []farewell, d *deed) {
+	for _, f := range all {
+		if link.Now() >= f.until {
+			continue
+		}
+		for _, p := range f.parcels {
+			if err := g.outlet.Send(p); err != nil {
+				d.failed = errors.Join(d.failed, fmt.Errorf("guardian: send a bow-out: %w", err))
+				continue
+			}
+			d.bowOut++
+		}
+	}
 }

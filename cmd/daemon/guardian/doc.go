@@ -42,8 +42,9 @@
 //
 // In this order: the hooks are killed, with all they have started (cgroup.kill); the
 // sessions with the addresses are ended, as far as that takes 5 ms, so that clients are
-// told at once; the addresses go; the bow-outs are sent, if the margin is not over;
-// what sessions are left are ended. Hooks and bow-outs
+// told at once; the addresses go; the bow-outs are sent, if that worked and the margin
+// is not over (else a backup would take over beside us, or after another one); what
+// sessions are left are ended. Hooks and bow-outs
 // are for a daemon that is gone, or whose loop does not turn (hooks: for a second); a
 // living one does that by itself. Then the guardian of a dead daemon ends; that of a hanging one goes on.
 //

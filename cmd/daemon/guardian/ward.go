@@ -82,6 +82,9 @@ func (w *Ward) tell(m message) error {
 	}
 	w.k.mu.Lock()
 	defer w.k.mu.Unlock()
+	if w.k.page.generation(w.slot).Load() != w.generation {
+		return nil // closed meanwhile: the slot may be another's, whose news this would replace
+	}
 	t := topic{w.slot, m.kind}
 	w.k.news[t] = b
 	return w.k.deliver(t)

@@ -99,6 +99,16 @@ func TestASlotThatIsUsedAgainIsAnotherInstance(t *testing.T) {
 	if _, sights := g.look(); sights[0].until != 0 {
 		t.Error("the guardian takes the new instance for the old one, whose addresses it knows")
 	}
+	tell := func(w *Ward, name string) {
+		if err := w.Tell(About{Name: name}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tell(again, "new")
+	tell(w, "old") // it was on its way when the instance ended
+	if m, err := decode(k.news[topic{w.slot, kindWard}]); err != nil || m.about.Name != "new" {
+		t.Errorf("a guardian that starts now is told of %q, %v, want the new instance", m.about.Name, err)
+	}
 }
 
 func TestThereIsAnEndToInstances(t *testing.T) {
