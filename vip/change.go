@@ -12,8 +12,8 @@ import (
 
 // Up waits for a live permit of this epoch, puts all addresses on in one batch
 // and sends the first round of announcements. On an error nothing is left
-// behind, with two exceptions. A call that is superseded by Down, a withdrawn
-// permit or another Up leaves a set that was up before to them. And the end of
+// behind, with two exceptions. A call that is superseded by Down, Leave, a
+// withdrawn permit or another Up leaves a set that was up before to them. And the end of
 // ctx under a live permit, as when a mastership is contested, leaves on what is
 // on: the caller goes on with another Up or with Down, and the end of the permit
 // takes the addresses off as ever. To call Up while the set is up is harmless:
@@ -68,6 +68,23 @@ func (s *Set) serves(epoch carp.Epoch) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.state.serving && s.state.permit.Epoch >= epoch && s.state.permit.Live(now)
+}
+
+// Leave ends an Up that is under way, which then is superseded: its rest does not go on
+// any more, and what is on stays until Down. For a node that leaves the role while
+// thousands of addresses go on, and has to let go of them in time. It never blocks.
+func (s *Set) Leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.state.turn++
+	s.stir()
+}
+
+// isTurn reports whether nothing has superseded the Up of this turn.
+func (s *Set) isTurn(turn uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state.turn == turn
 }
 
 func (s *Set) upError(err error) error {
@@ -141,7 +158,13 @@ func (s *Set) raise(epoch carp.Epoch, turn uint64) error {
 		s.drop(turn)
 		return err
 	}
-	if err := s.commitEach(v.changes, nil, s.announceUpTo); errors.Is(err, errNoRoom) {
+	between := func(put int, long bool) bool {
+		if long {
+			s.announceUpTo(put)
+		}
+		return s.isTurn(turn)
+	}
+	if err := s.commitEach(v.changes, nil, between); errors.Is(err, errNoRoom) {
 		return err // what is on stays within the permit, the rest comes with the next
 	} else if err != nil {
 		s.drop(turn)

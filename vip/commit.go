@@ -42,14 +42,14 @@ func (st *state) room(l Lease, now carp.Instant) bool {
 // Missing is what is placed but left out of the changes. The caller has the token
 // and has asked for the permit last thing before.
 func (s *Set) commit(changes []Change, missing []netip.Prefix) error {
-	return s.commitEach(changes, missing, func(int) {})
+	return s.commitEach(changes, missing, func(int, bool) bool { return true })
 }
 
-// commitEach is commit that calls after between two steps of a long batch, with how many addresses
-// are put on so far.
-func (s *Set) commitEach(changes []Change, missing []netip.Prefix, after func(put int)) error {
+// commitEach is commit that calls between after each step but the last, with how many
+// addresses are put on so far, and goes on only if that says so.
+func (s *Set) commitEach(changes []Change, missing []netip.Prefix, between func(put int, long bool) bool) error {
 	s.tellPlace()
-	all, since, err := s.apply(changes, after)
+	all, since, err := s.apply(changes, between)
 	ended := s.clock()
 	over := s.judge(ended)
 	if over == ErrLate && s.fresher(ended) {
@@ -96,7 +96,7 @@ type step struct {
 // takes longer than a short lease: what was put on first is renewed meanwhile. It
 // reports whether all were tried, since when the oldest of them has its lifetime, and
 // the first error.
-func (s *Set) apply(changes []Change, after func(put int)) (all bool, since carp.Instant, err error) {
+func (s *Set) apply(changes []Change, between func(put int, long bool) bool) (all bool, since carp.Instant, err error) {
 	s.mu.Lock()
 	valid := s.state.lease.Valid
 	s.mu.Unlock()
@@ -115,8 +115,8 @@ func (s *Set) apply(changes []Change, after func(put int)) (all bool, since carp
 		next := changes[:min(commitStep, len(changes))]
 		changes = changes[len(next):]
 		one(next)
-		if put += len(puttings(next)); len(changes) > 0 && long {
-			after(put)
+		if put += len(puttings(next)); len(changes) > 0 && !between(put, long) {
+			return false, done[0].at, err
 		}
 		for range refreshMost {
 			// On a kernel so slow that a few steps take a lifetime it would never end.

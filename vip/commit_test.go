@@ -367,3 +367,33 @@ func TestAnnounceAskedForAgainAndAgainIsBoundedAndComesToTheLastAddress(t *testi
 		}
 	})
 }
+
+// A node that is to leave lets go of what it has, and does not first put on the rest.
+func TestLeaveEndsTheBatchOfUpAndLeavesWhatIsOnToDown(t *testing.T) {
+	inWorld(t, func(c *vip.Config) { c.Addresses, c.Lease = append(c.Addresses, thousand()...), vip.Lease{} }, func(w *world) {
+		w.permit(1)
+		steps := 0
+		w.k.SetHooks(viptest.Hooks{BeforeApply: func([]vip.Change) {
+			if steps++; steps == 2 {
+				w.set.Leave()
+			}
+		}})
+		if err := w.set.Up(w.Context(), 1); !errors.Is(err, vip.ErrSuperseded) {
+			t.Errorf("Up: %v, want ErrSuperseded", err)
+		}
+		if steps != 2 {
+			t.Errorf("%d steps of the batch were made, want the 2 that had begun", steps)
+		}
+		w.wantOn(true, "when Up has ended") // the first ones: nobody has taken them off yet
+		if err := w.set.Down(w.Context()); err != nil {
+			t.Errorf("Down: %v", err)
+		}
+		w.wantOn(false, "after Down")
+		w.k.SetHooks(viptest.Hooks{})
+		w.permit(2)
+		if err := w.set.Up(w.Context(), 2); err != nil {
+			t.Errorf("Up again: %v", err)
+		}
+		w.wantOn(true, "after the next Up")
+	})
+}

@@ -445,10 +445,7 @@ func (s *Set) announceUpTo(put int) {
 // firstRound announces the addresses from this one on once.
 func (s *Set) firstRound(ctx context.Context, turn uint64, from int) error {
 	for more := true; more; {
-		s.mu.Lock()
-		mine := s.state.turn == turn
-		s.mu.Unlock()
-		if !mine {
+		if !s.isTurn(turn) {
 			return ErrSuperseded
 		}
 		n, err := s.sendSome(ctx, from, from+chunk)

@@ -259,6 +259,9 @@ func (i *instance) run(ctx context.Context, phase hooks.Phase, t carp.Transition
 
 // observe is told of every transition by the speaker.
 func (i *instance) observe(t carp.Transition) {
+	if t.To == carp.Releasing {
+		i.set.Leave() // an up that is under way is to be over soon
+	}
 	e := api.Event{
 		Instance: i.name, Kind: "transition", From: t.From.String(), To: t.To.String(),
 		Reason: t.Reason.String(), Epoch: uint64(t.Epoch), Text: i.name + ": " + t.String(),
