@@ -304,3 +304,33 @@ func TestReloadOfFenceAndAddressesCutsNoLivingMaster(t *testing.T) {
 	lab.Eventually(t, soon, "answers at the end", func() bool { return probe.Answering(after) })
 	p.a.droppedNothing()
 }
+
+// Two instances that change addresses with each other: the fence knows one owner of each.
+func TestReloadExchangesFencedAddresses(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	group := func(vrid int, address string) router {
+		r := calm("fence: on")
+		r.vrid, r.addresses = vrid, []string{address}
+		return r
+	}
+	p.a.unguarded(group(9, "192.0.2.50/24"), group(10, "192.0.2.60/24"))
+	up := func(vrid string) bool {
+		i := p.a.named(vrid + "@eth0")
+		return i.State == "MASTER" && i.Addresses[0].Present
+	}
+	lab.Eventually(t, soon, "both are master", func() bool { return up("9") && up("10") })
+	p.a.write("guardian: off\ninstances:\n" + group(9, "192.0.2.60/24").text() + group(10, "192.0.2.50/24").text())
+	p.a.post("/v1/reload", map[string]bool{}, nil)
+	for name, want := range map[string]string{"9@eth0": "192.0.2.60/24", "10@eth0": "192.0.2.50/24"} {
+		i := p.a.named(name)
+		if len(i.Addresses) != 1 || i.Addresses[0].Prefix != want || !i.Addresses[0].Present || !i.Fence.Open || len(i.Alarms) > 0 {
+			t.Errorf("%s after the reload: %+v %+v %+v", name, i.Addresses, i.Fence, i.Alarms)
+		}
+	}
+	for _, address := range []string{"192.0.2.50", "192.0.2.60"} {
+		probe := p.client.Probe(netip.MustParseAddr(address))
+		mark := probe.Mark()
+		lab.Eventually(t, soon, "answers of "+address, func() bool { return probe.Answering(mark) })
+	}
+}

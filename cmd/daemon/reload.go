@@ -153,8 +153,16 @@ func (d *Daemon) apply(ctx context.Context, r *reloading) {
 	stay := slices.DeleteFunc(d.all(), func(i *instance) bool { return slices.Contains(r.leaving, i) })
 	d.setInstances(append(stay, r.fresh...))
 	d.closeUnused()
-	for _, i := range r.order(d.all()) {
-		p := r.keep[i]
+	for i, rest := range r.moving() {
+		if err := i.set.Reconfigure(ctx, rest, i.plan.Load().lease); err != nil {
+			d.log.Warn("an address that moves to another instance could not be let go", "instance", i.name, "error", err)
+		}
+	}
+	for _, i := range d.all() {
+		p, stays := r.keep[i]
+		if !stays {
+			continue
+		}
 		i.avoid(p.port.Avoid) // no advert from a shared address while there is another; new ports know theirs
 		if same(i.plan.Load(), &p) && !i.unfinished.Load() {
 			continue
@@ -169,35 +177,35 @@ func (d *Daemon) apply(ctx context.Context, r *reloading) {
 	}
 }
 
-// order returns the instances that stay, those last that get an address which
-// another one has until now: it is to let go first.
-func (r *reloading) order(all []*instance) []*instance {
-	type place struct {
-		link string
-		addr netip.Addr
-	}
-	holder := make(map[place]*instance)
-	for i := range r.keep {
-		for _, a := range i.plan.Load().Held() {
-			holder[place{i.plan.Load().Interface, a.Addr()}] = i
+// moving returns the instances that have an address which another one is to get, each
+// with what is left for it: they let go of it first, or in a circle nobody could.
+func (r *reloading) moving() map[*instance][]netip.Prefix {
+	getter := map[netip.Addr]*instance{}
+	for i, p := range r.keep {
+		old := addrSet(i.plan.Load().Held())
+		for _, a := range p.Held() {
+			if !old[a.Addr()] {
+				getter[a.Addr()] = i
+			}
 		}
 	}
-	var first, last []*instance
-	for _, i := range all {
-		p, stays := r.keep[i]
-		gets := func(a netip.Prefix) bool {
-			from := holder[place{p.Interface, a.Addr()}]
-			return from != nil && from != i
-		}
-		switch {
-		case !stays:
-		case slices.ContainsFunc(p.Held(), gets):
-			last = append(last, i)
-		default:
-			first = append(first, i)
+	rest := map[*instance][]netip.Prefix{}
+	for i, p := range r.keep {
+		stays := addrSet(p.Held())
+		goes := func(a netip.Prefix) bool { return !stays[a.Addr()] && getter[a.Addr()] != nil }
+		if old := i.plan.Load().Held(); slices.ContainsFunc(old, goes) {
+			rest[i] = slices.DeleteFunc(slices.Clone(old), goes)
 		}
 	}
-	return append(first, last...)
+	return rest
+}
+
+func addrSet(prefixes []netip.Prefix) map[netip.Addr]bool {
+	set := make(map[netip.Addr]bool, len(prefixes))
+	for _, p := range prefixes {
+		set[p.Addr()] = true
+	}
+	return set
 }
 
 // same reports whether the configuration of an instance is the same in everything

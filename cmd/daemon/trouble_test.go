@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -71,36 +71,40 @@ func TestAnAlarmAboutASlowPeerDoesNotComeAndGoWithItsAdverts(t *testing.T) {
 
 func TestAnAddressThatMovesIsLetGoBeforeItIsTaken(t *testing.T) {
 	const file = "instances:\n  - {protocol: vrrp3, vrid: 1, interface: eth0, addresses: [192.0.2.1/24%s]}\n" +
-		"  - {protocol: vrrp3, vrid: 2, interface: eth0, addresses: [192.0.2.2/24%s]}\n  - {protocol: vrrp3, vrid: 3, interface: eth1, addresses: [192.0.2.3/24]}\n"
-	plans := func(one, two string) []plan {
-		_, all, err := load(write(t, fmt.Sprintf(file, one, two)))
+		"  - {protocol: vrrp3, vrid: 2, interface: eth0, addresses: [192.0.2.2/24%s]}\n  - {protocol: vrrp3, vrid: 3, interface: eth1, addresses: [192.0.2.3/24%s]}\n"
+	plans := func(more ...any) []plan {
+		_, all, err := load(write(t, fmt.Sprintf(file, more...)))
 		if err != nil {
 			t.Fatal(err)
 		}
 		return all
 	}
-	const moves = ", 192.0.2.9/24"
-	for _, c := range []struct {
+	const x, y = ", 192.0.2.8/24", ", 192.0.2.9/24"
+	for name, c := range map[string]struct {
 		was, is []plan
-		want    []string
+		want    string
 	}{
-		{plans("", moves), plans(moves, ""), []string{"2@eth0", "3@eth1", "1@eth0"}},
-		{plans(moves, ""), plans("", moves), []string{"1@eth0", "3@eth1", "2@eth0"}},
-		{plans("", ""), plans("", moves), []string{"1@eth0", "2@eth0", "3@eth1"}},
+		"up":              {plans("", x, ""), plans(x, "", ""), "map[2@eth0:[192.0.2.2/24]]"},
+		"down":            {plans(x, "", ""), plans("", x, ""), "map[1@eth0:[192.0.2.1/24]]"},
+		"elsewhere":       {plans("", "", x), plans(x, "", ""), "map[3@eth1:[192.0.2.3/24]]"},
+		"exchanged":       {plans(x, y, ""), plans(y, x, ""), "map[1@eth0:[192.0.2.1/24] 2@eth0:[192.0.2.2/24]]"},
+		"one after other": {plans(x, y, ""), plans("", x, y), "map[1@eth0:[192.0.2.1/24] 2@eth0:[192.0.2.2/24]]"},
+		"one of two":      {plans(x+y, "", ""), plans(x, y, ""), "map[1@eth0:[192.0.2.1/24 192.0.2.8/24]]"},
+		"new":             {plans("", "", ""), plans("", x, ""), "map[]"},
+		"given up":        {plans("", x, ""), plans("", "", ""), "map[]"},
 	} {
 		r := reloading{keep: map[*instance]plan{}}
-		all := []*instance{{name: "leaves"}}
 		for n := range c.was {
 			i := &instance{name: c.was[n].Name}
 			i.plan.Store(&c.was[n])
-			r.keep[i], all = c.is[n], append(all, i)
+			r.keep[i] = c.is[n]
 		}
-		var got []string
-		for _, i := range r.order(all) {
-			got = append(got, i.name)
+		got := map[string][]netip.Prefix{}
+		for i, rest := range r.moving() {
+			got[i.name] = rest
 		}
-		if !slices.Equal(got, c.want) {
-			t.Errorf("%v, want %v", got, c.want)
+		if fmt.Sprint(got) != c.want {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
 		}
 	}
 }
