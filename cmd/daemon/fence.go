@@ -101,18 +101,20 @@ func (d *Daemon) settle(plans []plan) error {
 	return disjoint(plans)
 }
 
-// disjoint checks that no address is behind two gates.
+// disjoint checks that an address behind a gate belongs to one instance alone: the
+// fence does not look at interfaces.
 func disjoint(plans []plan) error {
-	owner := map[netip.Addr]string{}
-	for _, p := range plans {
+	owner := map[netip.Addr]*plan{}
+	for n := range plans {
+		p := &plans[n]
 		for _, a := range p.Held() {
-			if !p.fenced || a.Addr().Is6() && a.Addr().IsLinkLocalUnicast() {
+			if a.Addr().Is6() && a.Addr().IsLinkLocalUnicast() {
 				continue
 			}
-			if other := owner[a.Addr()]; other != "" {
-				return fmt.Errorf("%v is an address of %s and of %s: behind a fence it can have one owner. Say fence: off in one of them", a.Addr(), other, p.Name)
+			if other := owner[a.Addr()]; other != nil && (p.fenced || other.fenced) {
+				return fmt.Errorf("%v is an address of %s and of %s: behind a fence it can have one owner. Say fence: off in both of them", a.Addr(), other.Name, p.Name)
 			}
-			owner[a.Addr()] = p.Name
+			owner[a.Addr()] = p
 		}
 	}
 	return nil

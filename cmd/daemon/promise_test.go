@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"flag"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -60,5 +61,20 @@ func TestStatusSaysTheSameAsCheck(t *testing.T) {
 	l := planned(t, oneInstance).leaseStatus()
 	if l.ValidMS != 1000 || l.RenewMS != 250 || !l.Promised || l.GoneMS != 2850 || l.MasterDownMS != 3000 || l.SlackMS != 750 {
 		t.Errorf("%+v", l)
+	}
+}
+
+// The fence knows addresses, not interfaces: a closed gate cuts whoever else has one.
+func TestAFencedAddressHasOneOwner(t *testing.T) {
+	const file = "instances:\n  - {protocol: vrrp3, vrid: 1, interface: eth0, fence: %s, addresses: [192.0.2.9/24]}\n" +
+		"  - {protocol: vrrp3, vrid: 2, interface: eth1, fence: %s, addresses: [192.0.2.9/24]}\n"
+	for fences, refused := range map[[2]string]bool{{"off", "off"}: false, {"on", "off"}: true, {"off", "on"}: true, {"on", "on"}: true} {
+		_, all, err := load(write(t, fmt.Sprintf(file, fences[0], fences[1])))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := disjoint(all); (err != nil) != refused {
+			t.Errorf("fences %v: %v", fences, err)
+		}
 	}
 }
