@@ -267,13 +267,19 @@ func (s *Speaker) work() {
 		err := s.handler.Handle(ctx, t)
 		s.mailbox.done()
 		if t.To == Master && err != nil && ctx.Err() == nil {
-			s.input(func(now Instant) Effects { return s.engine.Failed(now, t.Epoch) })
+			s.Failed(t.Epoch)
 		} else if t.To != Master {
 			s.Released(t, err)
 		} else {
 			s.do(func() {}) // lets the loop see that the worker is idle
 		}
 	}
+}
+
+// Failed tells that the addresses of this epoch, which were on, cannot be held any
+// longer, and are off: as Engine.Failed. It does nothing once the epoch is over.
+func (s *Speaker) Failed(epoch Epoch) {
+	s.input(func(now Instant) Effects { return s.engine.Failed(now, epoch) })
 }
 
 // Released tells that the addresses and resources of the mastership that t ended

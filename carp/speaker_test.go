@@ -257,6 +257,30 @@ func TestFailedTakeoverBowsOutAndIsHeldBack(t *testing.T) {
 	})
 }
 
+// The addresses went while it was master, and cannot be put back.
+func TestMasterThatLostItsAddressesBowsOutAndIsHeldBack(t *testing.T) {
+	onLoops(t, func(t *testing.T, bus segment) {
+		a := join(t, bus, "192.0.2.1", group(0), nil)
+		b := join(t, bus, "192.0.2.2", group(100), nil)
+		within(t, 4*time.Second, "a is master", func() bool { return a.state() == carp.Master })
+		st, _ := a.Status()
+		a.Failed(st.Epoch - 1) // of a mastership that is over
+		if a.state() != carp.Master {
+			t.Fatal("a left the role for an epoch that is over")
+		}
+		a.Failed(st.Epoch)
+		within(t, time.Second, "b is master", func() bool { return b.state() == carp.Master })
+		if st, _ := a.Status(); st.State != carp.Backup || st.EffectiveAdvSkew != 240 || st.Demotions[carp.OwnerFailure] != 240 {
+			t.Errorf("a is not a demoted backup: %+v", st)
+		}
+		a.Failed(st.Epoch) // again: it is over
+		if st, _ := a.Status(); st.Demotions[carp.OwnerFailure] != 240 {
+			t.Errorf("demoted twice: %+v", st)
+		}
+		stopAll(t, a, b)
+	})
+}
+
 func TestClosedLinkEndsTheSpeakerAndItsMastership(t *testing.T) {
 	onLoops(t, func(t *testing.T, bus segment) {
 		a := join(t, bus, "192.0.2.1", group(0), nil)

@@ -144,6 +144,7 @@ func (s *Set) raise(epoch carp.Epoch, turn uint64) error {
 	if mine && allowed {
 		st.serving, st.epoch, st.lingering = true, epoch, nil
 		st.slow, st.failing, st.gone, st.mute = false, false, false, false
+		st.lostAt, st.owed = 0, nil
 		st.on, st.placed, st.tokens = v.link, v.placed, tokens{}
 		st.raised, st.lowerAt, st.announced = s.device.Name != "", 0, 0
 	}

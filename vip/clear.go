@@ -120,6 +120,8 @@ func (s *Set) cleared(err error) {
 		s.state.clearAt = now.Add(clearAgain)
 		return
 	}
+	s.confess(s.state.owed)
+	s.state.owed = nil
 	s.state.placed, s.state.strays, s.state.present = nil, nil, nil
 	s.state.lowerAt = now.Add(lowerAfter)
 }

@@ -35,6 +35,12 @@ type Config struct {
 	// fresher one (carp.Speaker.Renew). It has a goroutine of its own, one at a time,
 	// may block and then outlives Run. Nil: the next advert is waited for.
 	NeedPermit func()
+	// GiveUp is told when a mastership cannot be served: none of its addresses could be
+	// put back for half a second, and what there was of them is off. The node is to leave
+	// the role (carp.Speaker.Failed). It is called once an epoch, in a goroutine of its own, may block
+	// and then outlives Run. Not called when the interface is gone. Nil: the set goes
+	// on trying.
+	GiveUp func(epoch carp.Epoch, err error)
 	// Place is told on which interface, and in which form, the addresses may be from
 	// now on, before they are put there, each time that this changes. It is called by
 	// whoever changes the kernel, one at a time, and must neither block nor call the
@@ -97,6 +103,7 @@ type Set struct {
 	log        *slog.Logger
 	observe    func(Event)
 	needPermit func()
+	giveUp     func(carp.Epoch, error)
 
 	op   chan struct{} // capacity 1: whoever has put its token in may change the kernel
 	wake chan struct{} // capacity 1: the worker should look at the state again
@@ -148,6 +155,8 @@ type state struct {
 	mute      bool          // the last announcement failed: told once
 	unsevered bool          // sockets could not be destroyed: told once
 	slow      bool          // told once an Up
+	lostAt    carp.Instant  // since when attempts fail while none is on; 0: they do not
+	owed      *defeat       // to be told when all is off
 
 	lingering []netip.Prefix // off, but sockets of theirs may be left
 	severAt   carp.Instant   // next attempt to destroy those
@@ -162,7 +171,7 @@ type state struct {
 // New returns a Set that is down. The caller runs Run.
 func New(k Kernel, cfg Config) *Set {
 	s := &Set{
-		k: k, link: cfg.Interface, announce: cfg.Announce, clock: cfg.Now, log: cfg.Log, observe: cfg.Observe, needPermit: cfg.NeedPermit, place: cfg.Place,
+		k: k, link: cfg.Interface, announce: cfg.Announce, clock: cfg.Now, log: cfg.Log, observe: cfg.Observe, needPermit: cfg.NeedPermit, giveUp: cfg.GiveUp, place: cfg.Place,
 		device: Device{Name: cfg.Device, MAC: cfg.VirtualMAC, VHID: cfg.VHID},
 		op:     make(chan struct{}, 1), wake: make(chan struct{}, 1),
 		state: state{want: normal(cfg.Addresses), lease: cfg.Lease, fence: cfg.Fence},

@@ -280,7 +280,7 @@ func (s *Set) restored(missing []netip.Prefix, epoch carp.Epoch, away bool) {
 	now := s.clock()
 	s.mu.Lock()
 	if s.state.serving {
-		s.state.failing = len(s.state.strays) > 0
+		s.state.failing, s.state.lostAt = len(s.state.strays) > 0, 0
 		s.state.burst(now, s.announce, 0)
 	}
 	s.mu.Unlock()
@@ -317,7 +317,7 @@ func (s *Set) look() {
 	}
 	if v.link.Index == 0 {
 		if v, err = s.prepare(); err != nil {
-			s.lookFailed(err, epoch)
+			s.backFailed(err, epoch)
 			return
 		}
 		s.placeOn(v)
@@ -328,7 +328,7 @@ func (s *Set) look() {
 			return
 		}
 		if !errors.Is(err, ErrLapsed) && !errors.Is(err, ErrSuperseded) {
-			s.lookFailed(err, epoch)
+			s.backFailed(err, epoch)
 		}
 		return
 	}
@@ -347,7 +347,7 @@ func (s *Set) mayRestore(v survey, before Link, missing []netip.Prefix) bool {
 	}
 	st.gone = false
 	if len(missing) == 0 {
-		st.failing = len(st.strays) > 0
+		st.failing, st.lostAt = len(st.strays) > 0, 0
 		st.on, st.placed, st.present = v.link, v.placed, presence(v.placed, nil)
 		if v.link.MAC != before.MAC {
 			st.burst(now, s.announce, 0)

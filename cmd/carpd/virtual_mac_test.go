@@ -352,3 +352,108 @@ func TestSameNumberOnTwoInterfacesHasTwoDevices(t *testing.T) {
 		}
 	}
 }
+
+// TestLeaseOfAVirtualMACSilencesADeadMaster: neither a guardian nor a fence is there to
+// help, and the instance's service is asked all the time, by neighbours who forget.
+func TestLeaseOfAVirtualMACSilencesADeadMaster(t *testing.T) {
+	t.Parallel()
+	v := virtuals()["carp"]
+	for fault, do := range map[string]func(*node){
+		"killed": func(n *node) { n.proc.Kill() },
+		"frozen": func(n *node) { n.proc.Signal(syscall.SIGSTOP) },
+	} {
+		t.Run(fault, func(t *testing.T) {
+			t.Parallel()
+			p := newPair(t)
+			for rank, n := range []*node{p.a, p.b} {
+				n.write("guardian: off\ninstances:\n" + v.text(0))
+				n.startWith(n.command("run", "--config", n.config()))
+				if rank == 0 {
+					n.promote()
+				}
+				for _, addr := range v.shared {
+					n.Serve(addr)
+				}
+			}
+			p.b.follows(p.a)
+			if i := p.a.instance(); i.Fence != nil && i.Fence.On {
+				t.Fatalf("a fence is on: %+v", i.Fence)
+			}
+			asking := []*lab.Prober{p.asking(t, shared4), p.client.Probe(shared6)} // all of them forget their neighbours
+			for _, addr := range v.shared {
+				asking = append(asking, p.client.ProbeUDP(addr))
+			}
+			answered := func(by string, mark time.Time) {
+				t.Helper()
+				for i, probe := range asking {
+					lab.Eventually(t, takeover, fmt.Sprintf("an answer of %s to prober %d", by, i), func() bool { return probe.Answering(mark) })
+				}
+			}
+			answered("a", time.Now())
+			mark, at := p.wire.Len(), time.Now()
+			do(p.a)
+			taken, ok := p.wire.WaitAfter(mark, takeover, announces("b", shared4))
+			if !ok {
+				t.Fatal("b never took over")
+			}
+			answered("b", time.Now())
+			if fault == "frozen" {
+				p.a.proc.Signal(syscall.SIGCONT)
+				p.a.await("BACKUP")
+			}
+			for _, addr := range v.shared {
+				last := lastAnswer(p.wire, "a", addr)
+				t.Logf("%v: the dead node's last answer %v after the fault, b's first %v later", addr, last.Sub(at), taken.Time.Sub(last))
+				if !last.Before(taken.Time) {
+					t.Errorf("%v was answered for %v after b had announced it", addr, last.Sub(taken.Time))
+				}
+			}
+			p.oneHolder(v.shared...)
+		})
+	}
+}
+
+// The device goes, and cannot be made again: a master that serves nothing must not stay.
+func TestMasterWhoseDeviceCannotComeBackGivesUp(t *testing.T) {
+	t.Parallel()
+	v := virtuals()["carp"]
+	for name, do := range map[string]func(n *node){
+		// Under its other name it has the MAC still.
+		"renamed by somebody": func(n *node) { n.Run("ip", "link", "set", v.device, "name", "stolen0") },
+		"its name is somebody else's": func(n *node) {
+			n.Run("ip", "link", "add", "other0", "type", "veth", "peer", "name", "other0p")
+			n.Run("ip", "link", "set", v.device, "name", "stolen0") // deleted it would be back before the name is taken
+			n.Run("ip", "link", "set", "other0", "name", v.device)
+			n.Run("ip", "link", "del", "stolen0")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newPair(t)
+			p.serve(v)
+			asking := p.client.Probe(shared4)
+			lab.Eventually(t, soon, "a to answer", func() bool { return asking.Answering(asking.Mark().Add(-20 * time.Millisecond)) })
+			mark, seq, at := p.wire.Len(), p.a.seq(), time.Now()
+			do(p.a)
+			taken, ok := p.wire.WaitAfter(mark, takeover, announces("b", shared4))
+			if !ok {
+				t.Fatal("b never took over")
+			}
+			t.Logf("b took over %v after the deed", taken.Time.Sub(at))
+			if e := p.a.awaitEvent(seq, "transition", "failed"); e.To != "BACKUP" {
+				t.Errorf("a went to %s", e.To)
+			}
+			lab.Eventually(t, soon, "b to answer", func() bool { return asking.Answering(taken.Time) })
+			if i := p.a.await("BACKUP"); i.EffectiveAdvSkew != 240 || !strings.Contains(p.a.alarm("not-served"), "cannot put them back") {
+				t.Errorf("a has advskew %d and the alarm %q; want it demoted, and told", i.EffectiveAdvSkew, p.a.alarm("not-served"))
+			}
+			p.oneHolder(v.shared...)
+			// b stays, and a does not try again at once though it was the better one.
+			seqB := p.b.seq()
+			lab.Eventually(t, takeover, "four more adverts of b", func() bool { return len(adverts(p.wire, "b", 9, taken.Time)) > 4 })
+			if moved := p.b.transitions(seqB); len(moved) > 0 {
+				t.Errorf("b moved: %+v", moved)
+			}
+		})
+	}
+}

@@ -56,7 +56,7 @@ func (d *Daemon) newInstance(p plan) (*instance, error) {
 		return nil, err
 	}
 	p.addresses.Now, p.addresses.Observe, p.addresses.NeedPermit = link.Now, i.addressEvent, func() { i.speaker.Renew() }
-	p.addresses.Place = i.guarded.place
+	p.addresses.Place, p.addresses.GiveUp = i.guarded.place, i.giveUp
 	if p.fenced {
 		p.addresses.Fence = d.fence.gates
 	}
@@ -200,6 +200,12 @@ func (i *instance) undo(ctx context.Context, t carp.Transition, err error) error
 	downErr := i.set.Down(ctx)
 	i.holding, i.passed = downErr != nil, false
 	return errors.Join(err, downErr) // after-down runs with the transition to BACKUP that follows
+}
+
+// giveUp leaves a mastership whose addresses are lost and cannot be put back.
+func (i *instance) giveUp(epoch carp.Epoch, err error) {
+	i.d.book.raise(i.name, "not-served", fmt.Sprintf("%s lost its addresses as master and cannot put them back, and leaves the role: %v", i.name, err))
+	i.speaker.Failed(epoch)
 }
 
 func (i *instance) down(ctx context.Context, t carp.Transition) error {

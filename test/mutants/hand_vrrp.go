@@ -183,6 +183,12 @@ func aroundVRRPMutants(add adder) {
 		replace("vip/kernel_remove_linux.go", "_ = k.ask(nameMessage(unix.RTM_NEWLINKPROP, parent.Index, record))", "_ = record"))
 	add("vip-macvlan-record-overrules", "a setting that somebody has changed since is set back by the next start",
 		replace("vip/device.go", "before = parent.arp.restored(parent.recorded)", "before = parent.recorded"))
+	add("vip-never-gives-up", "a master that cannot put its addresses back stays master",
+		replace("vip/giveup.go", "return now.Sub(st.lostAt) >= patience", "return false"))
+	add("vip-gives-up-in-part", "a master gives up though addresses of it are on",
+		replace("vip/giveup.go", "!st.serving || !st.none():", "!st.serving:"))
+	add("vip-gives-up-at-once", "a master gives up at the first failed attempt",
+		replace("vip/giveup.go", "return now.Sub(st.lostAt) >= patience", "return true"))
 	add("vip-macvlan-link-local", "the virtual interface makes itself a link-local address",
 		replace(macvlan, "addrGenNone    = 1 //", "addrGenNone    = 0 //"))
 	add("config-other-protocols-keys", "a key of CARP is read in silence in an instance of VRRP",
