@@ -286,7 +286,7 @@ func TestLabDeviceOnAPortOfABridgeSaysWhatToDo(t *testing.T) {
 
 // BenchmarkDevices is what 255 virtual routers with virtual MACs cost on one
 // interface: until their devices are made, all addresses are taken over at once, they
-// are let go, the devices are down, and they are removed.
+// are let go, the devices are down, they are removed, and those of a dead daemon are.
 func BenchmarkDevices(b *testing.B) {
 	const count = 255
 	for b.Loop() {
@@ -347,5 +347,13 @@ func BenchmarkDevices(b *testing.B) {
 		cancel()
 		workers.Wait()
 		done("removed")
+		for i := range count {
+			ensured(b, k, i+1)
+		}
+		began = time.Now()
+		if removed, err := vip.Cleanup(k, nil, nil); err != nil || len(removed) != count {
+			b.Errorf("Cleanup: %d, %v", len(removed), err)
+		}
+		done("cleaned-up")
 	}
 }
