@@ -85,7 +85,7 @@ func (e *Engine) AppendState(dst []byte, now Instant) []byte {
 	if len(e.cfg.Paths) > 0 {
 		e.appendPaths(now, address, number, flag)
 	}
-	dst = e.plan.appendState(dst, now, memberRounds*e.stateTime())
+	dst = e.plan.appendState(dst, now, memberRounds*e.stateTime(), e.interval())
 	if e.reminder.left > 0 {
 		number(int64(e.reminder.left))
 		address(e.reminder.winner)

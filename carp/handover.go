@@ -23,6 +23,9 @@ const (
 	missingEarly, missingLate = 4, 8
 	// refusedFor is how long a refusal holds.
 	refusedFor = 10 * time.Second
+	// unheardFor is how long a node that let go because it was not heard does not ask
+	// for the role again.
+	unheardFor = time.Minute
 )
 
 // planner is what the engine keeps for planned moves.
@@ -33,6 +36,9 @@ type planner struct {
 	follows   uint8   // node id of the master heard last; 0: none
 	requestAt Instant // no request to the holder before
 	heir      uint8   // node id of who asked for the role that is being let go
+	deaf      uint8   // node id of who did not hear this master, which let go for that,
+	deafUntil Instant // and how long others are not asked for the role because of it
+	passed    Instant // when the role was let go for another node
 }
 
 // stateTime is how far apart a node's peer states are.
@@ -47,7 +53,8 @@ func (e *Engine) tellState(now Instant, claim timing) {
 	s := PeerState{State: e.state, Fitness: e.fitness(), Epoch: e.epoch, Config: e.cfg.digest()}
 	if e.state == Backup {
 		s.Follows = e.plan.follows
-		s.Missing = s.Follows != 0 && e.timers[timerDown] <= now.Add(e.masterDown(e.followed(now))/missingEarly)
+		dead := e.timers[timerDown]
+		s.Missing = dead != 0 && dead <= now.Add(e.masterDown(e.followed(now))/missingEarly)
 	}
 	var body [peerStateLen]byte
 	e.say(now, TypePeerState, claim, s.append(body[:0]))
@@ -55,15 +62,15 @@ func (e *Engine) tellState(now Instant, claim timing) {
 	e.armState(now)
 }
 
-// armState plans what a backup says next: in turn, and twice before it takes its
-// master for dead. A master that hears the first advertises at once, so that a few lost
-// adverts move nothing; one that hears the second, too, is not heard itself.
+// armState plans what a backup says next: in turn, and twice before it takes the role
+// since it hears no master. A master that hears the first advertises at once, so that a
+// few lost adverts move nothing; one that hears the second, too, is not heard itself.
 func (e *Engine) armState(now Instant) {
 	if e.state != Backup || !e.sealedGroup() {
 		return
 	}
 	next := max(e.plan.said.Add(e.stateTime()), now.Add(1))
-	if down, dead := e.masterDown(e.followed(now)), e.timers[timerDown]; e.plan.follows != 0 && dead != 0 {
+	if down, dead := e.masterDown(e.followed(now)), e.timers[timerDown]; dead != 0 {
 		for _, left := range []time.Duration{down / missingEarly, down / missingLate} {
 			if at := dead.Add(-left); at > now {
 				next = min(next, at)
@@ -97,8 +104,8 @@ func (e *Engine) heardState(now Instant, h *hearing, p *Packet) Drop {
 	if d := said.decode(h.message.Body); d != Accepted {
 		return d
 	}
-	if said.Missing && said.Follows == e.cfg.NodeID && e.state == Master {
-		e.missed(now, e.plan.members.get(s.id))
+	if said.Missing && e.state == Master { // whoever it has followed: this node it does not hear
+		e.missed(now, s.id, e.plan.members.get(s.id))
 	}
 	e.plan.members.put(said)
 	return Accepted
@@ -107,15 +114,17 @@ func (e *Engine) heardState(now Instant, h *hearing, p *Packet) Drop {
 // missed answers a backup that is about to take this master for dead, though it is
 // heard here. before is what it said last. If it says so again after the answer, it
 // does not hear this node: then the role is let go for it before it takes it, or both
-// would have the addresses.
-func (e *Engine) missed(now Instant, before *PeerState) {
+// would have the addresses. No other is to have it, since that one may be deaf to all.
+func (e *Engine) missed(now Instant, node uint8, before *PeerState) {
 	down := e.fastestDown()
 	if before == nil || !before.Missing || now.Sub(before.At) > down/2 {
 		e.advertise(now)
 		return
 	}
 	if now.Sub(before.At) >= down/(2*missingLate) { // else a copy over another family or path
+		e.plan.deaf, e.plan.deafUntil = node, now.Add(unheardFor)
 		e.release(now, Backup, ReasonUnheard)
+		e.plan.heir = node
 		e.advertise(now)
 	}
 }
@@ -127,6 +136,9 @@ func (e *Engine) heardHandover(now Instant, h *hearing, p *Packet) Drop {
 		return d
 	}
 	if m.to != e.cfg.NodeID {
+		if m.step == handoverLetGo {
+			e.plan.passed = now
+		}
 		return Accepted
 	}
 	switch m.step {
@@ -141,13 +153,16 @@ func (e *Engine) heardHandover(now Instant, h *hearing, p *Packet) Drop {
 }
 
 // request asks a holder that is worse than this node for the role. It is never claimed
-// by advert: a holder that does not answer does not hear this node, and would stay.
+// by advert: a holder that does not answer does not hear this node, and would stay. Nor
+// is a third node asked that hears this one, soon after another did not: the role would
+// come and go. If the one that did not is the holder, its answer shows that now it does.
 func (e *Engine) request(now Instant, h *hearing) {
-	if now < e.plan.requestAt {
+	holder := unseal(h.counter).id
+	if now < e.plan.requestAt || now < e.plan.deafUntil && holder != e.plan.deaf {
 		return
 	}
 	e.plan.requestAt = now.Add(e.interval() / 2)
-	e.tellHandover(now, e.bid().timing, handover{step: handoverAsk, to: unseal(h.counter).id})
+	e.tellHandover(now, e.bid().timing, handover{step: handoverAsk, to: holder})
 }
 
 // requested answers a better node that wants the role. Each answer goes with an
@@ -170,6 +185,12 @@ func (e *Engine) requested(now Instant, h *hearing, p *Packet) {
 		claim = e.held.timing
 	}
 	e.tellHandover(now, claim, handover{step: step, to: node, epoch: e.epoch})
+}
+
+// passedOn reports whether a bow-out is for one other node alone: it follows on the word
+// that the role was let go for that one, whose adverts this node may not hear.
+func (e *Engine) passedOn(now Instant) bool {
+	return e.plan.passed != 0 && now.Sub(e.plan.passed) < e.interval()
 }
 
 // bequeath says to whom the role goes that has been let go: to who asked for it, or
@@ -246,12 +267,18 @@ func (e *Engine) memberStatus(now Instant) []Member {
 
 // appendState appends what later decisions depend on; a member that is gone by fresh
 // is none.
-func (pl *planner) appendState(dst []byte, now Instant, fresh time.Duration) []byte {
+func (pl *planner) appendState(dst []byte, now Instant, fresh, interval time.Duration) []byte {
 	if pl.said == 0 {
 		return dst // no sealed group
 	}
-	dst = append(dst, byte(pl.saidState), pl.follows, pl.heir)
-	dst = binary.BigEndian.AppendUint64(dst, uint64(max(pl.requestAt.Sub(now), 0)))
+	passing := Instant(0)
+	if pl.passed != 0 {
+		passing = pl.passed.Add(interval)
+	}
+	dst = append(dst, byte(pl.saidState), pl.follows, pl.heir, pl.deaf)
+	for _, until := range []Instant{pl.requestAt, pl.deafUntil, passing} {
+		dst = binary.BigEndian.AppendUint64(dst, uint64(max(until.Sub(now), 0)))
+	}
 	dst = binary.BigEndian.AppendUint64(dst, uint64(now.Sub(pl.said)))
 	for _, m := range pl.members.of[:pl.members.n] {
 		if now.Sub(m.At) <= fresh {

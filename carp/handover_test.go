@@ -328,6 +328,9 @@ func TestHeir(t *testing.T) {
 		{"the shorter interval", []PeerState{
 			{Node: 4, State: Backup, AdvBase: 1, AdvSkew: 9, At: at},
 			{Node: 5, State: Backup, AdvBase: 1, AdvSkew: 8, At: at}}, 5},
+		{"who hears the master before who does not", []PeerState{
+			{Node: 4, State: Backup, AdvBase: 1, Missing: true, At: at},
+			{Node: 5, State: Backup, AdvBase: 1, AdvSkew: 9, Fitness: Degraded, At: at}}, 5},
 		{"of equals the lower id", []PeerState{{Node: 6, State: Backup, At: at}, {Node: 5, State: Backup, At: at}}, 5},
 	} {
 		var m members
@@ -342,4 +345,57 @@ func TestHeir(t *testing.T) {
 			t.Errorf("%s: %d, want %d", tt.name, got, tt.want)
 		}
 	}
+}
+
+// A third node hears all: it is the heir, and must not just give the role back.
+func TestMasterThatOneOfThreeDoesNotHearLetsGo(t *testing.T) {
+	for name, third := range map[string]func(*Config){
+		"the third is the worst": worst, "the third is the second best": func(c *Config) { c.AdvSkew = 50 },
+		"the third preempts": func(c *Config) { c.AdvSkew, c.Preempt = 50, true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newGroup(t, better, holder, third)
+			g.run(time.Minute)
+			g.want(Master, Backup, Backup)
+			a, b := g.nodes[0], g.nodes[1]
+			a.log = nil
+			b.lost = a
+			g.alone(20 * time.Second)
+			if a.e.state == Master || len(a.log) != 2 || a.log[0] != "MASTER->RELEASING unheard" {
+				t.Errorf("the master that is not heard did %q", a.log)
+			}
+			g.alone(10 * time.Minute) // it tries again, once a minute
+			if len(a.log) > 3*11 {
+				t.Errorf("the role moved %d times in 10 minutes", len(a.log))
+			}
+			b.lost = nil
+			g.alone(2 * time.Minute)
+			g.want(Master, Backup, Backup)
+		})
+	}
+}
+
+// Whoever has the role lets go before the deaf node takes it, and so does the heir.
+func TestDeafBackupOfThreeIsAloneAsItTakesTheRole(t *testing.T) {
+	g := newGroup(t, better, holder, func(c *Config) { c.AdvSkew, c.Preempt = 50, true })
+	g.run(time.Minute)
+	g.want(Master, Backup, Backup)
+	g.nodes[1].deaf = true
+	g.alone(10 * time.Minute)
+	g.want(Backup, Master, Backup)
+	g.nodes[1].deaf = false
+	g.alone(2 * time.Minute)
+	g.want(Master, Backup, Backup)
+}
+
+// It has followed nobody, so it misses nobody in particular.
+func TestNodeThatStartsDeafIsAloneAsItTakesTheRole(t *testing.T) {
+	g := newGroup(t, better, holder, worst)
+	late := g.nodes[2]
+	late.dead = true
+	g.run(time.Minute)
+	late.deaf = true
+	g.start(late)
+	g.alone(10 * time.Minute)
+	g.want(Backup, Backup, Master)
 }

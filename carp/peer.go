@@ -147,8 +147,8 @@ func (m *members) epoch() Epoch {
 	return top
 }
 
-// heir returns the backup that is the best to take the role over: fit before
-// degraded, then the shortest interval, then the lower node id. nil: there is none
+// heir returns the backup that is the best to take the role over: one that hears its
+// master before one that does not, fit before degraded, then the shortest interval, then the lower node id. nil: there is none
 // that could be known to take it. Those not heard since earliest do not count.
 func (m *members) heir(earliest Instant) *PeerState {
 	var best *PeerState
@@ -167,6 +167,8 @@ func (m *members) heir(earliest Instant) *PeerState {
 func (p *PeerState) before(q *PeerState) bool {
 	a, b := timing{p.AdvBase, p.AdvSkew}.units(), timing{q.AdvBase, q.AdvSkew}.units()
 	switch {
+	case p.Missing != q.Missing:
+		return q.Missing
 	case p.Fitness != q.Fitness:
 		return p.Fitness < q.Fitness
 	case a != b:

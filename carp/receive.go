@@ -270,7 +270,7 @@ func (e *Engine) offered(now Instant, p *Packet) Drop {
 	switch {
 	case !followed:
 		return DropBowOut
-	case alone && e.timers[timerBowOut] == 0:
+	case alone && e.timers[timerBowOut] == 0 && !e.passedOn(now):
 		e.arm(timerBowOut, now.Add(e.afterBowOut(gone)))
 	}
 	return Accepted

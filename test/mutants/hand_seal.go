@@ -4,6 +4,7 @@ const (
 	sealFile   = "carp/seal.go"
 	windowFile = "carp/window.go"
 	replayFile = "carp/replay.go"
+	movesFile  = "carp/handover.go"
 )
 
 // sealMutants let recordings in, or keep a living node out.
@@ -22,6 +23,12 @@ func sealMutants(add adder) {
 		replace(replayFile, "binary.BigEndian.Uint64(h.message.Body) == g.asked && ", ""))
 	add("clock-steps-for-recordings", "an advert takes the group clock any distance ahead",
 		replace(sealFile, "return g.anchored(now) && clock", "return g.anchored(now) && clock < 0 && clock"))
+	add("missed-by-follower-alone", "a master gives way to none who had followed another and does not hear it",
+		replace(movesFile, "if said.Missing && e.state == Master {", "if said.Missing && said.Follows == e.cfg.NodeID && e.state == Master {"))
+	add("unheard-for-anybody", "a master that is not heard lets go for another than who does not hear it",
+		replace(movesFile, "e.plan.heir = node\n\t\te.advertise(now)", "e.advertise(now)"))
+	add("bow-out-for-all", "a backup takes the role that was let go for another which it may not hear",
+		replace(movesFile, "e.plan.passed = now\n\t\t}", "}"))
 	add("window-rewritten", "a known counter is accepted with another weight",
 		replace(windowFile, "case s != nil && !leaves && (s.continues(counter, t)", "case !same:\n\tcase s != nil && !leaves && (s.continues(counter, t)"))
 	add("window-refuses-bsd", "a BSD that counts through known numbers is refused for as long as it does",
