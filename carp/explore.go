@@ -5,6 +5,8 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strconv"
+	"time"
 )
 
 // Clone returns a copy of the engine in its present state, for tools that explore
@@ -23,7 +25,7 @@ func (e *Engine) Clone() *Engine {
 // configuration: two engines of one configuration with equal bytes decide alike
 // from now on. Instants are relative to now; what only counts or names (counters,
 // epochs, the group clock) is left out, and so is by what an own packet that comes
-// back is known.
+// back is known. Of a sealed group the clocks are there, relative to the own.
 func (e *Engine) AppendState(dst []byte, now Instant) []byte {
 	number := func(n int64) { dst = binary.BigEndian.AppendUint64(dst, uint64(n)) }
 	flag := func(b bool) {
@@ -85,6 +87,9 @@ func (e *Engine) AppendState(dst []byte, now Instant) []byte {
 	if len(e.cfg.Paths) > 0 {
 		e.appendPaths(now, address, number, flag)
 	}
+	if e.sealedGroup() {
+		dst = e.appendGuard(dst, now)
+	}
 	dst = e.plan.appendState(dst, now, memberRounds*e.stateTime(), e.interval())
 	if e.reminder.left > 0 {
 		number(int64(e.reminder.left))
@@ -94,6 +99,54 @@ func (e *Engine) AppendState(dst []byte, now Instant) []byte {
 	if e.timers[timerGrace] != 0 {
 		address(e.old)
 		flag(e.lastHeard == e.oldCounter)
+	}
+	return dst
+}
+
+// appendGuard appends what a sealed group refuses recordings by, relative to the own
+// group clock. What is further behind it than the window is all the same.
+func (e *Engine) appendGuard(dst []byte, now Instant) []byte {
+	g := &e.guard
+	number := func(n int64) { dst = binary.BigEndian.AppendUint64(dst, uint64(n)) }
+	flag := func(b bool) { number(int64(len(strconv.FormatBool(b)))) }
+	ahead := func(at Instant, after time.Duration) {
+		if at != 0 {
+			at = at.Add(after)
+		}
+		number(max(int64(at.Sub(now)), 0))
+	}
+	own := int64(g.clock.at(now))
+	clock := func(c uint64) { number(max(int64(c)-own, -e.cfg.window().Milliseconds()-1)) }
+	number(own - int64(now)/int64(time.Millisecond))
+	clock(max(e.clock, uint64(own)))
+	clock(g.clock.start)
+	clock(g.clock.born)
+	if !g.clock.saved {
+		ahead(g.clock.bornAt, anchorTime)
+	}
+	ahead(g.doubted, e.masterDown(bid{}))
+	ahead(g.stale, e.answerTime())
+	ahead(g.askedAt, e.interval())
+	flag(g.waiting)
+	if g.asked != 0 && now.Sub(g.askedAt) <= e.answerTime() {
+		clock(g.asked >> 24)
+	}
+	marks := slices.Clone(g.sealed.nodes)
+	slices.SortFunc(marks, func(a, b nodeMark) int {
+		if a.messages == b.messages {
+			return int(a.id) - int(b.id)
+		} else if b.messages {
+			return -1
+		}
+		return 1
+	})
+	for i := range marks {
+		m := &marks[i]
+		number(int64(m.id)<<16 | int64(m.ways))
+		flag(m.messages)
+		clock(m.clock)
+		clock(m.probe >> 24)
+		flag(m.answered != 0 && m.answered == g.asked)
 	}
 	return dst
 }

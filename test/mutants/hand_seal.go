@@ -23,6 +23,8 @@ func sealMutants(add adder) {
 		replace(replayFile, "binary.BigEndian.Uint64(h.message.Body) == g.asked && ", ""))
 	add("clock-steps-for-recordings", "an advert takes the group clock any distance ahead",
 		replace(sealFile, "return g.anchored(now) && clock", "return g.anchored(now) && clock < 0 && clock"))
+	add("companions-unchecked", "recorded peer states and handover messages are taken",
+		replace(replayFile, "d := e.checkSealed(now, unseal(h.counter), h, p)\n\t\tif d != Accepted {\n\t\t\treturn d\n\t\t}\n", ""))
 	add("missed-by-follower-alone", "a master gives way to none who had followed another and does not hear it",
 		replace(movesFile, "if said.Missing && e.state == Master {", "if said.Missing && said.Follows == e.cfg.NodeID && e.state == Master {"))
 	add("unheard-for-anybody", "a master that is not heard lets go for another than who does not hear it",

@@ -10,7 +10,8 @@
 //
 // The search is breadth-first, so the trace of a fault is a shortest one. States
 // are compared by carp.Engine.AppendState and by what surrounds the engines; what
-// only names things (counters, epochs, absolute time) does not count.
+// only names things (counters, epochs, absolute time) does not count. Of a sealed group
+// the clocks count, relative to each node's own.
 //
 // # The moves
 //
@@ -26,6 +27,9 @@
 //	freeze A      packets and timers wait (Freezes)
 //	resume A      those that wait are handled, packets first
 //	handover A    the master is asked to hand over (Handovers)
+//	replay P to A an attacker plays one of the latest six packets again, a sealed
+//	              group's adverts and companion messages, as it was or with another
+//	              weight: the best, or that of a bow-out (Replays)
 //
 // The lease is exact here: a node answers if its worker has put the address on and
 // its last permit has not ended. All clocks are one.
@@ -43,6 +47,10 @@
 //   - No permit lasts longer than the fastest backup's master-down time after the
 //     last advert.
 //   - A timer that fired is not due any more.
+//   - In a sealed group no two nodes answer together while none has crashed or is
+//     frozen, whatever was lost; nobody accepts one of the latest packets for the second
+//     time, nor any whose weight was changed. Two sealed nodes are visited to a
+//     lesser depth than others, three only a few moves deep: there are many more states.
 //   - From every state, when nothing is lost any more and frozen nodes go on, there
 //     is exactly one master, which answers, within twelve seconds, and stays so.
 package explore

@@ -12,7 +12,7 @@ import (
 )
 
 // With 300 000, the deepest worlds take a minute each.
-var states = flag.Int("explore.states", 12_000, "how many states of each world are visited at most, of VRRP's a third")
+var states = flag.Int("explore.states", 12_000, "how many states of each world are visited at most, of VRRP's and of sealed ones a third")
 
 func nodes(preempt bool, skews ...uint8) []carp.Config {
 	var all []carp.Config
@@ -46,6 +46,14 @@ func another(c *carp.Config) {
 func version2(c *carp.Config) { c.Protocol = carp.VRRP2 }
 func slower(c *carp.Config)   { c.Interval = 2 * time.Second }
 
+// sealed makes all nodes members of a sealed group.
+func sealed(all []carp.Config) []carp.Config {
+	for i := range all {
+		all[i].Replay = carp.ReplaySealed
+	}
+	return all
+}
+
 func worlds() map[string]explore.World {
 	return map[string]explore.World{
 		"two equal nodes begin":        {Nodes: nodes(false, 0, 0), Depth: 12, Losses: 1, Duplicates: 1, Delays: 2, Crashes: 1, Freezes: 1},
@@ -54,6 +62,10 @@ func worlds() map[string]explore.World {
 		"two nodes lose much":          {Nodes: nodes(true, 0, 100), Settled: true, Depth: 14, Losses: 5, Delays: 2},
 		"three nodes, one is master":   {Nodes: nodes(false, 0, 50, 100), Settled: true, Depth: 7, Losses: 1, Duplicates: 1, Delays: 2, Crashes: 1, Freezes: 1, Handovers: 1},
 		"three equal nodes that begin": {Nodes: nodes(true, 0, 0, 0), Depth: 7, Losses: 1, Delays: 4, Crashes: 1, Freezes: 1},
+
+		"two sealed nodes":              {Nodes: sealed(nodes(false, 0, 100)), Settled: true, Depth: 8, Losses: 1, Duplicates: 1, Delays: 2, Handovers: 1, Replays: 2},
+		"two sealed nodes that preempt": {Nodes: sealed(nodes(true, 0, 100)), Settled: true, Depth: 8, Losses: 1, Delays: 1, Handovers: 1, Replays: 1},
+		"three sealed nodes":            {Nodes: sealed(nodes(true, 0, 50, 100)), Settled: true, Depth: 5, Losses: 1, Handovers: 1, Replays: 1},
 
 		"two VRRP nodes begin":           {Nodes: routers(carp.VRRP3, true, 200, 100), Depth: 12, Losses: 1, Duplicates: 1, Delays: 2, Crashes: 1, Freezes: 1},
 		"two VRRP nodes, sticky":         {Nodes: routers(carp.VRRP2, false, 200, 100), Settled: true, Depth: 12, Losses: 1, Duplicates: 1, Delays: 2, Crashes: 1, Freezes: 1, Handovers: 1},
@@ -75,8 +87,8 @@ func TestNoStateOfASmallWorldBreaksAPromise(t *testing.T) {
 	for name, w := range worlds() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if w.MaxStates = *states; w.Nodes[0].Protocol.VRRP() {
-				w.MaxStates /= 3 // there are more of these worlds
+			if w.MaxStates = *states; w.Nodes[0].Protocol.VRRP() || w.Nodes[0].Replay == carp.ReplaySealed {
+				w.MaxStates /= 3 // there are more of these worlds, or they cost more
 			}
 			start := time.Now()
 			r := explore.Run(w)
@@ -101,6 +113,20 @@ func TestEachFaultIsFoundWithAShortestTrace(t *testing.T) {
 				t.Log(r.String())
 			})
 		}
+	}
+}
+
+func TestFaultOfASealedGroupIsFoundWithAShortestTrace(t *testing.T) {
+	for _, f := range []explore.Fault{explore.KeepAddress, explore.Forget} {
+		t.Run(f.String(), func(t *testing.T) {
+			r := explore.Run(explore.World{
+				Nodes: sealed(nodes(false, 0, 100)), Settled: true, Depth: 14, Handovers: 1, Delays: 1, Replays: 1, Fault: f,
+			})
+			if r.Err == nil {
+				t.Fatalf("not found: %v", &r)
+			}
+			t.Log(r.String())
+		})
 	}
 }
 

@@ -11,8 +11,9 @@ import (
 // move is one thing that may happen next. n is the packet's place on the wire, or
 // the node.
 type move struct {
-	kind moveKind
-	n    uint8
+	kind   moveKind
+	n      uint8
+	to, as uint8 // of a replay
 }
 
 type moveKind uint8
@@ -27,14 +28,18 @@ const (
 	freeze
 	resume
 	handover
+	replay
 )
 
-var moveNames = [...]string{"deliver", "lose", "double", "work", "timer", "crash", "freeze", "resume", "handover"}
+var moveNames = [...]string{"deliver", "lose", "double", "work", "timer", "crash", "freeze", "resume", "handover", "replay"}
 
 func (m move) describe(s *state) string {
 	if m.kind <= double {
 		p := s.wire[m.n]
 		return fmt.Sprintf("%s %c>%c", moveNames[m.kind], 'A'+p.from, 'A'+p.to)
+	}
+	if m.kind == replay {
+		return s.describeReplay(m)
 	}
 	return fmt.Sprintf("%s %c", moveNames[m.kind], 'A'+m.n)
 }
@@ -42,7 +47,7 @@ func (m move) describe(s *state) string {
 // moves lists what may happen next.
 func (s *state) moves(fault Fault) []move {
 	var all []move
-	add := func(k moveKind, n int) { all = append(all, move{k, uint8(n)}) }
+	add := func(k moveKind, n int) { all = append(all, move{kind: k, n: uint8(n)}) }
 	for i := range s.wire {
 		add(deliver, i)
 		if s.losses > 0 {
@@ -51,6 +56,9 @@ func (s *state) moves(fault Fault) []move {
 		if s.duplicates > 0 {
 			add(double, i)
 		}
+	}
+	if s.replays > 0 {
+		all = s.attacks(all)
 	}
 	due := s.due()
 	for i := range s.nodes {
@@ -114,6 +122,9 @@ func (s *state) make(m move, fault Fault) string {
 		s.nodes[m.n].frozen = true
 	case resume:
 		return s.resume(int(m.n), fault)
+	case replay:
+		s.replays--
+		return s.play(m, fault)
 	case handover:
 		s.handovers--
 		return s.apply(int(m.n), s.nodes[m.n].engine.Resign(s.now, carp.Backup, carp.ReasonHandover), fault)
@@ -173,6 +184,8 @@ func (s *state) wrong(before *state, fault Fault) string {
 			}
 			a, b := &s.nodes[i], &s.nodes[j]
 			switch {
+			case s.sealed() && i < j && s.whole():
+				return fmt.Sprintf("%c and %c both answer", 'A'+i, 'A'+j)
 			case (a.crashed || a.frozen) && !before.answers(j, fault) && !b.crashed:
 				waited := b.reason == carp.ReasonTimedOut || b.reason == carp.ReasonBowOut
 				if waited && a.rank < b.rank && b.missed&(1<<i) == 0 {
@@ -200,7 +213,7 @@ func (s *state) settle(d time.Duration) string {
 			}
 		}
 		if len(s.wire) > 0 {
-			if wrong := s.carry(move{deliver, 0}, NoFault); wrong != "" {
+			if wrong := s.carry(move{kind: deliver}, NoFault); wrong != "" {
 				return wrong
 			}
 			continue

@@ -20,6 +20,9 @@ type World struct {
 	Depth   int // moves
 	// How often each fault may happen on the way to a state.
 	Losses, Duplicates, Delays, Crashes, Freezes, Handovers int
+	// Replays is how often an attacker may play a packet again that was sent before:
+	// to one node, as it was or with another weight. All CARP nodes with ReplaySealed.
+	Replays int
 	// MaxStates ends the search; 0: 200 000. Result.Complete says whether it did.
 	MaxStates int
 	Fault     Fault // a deliberate one; the zero value is none
@@ -35,9 +38,10 @@ const (
 	NoLease            // the address outlives the permit
 	SentLate           // Sent is called with an instant a second late
 	KeepAddress        // Released is called and the address stays
+	Forget             // a node forgets what it has accepted before each packet
 )
 
-var faultNames = [...]string{"none", "ignore-permit", "no-lease", "sent-late", "keep-address"}
+var faultNames = [...]string{"none", "ignore-permit", "no-lease", "sent-late", "keep-address", "forget"}
 
 func (f Fault) String() string {
 	if int(f) < len(faultNames) {
@@ -156,10 +160,13 @@ func (x *search) begin() *state {
 	w := &x.w
 	s := &state{
 		now: carp.Instant(time.Second), losses: w.Losses, duplicates: w.Duplicates, delays: w.Delays, crashes: w.Crashes,
-		freezes: w.Freezes, handovers: w.Handovers,
+		freezes: w.Freezes, handovers: w.Handovers, replays: w.Replays,
 	}
 	for i, c := range w.Nodes {
 		c.Rand, c.NodeID, c.ClockOffset, c.Leased = func() uint64 { return uint64(time.Second / 3) }, uint8(i+1), 0, true
+		if c.Replay == carp.ReplaySealed {
+			c.SavedClock = 1 // no member's clock moves it far
+		}
 		if c.Replay == carp.ReplayWindow && !c.Protocol.VRRP() { // a memory of a megabyte in each of a million states
 			c.Replay = carp.ReplayOff
 		}

@@ -32,7 +32,7 @@ type node struct {
 	inbox    []packet // while frozen
 }
 
-// packet is an advert under way.
+// packet is an advert or a companion message under way.
 type packet struct {
 	from, to uint8
 	round    uint32
@@ -45,7 +45,12 @@ func (p *packet) leaves() bool {
 	if p.vrrp {
 		return p.payload[2] == 0
 	}
-	return p.payload[2] == 255 && p.payload[5] == 255
+	return p.advert() && p.payload[2] == 255 && p.payload[5] == 255
+}
+
+// advert reports whether it is no companion message.
+func (p *packet) advert() bool {
+	return p.vrrp || carp.MessageType(p.payload[0]&0xf) == carp.TypeAdvert
 }
 
 // state is one state of the world.
@@ -54,8 +59,9 @@ type state struct {
 	nodes []node
 	wire  []packet
 	ranks int // promotions so far
+	tape  []recording
 
-	losses, duplicates, delays, crashes, freezes, handovers int // that may still happen
+	losses, duplicates, delays, crashes, freezes, handovers, replays int // that may still happen
 }
 
 // maxNodes bounds a world.
@@ -69,7 +75,7 @@ func (s *state) clone() *state {
 		n.engine = n.engine.Clone()
 		n.inbox = slices.Clone(n.inbox)
 	}
-	c.wire = slices.Clone(s.wire)
+	c.wire, c.tape = slices.Clone(s.wire), slices.Clone(s.tape)
 	return &c
 }
 
@@ -97,8 +103,9 @@ func (s *state) key(seed maphash.Seed, buf []byte) (uint64, []byte) {
 				continue
 			}
 			clock := carp.Instant(binary.BigEndian.Uint64(p.payload[8:])>>24) * carp.Instant(time.Millisecond)
-			b = append(b, p.payload[2], p.payload[5])
+			b = append(b, p.payload[0], p.payload[2], p.payload[5])
 			rel(clock)
+			b = append(b, p.payload[carp.HeaderLen:]...)
 		}
 	}
 	for i := range s.nodes {
@@ -117,7 +124,11 @@ func (s *state) key(seed maphash.Seed, buf []byte) (uint64, []byte) {
 		packets(n.inbox)
 	}
 	packets(s.wire)
-	b = append(b, byte(s.losses), byte(s.duplicates), byte(s.delays), byte(s.crashes), byte(s.freezes), byte(s.handovers))
+	for i := range s.tape {
+		b = append(b, s.tape[i].taken)
+		packets([]packet{s.tape[i].packet})
+	}
+	b = append(b, byte(s.losses), byte(s.duplicates), byte(s.delays), byte(s.crashes), byte(s.freezes), byte(s.handovers), byte(s.replays))
 	return maphash.Bytes(seed, b), b
 }
 
@@ -154,11 +165,17 @@ func (s *state) apply(i int, e carp.Effects, fault Fault) string {
 		if len(e.Send) == 0 {
 			return ""
 		}
-		n.round++
-		n.spoke = s.now
+		if slices.ContainsFunc(e.Send, func(f carp.Frame) bool {
+			p := packet{payload: f.Payload, vrrp: n.config.Protocol.VRRP()}
+			return p.advert()
+		}) {
+			n.round++
+			n.spoke = s.now
+		}
 		for _, f := range e.Send {
 			f.Payload = slices.Clone(f.Payload)
 			f.Finish(local(i).IPv4)
+			s.record(packet{from: uint8(i), round: n.round, payload: f.Payload})
 			for j := range s.nodes {
 				if j != i && !s.nodes[j].crashed {
 					s.wire = append(s.wire, packet{uint8(i), uint8(j), n.round, f.Payload, n.config.Protocol.VRRP()})
@@ -191,16 +208,18 @@ func (s *state) changed(i int, t carp.Transition) {
 func (s *state) handle(p packet, fault Fault) string {
 	n := &s.nodes[p.to]
 	switch bit := uint8(1) << p.from; {
+	case !p.advert():
 	case p.round >= n.heard[p.from]:
 		n.heard[p.from] = p.round
 		n.fooled &^= bit
 	case p.leaves():
 		n.fooled |= bit
 	}
-	return s.apply(int(p.to), n.engine.Receive(s.now, carp.Packet{
-		Src: local(int(p.from)).IPv4, Dst: carp.Group(carp.IPv4), SrcMAC: local(int(p.from)).MAC, TTL: 255,
-		Broadcast: true, Payload: p.payload, At: s.now,
-	}), fault)
+	e := n.engine.Receive(s.now, arriving(p, s.now))
+	if wrong := s.took(p, e.Drop); wrong != "" {
+		return wrong
+	}
+	return s.apply(int(p.to), e, fault)
 }
 
 // labour lets node i's worker carry out the newest transition.
