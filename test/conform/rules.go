@@ -148,9 +148,9 @@ func refusalRules() []rule {
 		taken("R-OTHERGROUP", "to 224.0.0.1", accepts, oracle+" row 29"),
 		taken("R-BROADCAST", "to the Ethernet broadcast address", accepts, oracle+" row 35; ucarp --nomcast sends so"),
 		taken("R-MAC", "from an ordinary MAC", accepts, oracle+" row 34"),
-		taken("B-REPLAY", "an advert of its peer that it took before, the same again", accepts, oracle+" row 2: no replay check; ours: docs/protocol.md, what an attacker can still do"),
+		taken("B-REPLAY", "an advert of its peer that it took before, the same again", refuses, oracle+" row 2: no replay check; ours: docs/protocol.md, Recordings; with replay off or compat: bsd it accepts"),
 		taken("B-COUNTER-BACK", "a good advert whose counter is lower than the last", accepts, oracle+" row 3"),
-		taken("B-REWRITE", "the attack: its peer's last advert with timing 4/0 instead of 1/0, the rest as it was", accepts, "timing is outside of the HMAC: FreeBSD carp_hmac_prepare; ours: docs/protocol.md, what an attacker can still do"),
+		taken("B-REWRITE", "the attack: its peer's last advert with timing 4/0 instead of 1/0, the rest as it was", refuses, "timing is outside of the HMAC: FreeBSD carp_hmac_prepare; ours: docs/protocol.md, Recordings; with replay off or compat: bsd it accepts"),
 	}
 }
 
@@ -168,7 +168,7 @@ func contestRules() []rule {
 		{"M-VIPSOURCE", "master hears 1/0 from the shared address", yields, yields, nil, oracle + " row 31"},
 		{"M-ECHO", "its own last advert comes back, the same bytes", yields, stays, nil, "FreeBSD carp_input_c: equal yields; OpenBSD drops its own cookie, ours its own counter: docs/protocol.md, drop own"},
 		{"M-REWRITE", "the attack: its own last advert with timing 0/0 and a foreign source", yields, stays, nil, "timing is outside of the HMAC: FreeBSD carp_hmac_prepare; ours: own counter: docs/protocol.md, drop own"},
-		{"M-REPLAY", "a 1/0 of its peer that it took before, the same again", yields, yields, nil, oracle + " row 2: no replay check"},
+		{"M-REPLAY", "a 1/0 of its peer that it took before, the same again", yields, stays, nil, oracle + " row 2: no replay check; ours: docs/protocol.md, Recordings; with replay off or compat: bsd it yields"},
 		{"F-FLOOD", "malformed packets, 2000 a second, while it is master", "undisturbed", "undisturbed", only("undisturbed"), "its adverts go on in time, and it stays master"},
 	}
 }
