@@ -138,14 +138,14 @@ func (g *Gates) add() *Gate {
 	defer g.mu.Unlock()
 	g.marks++
 	gate := &Gate{g: g, mark: g.marks}
-	g.gates = append(g.gates, gate)
+	g.gates = append(slices.Clip(g.gates), gate) // Run may be going through what there was
 	return gate
 }
 
 // remove forgets a gate; its addresses pass from then on.
 func (g *Gates) remove(gate *Gate) error {
 	g.mu.Lock()
-	g.gates = slices.DeleteFunc(g.gates, func(x *Gate) bool { return x == gate })
+	g.gates = slices.DeleteFunc(slices.Clone(g.gates), func(x *Gate) bool { return x == gate })
 	g.mu.Unlock()
 	return g.fence.Forget(gate.mark)
 }

@@ -165,9 +165,18 @@ func TestAdvertsWaitForNothing(t *testing.T) {
 			for n := range 10 {
 				all.Go(func() { s.move(ctx, fmt.Sprintf("many-%d", n)) })
 			}
-			<-time.After(strained/2 - 100*time.Millisecond)
-			most = max(most, len(s.a.Addrs("eth0")))
-			all.Wait()
+			moved := make(chan struct{})
+			go func() { all.Wait(); close(moved) }()
+			for look := time.NewTicker(strained / 10); ; {
+				select {
+				case <-look.C:
+					most = max(most, len(s.a.Addrs("eth0")))
+					continue
+				case <-moved:
+					look.Stop()
+				}
+				return
+			}
 		})
 		if most < 1000 {
 			t.Errorf("%d addresses were on at most", most)
