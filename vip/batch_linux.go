@@ -34,12 +34,7 @@ const (
 // Larger buffers are forced where that is allowed, which it is not in a user
 // namespace; there net.core.rmem_max is the limit.
 func openBatch() (fd, most int, err error) {
-	fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
-	if err != nil {
-		return -1, 0, err
-	}
-	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		unix.Close(fd)
+	if fd, err = openNetlink(unix.NETLINK_ROUTE); err != nil {
 		return -1, 0, err
 	}
 	// Errors without a copy of the message.
@@ -47,6 +42,18 @@ func openBatch() (fd, most int, err error) {
 	receive := enlarge(fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF)
 	send := enlarge(fd, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF)
 	return fd, batchLimit(receive, send), nil
+}
+
+// openNetlink opens a netlink socket of a protocol; with an error fd is -1.
+func openNetlink(protocol int) (fd int, err error) {
+	if fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, protocol); err != nil {
+		return -1, err
+	}
+	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
 }
 
 // enlarge makes a buffer as large as allowed and returns its size.

@@ -43,11 +43,7 @@ func (d *diag) open() (err error) {
 	d.list, d.kill, d.turn = -1, -1, make(chan struct{}, 1)
 	defer func() { d.broken = err }()
 	for _, fd := range []*int{&d.list, &d.kill} {
-		if *fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG); err != nil {
-			*fd = -1
-			return err
-		}
-		if err := unix.Bind(*fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		if *fd, err = openNetlink(unix.NETLINK_SOCK_DIAG); err != nil {
 			return err
 		}
 		enlarge(*fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF)

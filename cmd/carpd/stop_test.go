@@ -308,7 +308,7 @@ func (n *node) checkAllOffBefore(addrs []netip.Addr, at, bow time.Time) {
 		if i == 0 || gone.At.Before(first) {
 			first = gone.At
 		}
-		last = later(last, gone.At)
+		last = lab.Later(last, gone.At)
 	}
 	if last.After(bow.Add(stampSlack)) {
 		n.t.Errorf("the last address went %v after the bow-out", last.Sub(bow))

@@ -102,7 +102,7 @@ func neverBoth(t testing.TB, a, b *addrWatch, addr netip.Addr) {
 	t.Helper()
 	for _, x := range a.spans(addr) {
 		for _, y := range b.spans(addr) {
-			if from, to := later(x.from, y.from), earlier(x.to, y.to); to.Sub(from) > stampSlack {
+			if from, to := lab.Later(x.from, y.from), lab.Earlier(x.to, y.to); to.Sub(from) > stampSlack {
 				t.Errorf("%v was on both nodes for %v, from %v", addr, to.Sub(from), from.Format(time.StampMicro))
 			}
 		}
@@ -131,20 +131,6 @@ func oneSpeaker(t testing.TB, wire *lab.Capture, addr netip.Addr) {
 		}
 		holder = f.Host
 	}
-}
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
-}
-
-func earlier(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
 }
 
 // announces returns a condition: the frame is a node's word that it has an

@@ -57,6 +57,17 @@ func (i *instance) lookForLost(state carp.State, now carp.Instant) {
 // condition is an alarm that follows from refused packets; an empty text is none.
 type condition struct{ name, text string }
 
+type conditions []condition
+
+// when adds a condition, with a text if it stands.
+func (c *conditions) when(stands bool, name, format string, a ...any) {
+	text := ""
+	if stands {
+		text = fmt.Sprintf(format, a...)
+	}
+	*c = append(*c, condition{name, text})
+}
+
 // speaksBoth reports whether CARP and VRRP are both wanted here with the id of p, so
 // that each instance sees packets of the other.
 func (d *Daemon) speaksBoth(p *plan) bool {
@@ -73,18 +84,11 @@ func packetAlarms(p *plan, st carp.Status, now carp.Instant, both bool) []condit
 		last := st.Refused[drop]
 		return last.At != 0 && now.Sub(last.At) < max(alarmHold, alarmIntervals*last.Interval)
 	}
-	var all []condition
-	when := func(stands bool, name, format string, a ...any) {
-		c := condition{name: name}
-		if stands {
-			c.text = fmt.Sprintf(format, a...)
-		}
-		all = append(all, c)
-	}
-	when(recent(carp.DropHash), "bad-hash",
+	var all conditions
+	all.when(recent(carp.DropHash), "bad-hash",
 		"adverts from %v have another passphrase or address list (%d so far): two masters are likely. Compare both on all nodes.",
 		st.Refused[carp.DropHash].Address, st.Drops[carp.DropHash])
-	when(recent(carp.DropRolling), "peer-rolling",
+	all.when(recent(carp.DropRolling), "peer-rolling",
 		"the node at %v is changing passphrase or addresses: give this node the same ones and reload it, before the change ends there.",
 		st.Refused[carp.DropRolling].Address)
 	for _, drop := range []carp.Drop{carp.DropLength, carp.DropChecksum, carp.DropVersion} {
@@ -92,18 +96,18 @@ func packetAlarms(p *plan, st carp.Status, now carp.Instant, both bool) []condit
 		if p.VRRP() {
 			sound, other = "VRRP adverts", fmt.Sprintf("is something else using the id %d", p.VHID)
 		}
-		when(recent(drop) && !alive(p, drop, st.Refused[drop]), "bad-"+drop.String(), "packets from %v use this id and are no %s (%s): %s on %s, or is a link corrupting frames?",
+		all.when(recent(drop) && !alive(p, drop, st.Refused[drop]), "bad-"+drop.String(), "packets from %v use this id and are no %s (%s): %s on %s, or is a link corrupting frames?",
 			st.Refused[drop].Address, sound, drop, other, p.Interface)
 	}
-	when(recent(carp.DropInterval) && !alive(p, carp.DropInterval, st.Refused[carp.DropInterval]), "bad-interval",
+	all.when(recent(carp.DropInterval) && !alive(p, carp.DropInterval, st.Refused[carp.DropInterval]), "bad-interval",
 		"adverts from %v have an interval of 0, which no sound router sends: they are refused and count as silence. Look at that node.",
 		st.Refused[carp.DropInterval].Address)
-	when(recent(carp.DropProtocol) && !both, "other-protocol", "%v speaks %s with the id %d, and this instance %s. The two do not hear each other, "+
+	all.when(recent(carp.DropProtocol) && !both, "other-protocol", "%v speaks %s with the id %d, and this instance %s. The two do not hear each other, "+
 		"and may share a virtual MAC: give one of them another id, or both the same protocol.",
 		st.Refused[carp.DropProtocol].Address, otherProtocol(p), p.VHID, p.Protocol)
-	when(recent(carp.DropForeign), "id-in-use", "%v is another virtual router with the id %d: none of its addresses is here. Give one of the two another "+
+	all.when(recent(carp.DropForeign), "id-in-use", "%v is another virtual router with the id %d: none of its addresses is here. Give one of the two another "+
 		"vrid; if they shall be one, the same addresses on both.", st.Refused[carp.DropForeign].Address, p.VHID)
-	when(recent(carp.DropDuplicate), "duplicate-source", "adverts come from %v, our own address, and from another machine: two have it, and hosts on the "+
+	all.when(recent(carp.DropDuplicate), "duplicate-source", "adverts come from %v, our own address, and from another machine: two have it, and hosts on the "+
 		"segment mistake one for the other. Give one of them another address.", st.Refused[carp.DropDuplicate].Address)
 	var peers []string
 	for _, drop := range carp.Drops() {
@@ -113,7 +117,7 @@ func packetAlarms(p *plan, st carp.Status, now carp.Instant, both bool) []condit
 				last.Address, last.Priority, drop, st.Drops[drop], d.what, d.mend))
 		}
 	}
-	when(len(peers) > 0, "incompatible-peer", "%s %s", strings.Join(peers, " "), meanwhile(st.State))
+	all.when(len(peers) > 0, "incompatible-peer", "%s %s", strings.Join(peers, " "), meanwhile(st.State))
 	return all
 }
 

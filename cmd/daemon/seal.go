@@ -83,33 +83,26 @@ func sealAlarms(p *plan, st carp.Status, now carp.Instant) []condition {
 	s := st.Seal
 	hold := max(alarmHold, alarmIntervals*carp.Interval(p.AdvBase, p.AdvSkew))
 	recent := func(at carp.Instant) bool { return at != 0 && now.Sub(at) < hold }
-	var all []condition
-	when := func(stands bool, name, format string, a ...any) {
-		c := condition{name: name}
-		if stands {
-			c.text = fmt.Sprintf(format, a...)
-		}
-		all = append(all, c)
-	}
-	when(recent(s.TwinAt), "node-id-conflict",
+	var all conditions
+	all.when(recent(s.TwinAt), "node-id-conflict",
 		"%v sends with this node's id, %d: its adverts are heard, but the two cannot be told apart by it. Give each node an id of its own (`node_id`).",
 		s.Twin, p.carp.NodeID)
-	when(recent(s.Ahead.At), "clock-ahead",
+	all.when(recent(s.Ahead.At), "clock-ahead",
 		"the group clock of node %d at %v is ahead of this one's by %v: its adverts are refused, and the two ask each other instead. "+
 			"Look at the wall clocks; if that node is right, `carpctl seal reset` here.", s.Ahead.NodeID, s.Ahead.Address, s.AheadBy.Round(time.Second))
 	rewritten := st.Refused[carp.DropTiming]
-	when(recent(rewritten.At), "rewritten",
+	all.when(recent(rewritten.At), "rewritten",
 		"adverts from %v have another advbase or advskew than they were sent with (%d so far): somebody plays them again, changed%s.",
 		rewritten.Address, st.Drops[carp.DropTiming], inSealed(s.Replay, ", or a member that is not carpd is in this group"))
 	unsealed := st.Refused[carp.DropUnsealed]
-	when(recent(unsealed.At), "unsealed-peer",
+	all.when(recent(unsealed.At), "unsealed-peer",
 		"adverts from %v are not sealed by a node with an id (%d so far) and are refused: two masters are likely. Give that node a `node_id`, or use `replay: window` on all if it is not carpd.",
 		unsealed.Address, st.Drops[carp.DropUnsealed])
 	var constant []string
 	for _, a := range s.Constant {
 		constant = append(constant, a.String())
 	}
-	when(len(constant) > 0, "constant-counter",
+	all.when(len(constant) > 0, "constant-counter",
 		"the counter of %s never changes, as OpenBSD's does not: what is played again from there cannot be told from new adverts.", strings.Join(constant, ", "))
 	return append(all, memberAlarm(st))
 }

@@ -179,19 +179,21 @@ type tenure struct {
 
 // with is how long two tenures overlap at least and at most.
 func (a tenure) with(b tenure) (sure, most time.Duration) {
-	sure = earlier(a.end.After, b.end.After).Sub(later(a.begin.At, b.begin.At))
-	most = earlier(a.end.At, b.end.At).Sub(later(a.begin.After, b.begin.After))
+	sure = Earlier(a.end.After, b.end.After).Sub(Later(a.begin.At, b.begin.At))
+	most = Earlier(a.end.At, b.end.At).Sub(Later(a.begin.After, b.begin.After))
 	return sure, most
 }
 
-func later(a, b time.Time) time.Time {
+// Later is the later one of two times.
+func Later(a, b time.Time) time.Time {
 	if a.After(b) {
 		return a
 	}
 	return b
 }
 
-func earlier(a, b time.Time) time.Time {
+// Earlier is the earlier one of two times.
+func Earlier(a, b time.Time) time.Time {
 	if a.Before(b) {
 		return a
 	}
