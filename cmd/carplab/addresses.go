@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -28,8 +26,8 @@ func addressesCommand() *cobra.Command {
 		Long: "addresses runs a speaker alone in a namespace with many addresses beside the one in its adverts, and measures how\n" +
 			"long it takes to put all of them on, to announce them, and at SIGTERM to take them off. Beside it stands one batch of\n" +
 			"netlink messages for the same addresses without a daemon: that is what the kernel costs. All take turns.\n\n" +
-			"Exit code 0: all was measured; 1: some run gave no figures; 2: usage; 3: a speaker is not installed; 77: namespaces\n" +
-			"are not allowed here.",
+			"Exit code 0: all was measured; 1: some run gave no figures, or it was interrupted (what was measured is printed);\n" +
+			"2: usage; 3: a speaker is not installed or does not start; 77: namespaces are not allowed here.",
 		Example: "  carplab bench addresses\n  carplab bench addresses --counts 1000 --runs 20 --speakers ours --json addresses.json",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -61,36 +59,8 @@ func (f *addressFlags) run(ctx context.Context, stdout, stderr io.Writer) error 
 		plan.Progress = func(line string) { fmt.Fprintln(stderr, line) }
 	}
 	report, err := bench.MeasureAddresses(ctx, plan)
-	switch {
-	case errors.Is(err, bench.ErrPlan):
-		return failure{exitUsage, err.Error(), "see carplab bench addresses --help"}
-	case errors.Is(err, lab.ErrSkipped):
-		return failure{exitSkipped, err.Error(), "run as root, or allow user namespaces"}
-	}
-	if len(report.Runs) > 0 {
-		if err := f.write(stdout, &report); err != nil {
-			return failure{exitNothing, "write report: " + err.Error(), "give --json a file that can be written"}
-		}
-	}
-	if err != nil {
-		return failure{exitFailed, err.Error(), ""}
-	}
-	if n := report.Failed(); n > 0 {
-		fmt.Fprintf(stderr, "carplab: %d runs gave no figures\n", n)
-		return errFailed
-	}
-	return nil
-}
-
-func (f *addressFlags) write(stdout io.Writer, report *bench.AddressReport) error {
-	if _, err := io.WriteString(stdout, report.Table()); err != nil || f.json == "" {
-		return err
-	}
-	file, err := os.Create(f.json)
-	if err != nil {
-		return err
-	}
-	e := json.NewEncoder(file)
-	e.SetIndent("", " ")
-	return errors.Join(e.Encode(report), file.Close())
+	return outcome{
+		bench: "addresses", err: err, some: len(report.Runs) > 0, failed: report.Failed(), parts: "runs",
+		deliver: func() error { return deliver(stdout, &report, f.json) }, files: "--json a file",
+	}.conclude(ctx, stderr)
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -113,38 +112,10 @@ func (f *benchFlags) run(ctx context.Context, stdout, stderr io.Writer, given fu
 		plan.Progress = func(line string) { fmt.Fprintln(stderr, line) }
 	}
 	report, err := bench.Measure(ctx, plan)
-	if errors.Is(err, bench.ErrPlan) {
-		return failure{exitUsage, err.Error(), "see carplab bench failover --help"}
-	}
-	if errors.Is(err, lab.ErrSkipped) {
-		return failure{exitSkipped, err.Error(), "run as root, or allow user namespaces"}
-	}
-	if len(report.Failovers)+len(report.Costs) > 0 {
-		if err := f.deliver(stdout, &report); err != nil {
-			return failure{exitNothing, "write report: " + err.Error(), "give --json a file that can be written"}
-		}
-	}
-	switch n := report.Failed(); {
-	case ctx.Err() != nil:
-		return failure{exitFailed, "interrupted", ""}
-	case err != nil:
-		return failure{exitNothing, err.Error(), "try the speaker alone: --speakers NAME --verbose"}
-	case n > 0:
-		fmt.Fprintf(stderr, "carplab: %d runs gave no figures\n", n)
-		return errFailed
-	}
-	return nil
-}
-
-func (f *benchFlags) deliver(stdout io.Writer, report *bench.Report) error {
-	if _, err := io.WriteString(stdout, report.Table()); err != nil || f.json == "" {
-		return err
-	}
-	file, err := os.Create(f.json)
-	if err != nil {
-		return err
-	}
-	return errors.Join(report.WriteJSON(file), file.Close())
+	return outcome{
+		bench: "failover", err: err, some: len(report.Failovers)+len(report.Costs) > 0, failed: report.Failed(), parts: "runs",
+		deliver: func() error { return deliver(stdout, &report, f.json) }, files: "--json a file",
+	}.conclude(ctx, stderr)
 }
 
 // plan makes of the flags what is measured.

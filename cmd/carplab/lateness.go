@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -75,36 +74,8 @@ func (f *latenessFlags) run(ctx context.Context, stdout, stderr io.Writer) error
 		plan.Progress = func(line string) { fmt.Fprintln(stderr, line) }
 	}
 	report, err := bench.MeasureLateness(ctx, plan)
-	if errors.Is(err, bench.ErrPlan) {
-		return failure{exitUsage, err.Error(), "see carplab bench lateness --help"}
-	}
-	if errors.Is(err, lab.ErrSkipped) {
-		return failure{exitSkipped, err.Error(), "run as root, or allow user namespaces"}
-	}
-	if len(report.Rows) > 0 {
-		if err := f.deliver(stdout, &report); err != nil {
-			return failure{exitNothing, "write report: " + err.Error(), "give --json a file that can be written"}
-		}
-	}
-	switch n := report.Failed(); {
-	case ctx.Err() != nil:
-		return failure{exitFailed, "interrupted", ""}
-	case err != nil:
-		return failure{exitNothing, err.Error(), "try the speaker alone: --speakers NAME --verbose"}
-	case n > 0:
-		fmt.Fprintf(stderr, "carplab: %d groups gave no figures\n", n)
-		return errFailed
-	}
-	return nil
-}
-
-func (f *latenessFlags) deliver(stdout io.Writer, report *bench.LatenessReport) error {
-	if _, err := io.WriteString(stdout, report.Table()); err != nil || f.json == "" {
-		return err
-	}
-	file, err := os.Create(f.json)
-	if err != nil {
-		return err
-	}
-	return errors.Join(report.WriteJSON(file), file.Close())
+	return outcome{
+		bench: "lateness", err: err, some: len(report.Rows) > 0, failed: report.Failed(), parts: "groups",
+		deliver: func() error { return deliver(stdout, &report, f.json) }, files: "--json a file",
+	}.conclude(ctx, stderr)
 }

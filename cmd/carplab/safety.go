@@ -101,27 +101,10 @@ func (f *safetyFlags) run(ctx context.Context) error {
 		plan.Progress = func(line string) { fmt.Fprintln(f.stderr, line) }
 	}
 	report, err := safety.Measure(ctx, &plan)
-	if errors.Is(err, safety.ErrPlan) {
-		return failure{exitUsage, err.Error(), "see carplab bench safety --help"}
-	}
-	if errors.Is(err, lab.ErrSkipped) {
-		return failure{exitSkipped, err.Error(), "run as root, or allow user namespaces"}
-	}
-	if len(report.Runs) > 0 {
-		if err := f.deliver(&report); err != nil {
-			return failure{exitNothing, "write report: " + err.Error(), "give --json and --update files that can be written"}
-		}
-	}
-	switch n := report.Failed(); {
-	case ctx.Err() != nil:
-		return failure{exitFailed, "interrupted", ""}
-	case err != nil:
-		return failure{exitNothing, err.Error(), ""}
-	case n > 0:
-		fmt.Fprintf(f.stderr, "carplab: %d runs gave no figures\n", n)
-		return errFailed
-	}
-	return nil
+	return outcome{
+		bench: "safety", err: err, some: len(report.Runs) > 0, failed: report.Failed(), parts: "runs",
+		deliver: func() error { return f.deliver(&report) }, files: "--json and --update files",
+	}.conclude(ctx, f.stderr)
 }
 
 // deliver prints the report, and writes what was asked for.
@@ -134,11 +117,7 @@ func (f *safetyFlags) deliver(report *safety.Report) (err error) {
 		return err
 	}
 	if f.json != "" {
-		file, err := os.Create(f.json)
-		if err == nil {
-			err = errors.Join(report.WriteJSON(file), file.Close())
-		}
-		if err != nil {
+		if err := writeFile(f.json, report); err != nil {
 			return err
 		}
 	}

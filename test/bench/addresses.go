@@ -280,6 +280,9 @@ func (r *AddressReport) Failed() (n int) {
 	return n
 }
 
+// WriteJSON writes all of it, each run too.
+func (r *AddressReport) WriteJSON(w io.Writer) error { return writeJSON(w, r) }
+
 // Table is the report as text: a row for each count and figure, a column a speaker, each
 // minimum / median / maximum.
 func (r *AddressReport) Table() string {

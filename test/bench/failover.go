@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/carpd/carpd/test/lab"
 )
 
 // Fault is what happens to the master.
@@ -68,7 +70,7 @@ func (f *field) failover(s Speaker, fault Fault, interval time.Duration, phase f
 	run := Takeover{Phase: phase}
 	g := Group{Interval: interval, Instances: 1}
 	started, err := f.settle(s, g, alone(interval))
-	if errors.Is(err, errTime) {
+	if errors.Is(err, lab.ErrTime) {
 		run.Error = err.Error()
 		return run, nil
 	}
@@ -85,7 +87,7 @@ func (f *field) failover(s Speaker, fault Fault, interval time.Duration, phase f
 	end := stamp()
 	quiet()
 	answers, late := c.stop()
-	if errors.Is(err, errTime) {
+	if errors.Is(err, lab.ErrTime) {
 		run.Error = err.Error()
 		return run, nil
 	}

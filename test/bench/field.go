@@ -107,41 +107,19 @@ func (f *field) settle(s Speaker, g Group, alone time.Duration) (started [nodes]
 		}
 		return now-since > int64(alone) && f.ear.all(0, g.Instances, now-int64(3*g.Interval+20*time.Millisecond))
 	})
-	if errors.Is(err, errTime) {
+	if errors.Is(err, lab.ErrTime) {
 		err = errors.Join(errRestless, err)
 	}
 	return started, err
 }
 
-// errTime says that something did not happen in time.
-var errTime = errors.New("timed out")
-
 // await looks each 2 ms until cond is true.
 func (f *field) await(limit time.Duration, what string, cond func() bool) error {
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.NewTimer(limit)
-	defer deadline.Stop()
-	for !cond() {
-		select {
-		case <-tick.C:
-		case <-deadline.C:
-			return fmt.Errorf("bench: %w after %v waiting for %s", errTime, limit, what)
-		case <-f.ctx.Done():
-			return fmt.Errorf("bench: wait for %s: %w", what, context.Cause(f.ctx))
-		}
+	if err := lab.Await(f.ctx, limit, cond); err != nil {
+		return fmt.Errorf("bench: wait for %s: %w", what, err)
 	}
 	return nil
 }
 
 // pass lets time pass.
-func (f *field) pass(d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-f.ctx.Done():
-		return fmt.Errorf("bench: %w", context.Cause(f.ctx))
-	}
-}
+func (f *field) pass(d time.Duration) error { return lab.Pass(f.ctx, d) }

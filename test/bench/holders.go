@@ -1,7 +1,6 @@
 package bench
 
 import (
-	"fmt"
 	"net/netip"
 	"sync"
 	"time"
@@ -91,7 +90,7 @@ func newAsker(t lab.TB, h *lab.Host) *asker {
 		if a.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
 			return err
 		}
-		link, err := index(a.fd, "eth0")
+		link, err := lab.LinkIndex("eth0")
 		a.to = unix.SockaddrLinklayer{Protocol: unix.ETH_P_ARP&0xff<<8 | unix.ETH_P_ARP>>8, Ifindex: link, Halen: 6, Addr: [8]byte{255, 255, 255, 255, 255, 255}}
 		return err
 	})
@@ -100,18 +99,6 @@ func newAsker(t lab.TB, h *lab.Host) *asker {
 	}
 	t.Cleanup(func() { _ = unix.Close(a.fd) })
 	return a
-}
-
-// index is the number of an interface.
-func index(fd int, name string) (int, error) {
-	req, err := unix.NewIfreq(name)
-	if err == nil {
-		err = unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, req)
-	}
-	if err != nil {
-		return 0, fmt.Errorf("find %s: %w", name, err)
-	}
-	return int(req.Uint32()), nil
 }
 
 // ask asks from now on; the function that it returns ends that.

@@ -2,7 +2,6 @@ package bench
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -156,7 +155,7 @@ func (f *field) lateness(s Speaker, g Group, load Load, watch time.Duration) (La
 	}
 	f.clear()
 	f.ear.forget()
-	if _, err := f.settle(s, g, alone(g.Interval)); errors.Is(err, errTime) {
+	if _, err := f.settle(s, g, alone(g.Interval)); errors.Is(err, lab.ErrTime) {
 		row.Error = err.Error()
 		return row, nil
 	} else if err != nil {
@@ -204,11 +203,7 @@ func (r *LatenessReport) Failed() (n int) {
 }
 
 // WriteJSON writes all of it.
-func (r *LatenessReport) WriteJSON(w io.Writer) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", " ")
-	return e.Encode(r)
-}
+func (r *LatenessReport) WriteJSON(w io.Writer) error { return writeJSON(w, r) }
 
 // Table is the report as a table in Markdown, a column a speaker.
 func (r *LatenessReport) Table() string {

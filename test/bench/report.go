@@ -106,10 +106,12 @@ func (r *Report) Failed() (n int) {
 }
 
 // WriteJSON writes all of it, each run too.
-func (r *Report) WriteJSON(w io.Writer) error {
+func (r *Report) WriteJSON(w io.Writer) error { return writeJSON(w, r) }
+
+func writeJSON(w io.Writer, report any) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", " ")
-	return e.Encode(r)
+	return e.Encode(report)
 }
 
 func (t *Takeover) line() string {

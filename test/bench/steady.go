@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/carpd/carpd/test/lab"
 )
 
 // warmUp passes between an election and the measuring of its cost: both ours and
@@ -51,7 +53,7 @@ func (f *field) steady(s Speaker, g Group, last, warm time.Duration) (Steady, er
 	}
 	if err != nil {
 		run.Error = err.Error()
-		if errors.Is(err, errTime) {
+		if errors.Is(err, lab.ErrTime) {
 			return run, nil
 		}
 		return run, err

@@ -520,3 +520,21 @@ func disableTXChecksum(name string) error {
 	}
 	return nil
 }
+
+// LinkIndex returns the number of an interface in the namespace of the calling thread.
+// It leaves nothing behind, so it is for use within Host.Do.
+func LinkIndex(name string) (int, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fd)
+	req, err := unix.NewIfreq(name)
+	if err == nil {
+		err = unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, req)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("lab: find %s: %w", name, err)
+	}
+	return int(req.Uint32()), nil
+}

@@ -2,11 +2,13 @@ package safety
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/carpd/carpd/test/lab"
 )
 
 // stamp is now, in nanoseconds since 1970, as the kernel stamps frames.
@@ -34,32 +36,11 @@ func punctual() {
 	}, 0)
 }
 
-// pass lets time pass.
-func pass(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("safety: %w", context.Cause(ctx))
-	}
-}
-
 // await looks each 2 ms until cond is true; it reports whether it was in time.
 func await(ctx context.Context, limit time.Duration, cond func() bool) (bool, error) {
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.NewTimer(limit)
-	defer deadline.Stop()
-	for !cond() {
-		select {
-		case <-tick.C:
-		case <-deadline.C:
-			return false, nil
-		case <-ctx.Done():
-			return false, fmt.Errorf("safety: %w", context.Cause(ctx))
-		}
+	err := lab.Await(ctx, limit, cond)
+	if errors.Is(err, lab.ErrTime) {
+		return false, nil
 	}
-	return true, nil
+	return err == nil, err
 }

@@ -108,7 +108,7 @@ func openPacket(program []unix.SockFilter) (fd, link int, err error) {
 		return -1, 0, fmt.Errorf("open packet socket: %w", err)
 	}
 	filter := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
-	link, err = index(fd, "eth0")
+	link, err = lab.LinkIndex("eth0")
 	err = errors.Join(err,
 		unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1),
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1),
@@ -126,18 +126,6 @@ func openPacket(program []unix.SockFilter) (fd, link int, err error) {
 
 // network is a number in the order of the network.
 func network(n uint16) uint16 { return n<<8 | n>>8 }
-
-// index is the number of an interface.
-func index(fd int, name string) (int, error) {
-	req, err := unix.NewIfreq(name)
-	if err == nil {
-		err = unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, req)
-	}
-	if err != nil {
-		return 0, fmt.Errorf("find %s: %w", name, err)
-	}
-	return int(req.Uint32()), nil
-}
 
 // perBeat is how many addresses are asked for at once: with several, half of them,
 // so that each has its turn every other time and beats are half as long.

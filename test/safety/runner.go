@@ -148,7 +148,7 @@ func (r *runner) during(d time.Duration, begin, end func()) error {
 // harm notes that something is done to a node from now on.
 func (r *runner) harm(node int) { r.harms = append(r.harms, harm{node: node, from: stamp()}) }
 
-func (r *runner) pass(d time.Duration) error { return pass(r.ctx, d) }
+func (r *runner) pass(d time.Duration) error { return lab.Pass(r.ctx, d) }
 
 // stuckLimit is how long a client that got no answer is waited for: an entry of the
 // kernel's neighbour table lives for up to 45 s, and then some questions.

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/carpd/carpd/carp"
+	"github.com/carpd/carpd/test/lab"
 )
 
 // inject sends frames from the stranger.
@@ -26,7 +27,7 @@ func (k *onKernel) inject(a *Advert) error {
 			return err
 		}
 		defer unix.Close(fd)
-		index, err := ifIndex("eth0")
+		index, err := lab.LinkIndex("eth0")
 		if err != nil {
 			return err
 		}
@@ -42,22 +43,6 @@ func (k *onKernel) inject(a *Advert) error {
 		return fmt.Errorf("script: inject: %w", err)
 	}
 	return nil
-}
-
-func ifIndex(name string) (int, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return 0, err
-	}
-	defer unix.Close(fd)
-	req, err := unix.NewIfreq(name)
-	if err == nil {
-		err = unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, req)
-	}
-	if err != nil {
-		return 0, err
-	}
-	return int(req.Uint32()), nil
 }
 
 // forge makes a frame of a packet: that of an ordinary advert to the group, in
