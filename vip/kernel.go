@@ -57,6 +57,12 @@ type Kernel interface {
 	// Watch calls f for each notice until stop is called; f must not block. After
 	// stop has returned f is not called any more. stop must not be called by f.
 	Watch(f func(Notice)) (stop func())
+	// WatchNeighbours calls f for each claim that comes in on the interface with this
+	// index, whosever it is, until stop is called; f must not block. What the host itself
+	// sends is none. At most ClaimRate a second are read, of all interfaces together; the
+	// rest is counted as Skipped. After stop has returned f is not called any more. stop
+	// must not be called by f.
+	WatchNeighbours(index int, f func(Claim)) (stop func(), err error)
 	// Send sends whole Ethernet frames on the interface with this index, in order
 	// and paced. Last thing before each frame it asks live, if not nil; it returns
 	// early with ErrLapsed when that says no, and with ctx's error when ctx ends.
@@ -180,7 +186,7 @@ var (
 
 // OpError is an operation on addresses that failed.
 type OpError struct {
-	Op   string       // "add", "remove", "list", "look up", "announce", "open", "make", "set up", "set down", "destroy sockets"
+	Op   string       // "add", "remove", "list", "look up", "announce", "open", "make", "set up", "set down", "destroy sockets", "watch neighbours"
 	Addr netip.Prefix // zero if no single address is concerned
 	Link string       // "" if no single interface is concerned
 	Err  error

@@ -39,6 +39,7 @@ type kernel struct {
 	list       map[int]*nl.SocketHandle // for dumps; locks itself
 	promoteAll *os.File                 // nil if unreadable
 	out        *packetSocket
+	neighbours neighbours
 	devices    devices
 	diag       diag
 
@@ -101,7 +102,8 @@ func (k *kernel) open() (err error) {
 	if k.watch, err = openWatch(); err != nil {
 		return fmt.Errorf("netlink watch: %w", err)
 	}
-	_ = k.diag.open() // Sever says why it does not work
+	_ = k.diag.open()       // Sever says why it does not work
+	_ = k.neighbours.open() // so does WatchNeighbours
 	k.promoteAll, _ = os.Open(promoteAllSetting)
 	k.devices.open()
 	k.watching.Go(k.hear)
@@ -134,6 +136,7 @@ func (k *kernel) Close() error {
 	}
 	k.devices.close()
 	k.diag.close()
+	k.neighbours.close()
 	k.out.close()
 	return nil
 }

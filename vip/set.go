@@ -162,6 +162,9 @@ type state struct {
 	severAt   carp.Instant   // next attempt to destroy those
 	severTry  int
 
+	claims claims         // of others, for addresses that are on
+	defend []netip.Prefix // to be announced once, see Defend
+
 	announced int            // by Up, while its batch runs
 	burstAt   carp.Instant   // when the present burst began
 	round     int            // addresses announced in the present round
@@ -285,7 +288,7 @@ func (s *Set) end(why EventKind) {
 	}
 	s.state.ended = why
 	s.state.turn++
-	s.state.rounds = nil
+	s.state.rounds, s.state.defend = nil, nil
 	s.state.lookAt, s.state.clearAt = 0, 0
 	s.stir()
 }

@@ -50,6 +50,7 @@ const (
 	taskLook          // compare with the kernel, put back what was lost
 	taskAsk           // the look may not put anything back under this permit: ask for a fresher one
 	taskRenew         // renew the lease
+	taskDefend        // announce addresses that somebody else has claimed
 	taskAnnounce      // send a chunk of the present round
 )
 
@@ -95,6 +96,9 @@ func (st *state) next(now carp.Instant) (task, carp.Instant) {
 	if st.lease.Valid > 0 && due(st.renewAt) && room {
 		return taskRenew, 0
 	}
+	if len(st.defend) > 0 {
+		return taskDefend, 0
+	}
 	if len(st.rounds) > 0 && due(st.rounds[0]) {
 		return taskAnnounce, 0
 	}
@@ -114,7 +118,10 @@ func (s *Set) Run(ctx context.Context) error {
 	s.beginDevice(ctx)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	var neighbours ear
+	defer func() { neighbours.end() }()
 	for ctx.Err() == nil {
+		s.listen(&neighbours)
 		now := s.clock()
 		s.mu.Lock()
 		do, until := s.state.next(now)
@@ -159,6 +166,9 @@ func (s *Set) perform(ctx context.Context, do task) {
 	switch do {
 	case taskAnnounce:
 		s.nextChunk(ctx)
+		return
+	case taskDefend:
+		s.defendOnce(ctx)
 		return
 	case taskAsk:
 		s.ask()
@@ -491,32 +501,41 @@ func (s *Set) sendSome(ctx context.Context, from, to int) (int, error) {
 	to = min(to, from+chunk, len(st.placed))
 	some := st.placed[min(from, to):to]
 	s.mu.Unlock()
-	live := func() bool { return s.announces(epoch) }
-	if !live() {
+	if !s.announces(epoch) {
 		return 0, ErrLapsed
 	}
 	if len(some) == 0 || link.MAC == (carp.MAC{}) {
 		return 0, nil
 	}
+	if err := s.sendThese(ctx, link, epoch, some); err != nil {
+		return 0, err
+	}
+	return len(some), nil
+}
+
+// sendThese sends the announcements of some addresses under a live permit.
+func (s *Set) sendThese(ctx context.Context, link Link, epoch carp.Epoch, some []netip.Prefix) error {
+	live := func() bool { return s.announces(epoch) }
 	frames := make([][]byte, len(some))
 	for i, p := range some {
 		frames[i] = announcement(link.MAC, p.Addr())
 	}
 	err := s.k.Send(ctx, link.Index, frames, live)
 	if err != nil && ctx.Err() != nil {
-		return 0, ctx.Err()
+		return ctx.Err()
 	}
 	if errors.Is(err, ErrLapsed) {
-		return 0, err
+		return err
 	}
 	s.mu.Lock()
+	st := &s.state
 	tell := err != nil && !st.mute && !errors.Is(err, ErrNoLink) // the look says that better
 	st.mute = err != nil
 	s.mu.Unlock()
 	if tell {
 		s.tell(Event{Kind: EventFailed, Epoch: epoch, Err: err, Text: "addresses could not be announced; the announcement is repeated"})
 	}
-	return len(some), nil
+	return nil
 }
 
 // announces reports whether the addresses of this epoch may be announced now.

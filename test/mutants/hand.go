@@ -20,6 +20,7 @@ func handMutants() []mutant {
 	aroundVRRPMutants(add)
 	guardianMutants(add)
 	fenceMutants(add)
+	conflictMutants(add)
 	return all
 }
 

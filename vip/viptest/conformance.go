@@ -51,6 +51,7 @@ func Conformance(t *testing.T, open func(t *testing.T) vip.Kernel) {
 		{"SeverEndsBothEndsAndNoOthers", testSever},
 		{"SeverWithoutTheAddressEndsThisEnd", testSeverAfterwards},
 		{"SeverSparesWhatIsElsewhere", testSeverSpares},
+		{"ClaimsOfOthersAreHeardUntilStop", testNeighbours},
 		{"DeviceIsMadeOnceAndDown", testDevice},
 		{"DeviceIsMadeAnewIfItDiffers", testDeviceDiffers},
 		{"DeviceOfOthersIsRefused", testDeviceForeign},

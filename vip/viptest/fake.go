@@ -28,6 +28,7 @@ type FakeKernel struct {
 	sent     []Frame
 	closed   bool
 	sessions []*fakeSession
+	ears     []*fakeEar
 }
 
 // Hooks are called by a FakeKernel, without its lock. Each may be nil.

@@ -82,6 +82,7 @@ type Instance struct {
 	Excluded  []netip.Prefix // held with Addresses, but not in the advert
 	// AnnounceRefresh is how often addresses that are on are announced again; 0 for never.
 	AnnounceRefresh time.Duration
+	OnConflict      string       // "defend" or "alarm"
 	Peers           []netip.Addr // unicast; empty for multicast
 	// PeerTTL bounds what single peers send, VRRP only. Peers without bounds have
 	// no entry; Max is never 0.

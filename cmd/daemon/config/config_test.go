@@ -120,7 +120,7 @@ func TestTheFileOfAFirstUserLoadsWithTheDefaults(t *testing.T) {
 	got := fmt.Sprintf("%+v", f.Instances[0])
 	want := fmt.Sprintf("%+v", Instance{
 		Name: "9@eth0", Protocol: "carp", VHID: 9, Interface: "eth0", SourceMAC: "virtual",
-		Passphrase: []byte("mekmitasdigoat"), AdvBase: 1, PreemptGrace: 100 * time.Millisecond, AnnounceRefresh: time.Minute,
+		Passphrase: []byte("mekmitasdigoat"), AdvBase: 1, PreemptGrace: 100 * time.Millisecond, AnnounceRefresh: time.Minute, OnConflict: "defend",
 		Addresses: []netip.Prefix{netip.MustParsePrefix("192.168.1.50/24")},
 		MAC:       "interface", Fence: "auto", Replay: "window", Compat: "none", Families: "shared", Roll: 10 * time.Minute,
 		Line: 3, Column: 5,
@@ -168,6 +168,7 @@ func TestEveryKeyIsRead(t *testing.T) {
 		"peers":        fmt.Sprint(a.Peers) == "[192.168.1.3 2001:db8::3]",
 		"lease":        a.Lease == LeaseSetting{Valid: 2 * time.Second} && b.Lease == LeaseSetting{Off: true},
 		"fence":        a.Fence == "on" && b.Fence == "auto",
+		"on_conflict":  a.OnConflict == "alarm" && b.OnConflict == "defend",
 		"compat":       a.Compat == "bsd" && a.Families == "each" && a.Roll == 5*time.Minute,
 		"groups":       slices.Equal(a.Groups, []string{"lan"}) && slices.Equal(b.Groups, []string{"wan", "lan"}),
 		"file's hooks": len(f.Hooks) == 1 && f.Hooks[0].Name == "exec-after-up" && f.Hooks[0].IfItFails == "continue" && f.Hooks[0].Timeout == 20*time.Second,

@@ -199,7 +199,7 @@ func (i Instance) settings() []setting {
 	return slices.Concat([]setting{{"name", i.Name}, {"protocol", i.Protocol}, {"source_mac", i.SourceMAC}, {"mac", i.MAC}}, own, []setting{
 		{"preempt", fmt.Sprint(i.Preempt)}, {"preempt_delay", brief(i.PreemptDelay)},
 		{"preempt_grace", brief(i.PreemptGrace)}, {"startup_delay", brief(i.StartupDelay)}, {"lease", i.Lease.String()}, {"fence", i.Fence},
-		{"announce_refresh", brief(i.AnnounceRefresh)},
+		{"announce_refresh", brief(i.AnnounceRefresh)}, {"on_conflict", i.OnConflict},
 	})
 }
 

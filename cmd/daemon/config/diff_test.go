@@ -100,6 +100,7 @@ func settingsOf(t *rapid.T) map[string]string {
 		"preempt_delay":    rapid.SampledFrom([]string{"1", "2s", "3m"}),
 		"preempt_grace":    rapid.SampledFrom([]string{"1", "50ms", "3s"}),
 		"announce_refresh": rapid.SampledFrom([]string{"0", "1m", "90"}),
+		"on_conflict":      rapid.SampledFrom([]string{"defend", "alarm"}),
 		"startup_delay":    rapid.SampledFrom([]string{"1", "2s", "3m"}),
 		"mac":              rapid.SampledFrom([]string{"virtual", "interface"}),
 		"lease":            rapid.SampledFrom([]string{"on", "off", "1", "2s"}),

@@ -25,7 +25,7 @@ func defaultName(i Instance) string {
 // instance reads one entry of instances.
 func (r *reader) instance(n *node) *draft {
 	d := &draft{begin: n.at, Instance: Instance{
-		PreemptGrace: DefaultPreemptGrace, AnnounceRefresh: DefaultAnnounceRefresh, MAC: "interface", Fence: "auto", Line: n.at.line, Column: n.at.column,
+		PreemptGrace: DefaultPreemptGrace, AnnounceRefresh: DefaultAnnounceRefresh, OnConflict: "defend", MAC: "interface", Fence: "auto", Line: n.at.line, Column: n.at.column,
 	}}
 	var inline, file, interval, checksum *node
 	d.at = r.fields(n, instanceKeys, setters{
@@ -48,6 +48,7 @@ func (r *reader) instance(n *node) *draft {
 		"addresses":          func(n *node) { d.addresses = r.addresses(n, carp.MaxAddresses) },
 		"addresses_excluded": func(n *node) { d.excluded = r.addresses(n, MaxAddresses) },
 		"announce_refresh":   func(n *node) { r.refresh(n, &d.AnnounceRefresh) },
+		"on_conflict":        func(n *node) { r.choice(n, &d.OnConflict, []string{"defend", "alarm"}, nil) },
 		"peers":              func(n *node) { r.peers(n, d) },
 		"paths":              func(n *node) { r.paths(n, d) },
 		"track":              func(n *node) { r.tracks(n, d) },

@@ -33,7 +33,7 @@ var instanceKeys = keySet{
 	keys: []string{
 		"name", "protocol", "vhid", "interface", "source_mac", "passphrase", "passphrase_file",
 		"advbase", "advskew", "priority", "interval", "checksum", "preempt", "preempt_delay", "preempt_grace", "startup_delay",
-		"addresses", "addresses_excluded", "announce_refresh", "peers", "paths", "track", "mac", "lease", "fence", "replay", "window", "compat", "families", "roll", "groups", "hooks",
+		"addresses", "addresses_excluded", "announce_refresh", "on_conflict", "peers", "paths", "track", "mac", "lease", "fence", "replay", "window", "compat", "families", "roll", "groups", "hooks",
 	},
 	aliases: map[string]string{"vrid": "vhid"},
 	foreign: map[string]string{
