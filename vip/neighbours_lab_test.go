@@ -1,7 +1,6 @@
 package vip_test
 
 import (
-	"fmt"
 	"net/netip"
 	"os"
 	"sync/atomic"
@@ -101,7 +100,7 @@ func TestLabStormOfARPIsReadSlowlyAndCounted(t *testing.T) {
 	if skipped.Load() == 0 {
 		t.Error("nothing was counted as skipped")
 	}
-	t.Log(fmt.Sprintf("%d claims in %v: %d read, %d counted as skipped", storm, took.Round(time.Millisecond), n, skipped.Load()))
+	t.Logf("%d claims in %v: %d read, %d counted as skipped", storm, took.Round(time.Millisecond), n, skipped.Load())
 }
 
 // TestLabWatchedInterfacesAreToldApart watches two interfaces, of which one
