@@ -101,6 +101,21 @@ func TestSomebodyElseWithTheAddressIsAnAlarmAndClientsComeBack(t *testing.T) {
 	p.b.noConflict()
 }
 
+func TestConflictIsSeenBesideAVirtualMAC(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	virtual := settings{more: []string{"mac: virtual"}}
+	p.elect(virtual, settings{advskew: 100, more: virtual.more})
+	p.a.post("/v1/handover", map[string]string{}, nil)
+	p.b.await("MASTER") // with the same MAC
+	seq := p.b.seq()
+	s, _ := squat(t, p.lan, "192.0.2.50/24")
+	if e := p.b.awaitEvent(seq, "alarm", conflict); !strings.Contains(e.Text, ownMAC(s)) {
+		t.Errorf("alarm %q, want %s", e.Text, ownMAC(s))
+	}
+	p.a.noConflict()
+}
+
 func TestAlarmPolicyDefendsNothing(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)
