@@ -141,12 +141,10 @@ func (s *segment) freeze(best, next *member) {
 	froze := s.last(best).At
 	took := s.speaks(next, froze, next.down()+second, anything).At.Sub(froze)
 	if best.program == ours {
-		// What stands still loses its address to the kernel, and at intervals that
-		// the kernel's seconds allow it does so in time.
-		if best.interval() >= second && best.host.HasAddr(s.shared) {
+		// What stands still loses its address to the kernel in time.
+		if best.leased() && best.host.HasAddr(s.shared) {
 			s.t.Errorf("%s stands still, %s is master, and both have the address", best.name, next.name)
 		}
-		lab.Eventually(s.t, leaseOver, "the address to leave the frozen node", func() bool { return !best.host.HasAddr(s.shared) })
 	}
 	lab.Eventually(s.t, second, next.name+" to be master", func() bool { return next.state() == "MASTER" && next.holds(s.shared) })
 	mark := s.client.Mark()
