@@ -78,6 +78,7 @@ type Engine struct {
 	oldCounter uint64     // and its advert: a second form of the same round is no farewell
 	lastHeard  uint64     // counter of the last authentic advert
 	permitted  bool       // this epoch has had a permit
+	claimed    bool       // an advert is among the frames of the last effects: other messages give no permit
 	spoken     bool       // an advert of this mastership went out
 	asking     bool       // the guard has not answered yet
 	lastReply  Instant    // when another master was last answered
@@ -119,7 +120,7 @@ func NewEngine(c Config) (*Engine, error) {
 
 // clear starts an input.
 func (e *Engine) clear() {
-	e.out = Effects{}
+	e.out, e.claimed = Effects{}, false
 	e.frames, e.wire = e.frames[:0], e.wire[:0]
 }
 
@@ -413,7 +414,7 @@ func (e *Engine) Resign(now Instant, to State, why Reason) Effects {
 
 func (e *Engine) release(now Instant, to State, why Reason) {
 	e.target, e.handing = to, why == ReasonHandover || why == ReasonRequested
-	e.held = e.bid()
+	e.held, e.plan.heir = e.bid(), 0
 	e.disarm(timerGrace)
 	e.asking = false
 	e.arm(timerRelease, now.Add(e.cfg.releaseBudget()))

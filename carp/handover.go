@@ -35,6 +35,7 @@ type planner struct {
 	saidState State   // and which
 	follows   uint8   // node id of the master heard last; 0: none
 	requestAt Instant // no request to the holder before
+	refused   Instant // when a request was refused last
 	heir      uint8   // node id of who asked for the role that is being let go
 	deaf      uint8   // node id of who did not hear this master, which let go for that,
 	deafUntil Instant // and how long others are not asked for the role because of it
@@ -53,13 +54,28 @@ func (e *Engine) tellState(now Instant, claim timing) {
 	s := PeerState{State: e.state, Fitness: e.fitness(), Epoch: e.epoch, Config: e.cfg.digest()}
 	if e.state == Backup {
 		s.Follows = e.plan.follows
-		dead := e.timers[timerDown]
-		s.Missing = dead != 0 && dead <= now.Add(e.masterDown(e.followed(now))/missingEarly)
+		s.Missing = e.misses(now)
 	}
 	var body [peerStateLen]byte
 	e.say(now, TypePeerState, claim, s.append(body[:0]))
 	e.plan.said, e.plan.saidState = now, e.state
 	e.armState(now)
+}
+
+// misses reports whether this node is about to take the role since it hears no master.
+// One that is held back after a failure will not, and nobody is to let go for it.
+func (e *Engine) misses(now Instant) bool {
+	dead := e.silentAt()
+	return dead != 0 && dead >= e.timers[timerHold] && dead <= now.Add(e.masterDown(e.followed(now))/missingEarly)
+}
+
+// silentAt is when the first of the master-down timers fires, or 0.
+func (e *Engine) silentAt() Instant {
+	at, at6 := e.timers[timerDown], e.timers[timerDown6]
+	if at == 0 || at6 != 0 && at6 < at {
+		return at6
+	}
+	return at
 }
 
 // armState plans what a backup says next: in turn, and twice before it takes the role
@@ -70,7 +86,7 @@ func (e *Engine) armState(now Instant) {
 		return
 	}
 	next := max(e.plan.said.Add(e.stateTime()), now.Add(1))
-	if down, dead := e.masterDown(e.followed(now)), e.timers[timerDown]; dead != 0 {
+	if down, dead := e.masterDown(e.followed(now)), e.silentAt(); dead != 0 {
 		for _, left := range []time.Duration{down / missingEarly, down / missingLate} {
 			if at := dead.Add(-left); at > now {
 				next = min(next, at)
@@ -100,12 +116,12 @@ func (e *Engine) fitness() Fitness {
 // heardState remembers what a member says of itself.
 func (e *Engine) heardState(now Instant, h *hearing, p *Packet) Drop {
 	s := unseal(h.counter)
-	said := PeerState{Node: s.id, AdvBase: s.timing.base, AdvSkew: s.timing.skew, Address: p.Src, At: now}
+	said := PeerState{Node: s.id, AdvBase: s.timing.base, AdvSkew: s.timing.skew, Address: p.Src, At: now, clock: s.clock}
 	if d := said.decode(h.message.Body); d != Accepted {
 		return d
 	}
 	if said.Missing && e.state == Master { // whoever it has followed: this node it does not hear
-		e.missed(now, s.id, e.plan.members.get(s.id))
+		e.missed(now, &said, e.plan.members.get(s.id))
 	}
 	e.plan.members.put(said)
 	return Accepted
@@ -115,16 +131,16 @@ func (e *Engine) heardState(now Instant, h *hearing, p *Packet) Drop {
 // heard here. before is what it said last. If it says so again after the answer, it
 // does not hear this node: then the role is let go for it before it takes it, or both
 // would have the addresses. No other is to have it, since that one may be deaf to all.
-func (e *Engine) missed(now Instant, node uint8, before *PeerState) {
+func (e *Engine) missed(now Instant, said, before *PeerState) {
 	down := e.fastestDown()
-	if before == nil || !before.Missing || now.Sub(before.At) > down/2 {
+	switch {
+	case before == nil || !before.Missing || now.Sub(before.At) > down/2:
 		e.advertise(now)
-		return
-	}
-	if now.Sub(before.At) >= down/(2*missingLate) { // else a copy over another family or path
-		e.plan.deaf, e.plan.deafUntil = node, now.Add(unheardFor)
+	case before.clock == said.clock: // a copy over another family or path, however late
+	case now.Sub(before.At) >= down/(2*missingLate): // it has had the answer, if it hears this node
+		e.plan.deaf, e.plan.deafUntil = said.Node, now.Add(unheardFor)
 		e.release(now, Backup, ReasonUnheard)
-		e.plan.heir = node
+		e.plan.heir = said.Node
 		e.advertise(now)
 	}
 }
@@ -165,26 +181,24 @@ func (e *Engine) request(now Instant, h *hearing) {
 	e.tellHandover(now, e.bid().timing, handover{step: handoverAsk, to: holder})
 }
 
-// requested answers a better node that wants the role. Each answer goes with an
-// advert.
+// requested answers a better node that wants the role, once in a while: a node that
+// stood still may hear what was asked for many times. Each answer goes with an advert.
 func (e *Engine) requested(now Instant, h *hearing, p *Packet) {
 	node, step := unseal(h.counter).id, handoverRefuse
 	switch {
-	case e.state == Master && !e.asking && e.timers[timerGrace] == 0 && e.asMaster(e.bid(), h.bid) == yield:
+	case e.state != Master:
+		return // who lets go has said so
+	case !e.asking && e.timers[timerGrace] == 0 && e.asMaster(e.bid(), h.bid) == yield:
 		e.release(now, Backup, ReasonRequested)
 		e.change.Peer = p.Src
 		e.plan.heir, step = node, handoverWait
-	case e.state == Releasing:
-		step = handoverWait
-	case e.state != Master:
+	case e.plan.refused != 0 && now.Sub(e.plan.refused) < e.interval()/4:
 		return
+	default:
+		e.plan.refused = now
 	}
 	e.advertise(now)
-	claim := e.bid().timing
-	if e.state == Releasing {
-		claim = e.held.timing
-	}
-	e.tellHandover(now, claim, handover{step: step, to: node, epoch: e.epoch})
+	e.tellHandover(now, e.claim().timing, handover{step: step, to: node, epoch: e.epoch})
 }
 
 // passedOn reports whether a bow-out is for one other node alone: it follows on the word

@@ -33,6 +33,8 @@ type PeerState struct {
 	Config           uint64     // digest of the settings that all members should share
 	Address          netip.Addr // from where it was heard
 	At               Instant    // when; zero: never
+
+	clock uint64 // of the message that said so
 }
 
 // peerStateLen is the length of the body of a peer state message.

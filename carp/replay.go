@@ -221,31 +221,36 @@ const (
 )
 
 // heardProbe answers. A probe that is not fresh may be a recording, or that of a node
-// whose clock is far off: it is answered too, but less often.
+// whose clock is far off: it is answered too, but less often, unless it is later than
+// every other one with its node id.
 func (e *Engine) heardProbe(now Instant, h *hearing, p *Packet) Drop {
-	d := e.checkSealed(now, unseal(h.counter), h, p)
+	s := unseal(h.counter)
+	d := e.checkSealed(now, s, h, p)
+	latest := (d == Accepted || d == DropOld || d == DropAhead || d == DropReplay) && e.guard.sealed.latestProbe(s)
 	switch d {
 	case Accepted:
-		from := e.guard.sealed.find(unseal(h.counter).id, true)
+		from := e.guard.sealed.find(s.id, true)
 		if from.probe == h.counter { // over the other family
 			return Accepted
 		}
 		from.probe = h.counter
 	case DropOld, DropAhead, DropReplay:
-		if now.Sub(e.guard.stale) < e.answerTime() {
-			return d
+		if !latest { // recordings must not use up the answers of who lives
+			if now.Sub(e.guard.stale) < e.answerTime() {
+				return d
+			}
+			e.guard.stale = now
 		}
-		e.guard.stale = now
 	default:
 		return d
 	}
 	echo := &e.guard.echo
 	binary.BigEndian.PutUint64(echo[:], h.counter)
-	if echo[8] = 0; e.state == Master {
+	if echo[8] = 0; e.state == Master || e.state == Releasing {
 		echo[8] = answeredByMaster
 		e.advertise(now)
 	}
-	e.say(now, TypeClockAnswer, e.bid().timing, echo[:])
+	e.say(now, TypeClockAnswer, e.claim().timing, echo[:])
 	e.guard.answers++
 	return d
 }

@@ -156,15 +156,18 @@ type nodeMark struct {
 // sealedMemory is the highest accepted clock of each node id: what ReplaySealed
 // needs to know for ever. One value serves all packets of a round: both families,
 // all digests, all paths. It grows with the number of node ids, to two for each.
-type sealedMemory struct{ nodes []nodeMark }
+type sealedMemory struct {
+	nodes  []nodeMark
+	probed [256]uint64 // by node id: the highest clock of a probe, fresh or not
+}
 
-func newSealedMemory() *sealedMemory { return &sealedMemory{make([]nodeMark, 0, 8)} }
+func newSealedMemory() *sealedMemory { return &sealedMemory{nodes: make([]nodeMark, 0, 8)} }
 
 func (m *sealedMemory) clone() *sealedMemory {
 	if m == nil {
 		return nil
 	}
-	return &sealedMemory{slices.Clone(m.nodes)}
+	return &sealedMemory{slices.Clone(m.nodes), m.probed}
 }
 
 // find returns the mark of a node id, or nil.
@@ -175,6 +178,16 @@ func (m *sealedMemory) find(id uint8, messages bool) *nodeMark {
 		}
 	}
 	return nil
+}
+
+// latestProbe remembers a probe, and reports whether it is later than all others of
+// its node.
+func (m *sealedMemory) latestProbe(s seal) bool {
+	if s.clock <= m.probed[s.id] {
+		return false
+	}
+	m.probed[s.id] = s.clock
+	return true
 }
 
 // judge says whether a round is fresh. timing is that of the header, floor the

@@ -7,15 +7,22 @@ func (e *Engine) timing() timing {
 	return timing{e.cfg.AdvBase, effectiveSkew(e.cfg.AdvSkew, e.demotion)}
 }
 
+// claim is what this node's adverts say: its bid, and while it lets go what it said
+// last as a master.
+func (e *Engine) claim() bid {
+	if e.state == Releasing {
+		return e.held
+	}
+	return e.bid()
+}
+
 // advertise sends a round of adverts and schedules the next. A node that is
 // letting go repeats what it said last as a master, so that a demotion meanwhile
 // calls nobody in early.
 func (e *Engine) advertise(now Instant) {
-	b := e.bid()
-	if e.state == Releasing {
-		b = e.held
-	}
+	b := e.claim()
 	e.emit(now, b)
+	e.claimed = true
 	e.tellStateInTurn(now, b.timing)
 	e.arm(timerAdvert, now.Add(e.interval()))
 }
@@ -160,7 +167,8 @@ func (e *Engine) Stale(decided, now Instant) bool {
 // Sent tells that the frames of the last Effects went out. at is an instant from
 // before the first of them was sent, since a backup counts from when it hears.
 func (e *Engine) Sent(at Instant) Effects {
-	e.out = Effects{}
+	claimed := e.claimed
+	e.out, e.claimed = Effects{}, false
 	e.frames = e.frames[:0]
 	e.counters.Sent++
 	if e.errors > 0 {
@@ -168,7 +176,7 @@ func (e *Engine) Sent(at Instant) Effects {
 			e.heal(at)
 		}
 	}
-	if e.state == Master || e.state == Releasing {
+	if claimed && (e.state == Master || e.state == Releasing) {
 		e.lastSent, e.spoken = max(e.lastSent, at), true
 		e.slowing = max(e.slowing-1, 0)
 		if e.failures > 0 && at.Sub(e.since) > failureHold {

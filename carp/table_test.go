@@ -98,7 +98,8 @@ var tableInputs = []struct {
 	{"renew at once", func(r *rig) { r.do(r.e.Renew(r.now)) }, [4]string{"", "", "", ""}},
 	{"renew", func(r *rig) { r.now = r.now.Add(100 * time.Millisecond); r.do(r.e.Renew(r.now)) },
 		[4]string{"", "", "send 1/100, permit", ""}},
-	{"sent", func(r *rig) { r.do(r.e.Sent(r.now)) }, [4]string{"", "", "permit", "permit"}},
+	{"sent", func(r *rig) { r.e.claimed = true; r.do(r.e.Sent(r.now)) }, [4]string{"", "", "permit", "permit"}},
+	{"sent no advert", func(r *rig) { r.do(r.e.Sent(r.now)) }, [4]string{"", "", "", ""}},
 	{"send failed", func(r *rig) { r.do(r.e.SendFailed(r.now)) }, [4]string{"", "", "", ""}},
 	{"reconfigure", func(r *rig) {
 		e, err := r.e.Reconfigure(r.now, rigConfig(skew(7)))

@@ -111,7 +111,7 @@ var vrrpInputs = []struct {
 	{"renew at once", func(r *rig) { r.do(r.e.Renew(r.now)) }, [4]string{"", "", "", ""}},
 	{"renew", func(r *rig) { r.now = r.now.Add(50 * time.Millisecond); r.do(r.e.Renew(r.now)) },
 		[4]string{"", "", "send 100, permit", ""}},
-	{"sent", func(r *rig) { r.do(r.e.Sent(r.now)) }, [4]string{"", "", "permit", "permit"}},
+	{"sent", func(r *rig) { r.e.claimed = true; r.do(r.e.Sent(r.now)) }, [4]string{"", "", "permit", "permit"}},
 	{"send failed", func(r *rig) { r.do(r.e.SendFailed(r.now)) }, [4]string{"", "", "", ""}},
 	{"reconfigure: priority", func(r *rig) { r.reconfigure(priority(7)) }, [4]string{"", "", "send 7, permit", ""}},
 	{"reconfigure: addresses", func(r *rig) {

@@ -78,7 +78,7 @@ func roleMutants(add adder) {
 	add("silent-release", "a leaving master sends no adverts while it lets go",
 		replace(engine, "e.arm(timerRelease, now.Add(e.cfg.releaseBudget()))", "e.arm(timerRelease, now.Add(e.cfg.releaseBudget()))\n\te.disarm(timerAdvert)"))
 	add("demoted-while-releasing", "a leaving master advertises its demotion, and calls a backup in early",
-		replace(send, "if e.state == Releasing {\n\t\tb = e.held\n\t}\n", ""))
+		replace(send, "\t\treturn e.held\n", "\t\treturn e.bid()\n"))
 	add("bow-out-of-anybody", "a backup obeys the bow-out of a master that it does not follow",
 		replace(receive, "if leaving == nil || !e.fresh(now, leaving) {", "if leaving == nil && !e.cfg.Protocol.VRRP() {\n\t\tleaving = &sighting{}\n\t} else if leaving == nil || !e.fresh(now, leaving) {"))
 	add("bow-out-at-once", "all backups take an offered role at once",
@@ -92,7 +92,7 @@ func roleMutants(add adder) {
 	add("no-contest", "a master that another challenges says nothing",
 		replace(receive, "case stay:\n\t\tif !bsd {", "case stay:\n\t\tif bsd && !bsd {"))
 	add("demotion-unsaid", "a demoted master advertises its configured advskew or priority",
-		replace(send, "\tb := e.bid()\n", "\tb := bid{e.cfg.timing(), e.cfg.Priority, e.cfg.Interval}\n"))
+		replace(send, "\treturn e.bid()\n", "\treturn bid{e.cfg.timing(), e.cfg.Priority, e.cfg.Interval}\n"))
 	add("send-errors-never-heal", "a node that could not send stays demoted after it lost the role",
 		replace(send, "e.arm(timerHeal, now.Add(sendErrorHeal))", ""))
 	add("no-hold-back", "a node whose takeover failed tries again without a pause",

@@ -21,6 +21,12 @@ func sealMutants(add adder) {
 		replace(replayFile, "if g.waiting || !e.sealedGroup()", "if !e.sealedGroup()"))
 	add("any-answer", "an answer to another question proves that a master lives",
 		replace(replayFile, "binary.BigEndian.Uint64(h.message.Body) == g.asked && ", ""))
+	add("probe-starved", "recordings of probes use up the answers of a node that lives",
+		replace(replayFile, "if !latest { //", "if latest = false; !latest { //"))
+	add("message-permits", "what is no advert extends a permit",
+		replace("carp/send.go", "if claimed && (e.state", "if _ = claimed; (e.state"))
+	add("held-back-misses", "a master lets go for a backup that cannot take the role",
+		replace("carp/handover.go", "dead >= e.timers[timerHold] && ", ""))
 	add("clock-steps-for-recordings", "an advert takes the group clock any distance ahead",
 		replace(sealFile, "return g.anchored(now) && clock", "return g.anchored(now) && clock < 0 && clock"))
 	add("companions-unchecked", "recorded peer states and handover messages are taken",
@@ -28,7 +34,7 @@ func sealMutants(add adder) {
 	add("missed-by-follower-alone", "a master gives way to none who had followed another and does not hear it",
 		replace(movesFile, "if said.Missing && e.state == Master {", "if said.Missing && said.Follows == e.cfg.NodeID && e.state == Master {"))
 	add("unheard-for-anybody", "a master that is not heard lets go for another than who does not hear it",
-		replace(movesFile, "e.plan.heir = node\n\t\te.advertise(now)", "e.advertise(now)"))
+		replace(movesFile, "e.plan.heir = said.Node\n\t\te.advertise(now)", "e.advertise(now)"))
 	add("bow-out-for-all", "a backup takes the role that was let go for another which it may not hear",
 		replace(movesFile, "e.plan.passed = now\n\t\t}", "}"))
 	add("window-rewritten", "a known counter is accepted with another weight",
