@@ -25,6 +25,10 @@ type Convergence struct {
 // Name implements Checker.
 func (*Convergence) Name() string { return "convergence" }
 
+// unheard is how long a member of a sealed group does not ask for a role that it let go
+// because it was not heard (docs/protocol.md).
+const unheard = time.Minute
+
 // Begin reckons the deadlines.
 //
 // One holder: whoever is not held back (startup delay, failed takeovers) has the
@@ -32,7 +36,8 @@ func (*Convergence) Name() string { return "convergence" }
 // that preempts, cost an interval each with a grace; then gate and address.
 //
 // The right one: besides, when send errors are forgiven (30 s), failed takeovers
-// no longer hold anybody back, and the preempt delay is over.
+// no longer hold anybody back, the preempt delay is over, and a member of a sealed
+// group that was not heard asks for the role again.
 func (c *Convergence) Begin(w *World) {
 	c.on, c.begun = true, w.now
 	o := &w.opts
@@ -47,6 +52,9 @@ func (c *Convergence) Begin(w *World) {
 		hold = max(hold, longest(st.HeldUntil.Sub(h.now()), maxRate))
 		start = max(start, longest(h.Config.StartupDelay, maxRate))
 		preempt = max(preempt, longest(h.Config.PreemptDelay, maxRate))
+		if h.Config.Replay == carp.ReplaySealed {
+			preempt = max(preempt, longest(unheard, maxRate))
+		}
 		worst, _ := h.offWorst()
 		work = max(work, worst)
 	}
