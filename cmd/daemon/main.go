@@ -166,9 +166,6 @@ func Run(path, format string, logTo io.Writer) error {
 	}
 	defer d.serve(socket).Close()
 	go d.watch(stopping)
-	if d.speakers.realTime {
-		go d.keepRank(stopping)
-	}
 	log.Info("carpd runs", "version", version(), "node", file.Node, "instances", len(plans), "control", file.Control)
 	daemon.SdNotify(false, daemon.SdNotifyReady) // an error means that nobody listens
 	d.serveSignals(signals)
