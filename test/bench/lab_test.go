@@ -26,7 +26,7 @@ func once(t *testing.T) bench.Plan {
 	}
 	return bench.Plan{
 		Speakers: []bench.Speaker{s}, Seed: 1,
-		Faults: bench.Faults(), Intervals: []time.Duration{50 * time.Millisecond}, Runs: func(time.Duration) int { return 1 },
+		Faults: []bench.Fault{bench.Kill, bench.Unplug, bench.Stop}, Intervals: []time.Duration{50 * time.Millisecond}, Runs: func(time.Duration) int { return 1 },
 		Instances: []int{3}, CostIntervals: []time.Duration{50 * time.Millisecond},
 		Watch: func(bench.Group) time.Duration { return time.Second }, WarmUp: 300 * time.Millisecond,
 	}

@@ -281,11 +281,12 @@ func (h *Host) HasAddr(want netip.Addr) bool {
 	return false
 }
 
-// retryDump repeats a dump that a change interrupted, ten times at most.
+// retryDump repeats a dump that a change interrupted, a hundred times at most: while
+// thousands of addresses go on, each is.
 func retryDump[T any](dump func() (T, error)) (T, error) {
 	var v T
 	var err error
-	for range 10 {
+	for range 100 {
 		if v, err = dump(); !errors.Is(err, netlink.ErrDumpInterrupted) {
 			break
 		}
