@@ -50,9 +50,10 @@ func fastestDown(own timing) time.Duration {
 	return 3 * own.interval()
 }
 
-// lessMargin is how long after a successful send a node may act as master, if the
-// fastest backup takes over after down.
-func lessMargin(down time.Duration) time.Duration { return down - min(permitMargin, down/10) }
+// PermitTime is how long after a successful send a node may act as master, if the
+// fastest backup takes over after down: a tenth of a second less, or a tenth of the
+// time if that is less. See Permit.
+func PermitTime(down time.Duration) time.Duration { return down - min(permitMargin, down/10) }
 
 // patience is how long a master may be without a successful send and still go on:
 // the fastest backup's master-down time less an interval, but never so little
@@ -61,7 +62,7 @@ func lessMargin(down time.Duration) time.Duration { return down - min(permitMarg
 // long as the permit.
 func patience(protocol Protocol, down, each time.Duration) time.Duration {
 	if protocol.VRRP() {
-		return lessMargin(down)
+		return PermitTime(down)
 	}
 	return max(down-each, (down+each)/2)
 }

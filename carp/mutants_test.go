@@ -135,7 +135,7 @@ func TestPermitCountsFromBeforeTheFirstFrameAndEndsWithTheRole(t *testing.T) {
 	link.now = link.now.Add(3 * time.Second)
 	before := link.now
 	s.apply(before, s.engine.Tick(before))
-	if want := before.Add(lessMargin(fastestDown(timing{1, 0}))); holder.last.Until != want || link.sent != 2 {
+	if want := before.Add(PermitTime(fastestDown(timing{1, 0}))); holder.last.Until != want || link.sent != 2 {
 		t.Errorf("%d frames, permit until %v, want %v", link.sent, holder.last.Until, want)
 	}
 	s.apply(link.now, s.engine.SetState(link.now, Backup))
@@ -168,7 +168,7 @@ func TestIntervals(t *testing.T) {
 		if got := FastestDown(test.own.base, test.own.skew); got != test.down {
 			t.Errorf("%v: fastest master-down time %v, want %v", test.own, got, test.down)
 		}
-		if got := lessMargin(fastestDown(test.own)); !near(got, test.permit) {
+		if got := PermitTime(fastestDown(test.own)); !near(got, test.permit) {
 			t.Errorf("%v: permit for %v, want %v", test.own, got, test.permit)
 		}
 	}

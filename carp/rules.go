@@ -91,7 +91,7 @@ func (e *Engine) fastestDown() time.Duration {
 }
 
 // permitTime is how long after a successful send the node may act as master.
-func (e *Engine) permitTime() time.Duration { return lessMargin(e.fastestDown()) }
+func (e *Engine) permitTime() time.Duration { return PermitTime(e.fastestDown()) }
 
 // patience is how long this node may be a master without a successful send.
 func (e *Engine) patience() time.Duration {

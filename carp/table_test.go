@@ -169,7 +169,7 @@ func (r *rig) checkInvariants() {
 		r.t.Errorf("%v is in grace or asks the guard", e.state)
 	case e.state != Master && e.state != Releasing && r.permit.Epoch != 0:
 		r.t.Errorf("%v holds a permit", e.state)
-	case r.permit.Until > e.lastSent.Add(lessMargin(fastestDown(timing{e.cfg.AdvBase, MaxDemotedSkew}))):
+	case r.permit.Until > e.lastSent.Add(PermitTime(fastestDown(timing{e.cfg.AdvBase, MaxDemotedSkew}))):
 		r.t.Errorf("the permit outlives the fastest backup's patience")
 	}
 	total := 0

@@ -3,6 +3,8 @@ package vip
 import (
 	"fmt"
 	"time"
+
+	"github.com/carpd/carpd/carp"
 )
 
 const (
@@ -33,7 +35,7 @@ type FencePromise struct {
 // PlanFence returns what a fence promises for a group whose fastest backup takes over
 // masterDown after the last advert.
 func PlanFence(masterDown time.Duration) FencePromise {
-	p := FencePromise{Closed: masterDown - min(permitMargin, masterDown/10), Promised: masterDown >= FenceFloor}
+	p := FencePromise{Closed: carp.PermitTime(masterDown), Promised: masterDown >= FenceFloor}
 	p.Note = fmt.Sprintf("a dead, hung or frozen node is silent %v after its last advert, %v before a backup takes over",
 		p.Closed.Round(time.Millisecond), (masterDown - p.Closed).Round(time.Millisecond))
 	if !p.Promised {

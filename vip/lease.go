@@ -27,10 +27,8 @@ const (
 	kernelLate = 1100 * time.Millisecond
 	// leaseFloor is the master-down time up to which whole seconds promise nothing.
 	leaseFloor = 2200 * time.Millisecond
-	// permitMargin is how long before that the permit ends (package carp).
-	permitMargin = 100 * time.Millisecond
-	maxValid     = 10 * time.Second
-	minRenew     = 250 * time.Millisecond
+	maxValid   = 10 * time.Second
+	minRenew   = 250 * time.Millisecond
 )
 
 // PlanLease returns the lease for a group whose fastest backup takes over
@@ -58,13 +56,13 @@ func PlanLease(masterDown, interval time.Duration) Lease {
 //
 //	(interval - Renew) + Valid + 1.1 s
 //
-// after that advert. This must be over permitMargin before masterDown: there the
-// permit ends, and with it what Allows. It is renewed four times a lifetime or, if
+// after that advert. This must be over at carp.PermitTime: there the permit ends, and
+// with it what Allows. It is renewed four times a lifetime or, if
 // that keeps no promise, twice.
 func LeaseOf(valid, masterDown, interval time.Duration) Lease {
 	for _, renew := range []time.Duration{min(valid/4, interval), min(valid/2, interval)} {
 		gone := interval - renew + valid + kernelLate
-		if masterDown > leaseFloor && gone <= masterDown-permitMargin {
+		if masterDown > leaseFloor && gone <= carp.PermitTime(masterDown) {
 			return Lease{Valid: valid, Renew: renew, Late: kernelLate, Gone: gone, Promised: true,
 				Note: fmt.Sprintf("gone %v after the last advert at the latest, %v before a backup takes over",
 					round(gone), round(masterDown-gone))}

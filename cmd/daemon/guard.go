@@ -19,9 +19,6 @@ const (
 	// receiver which judges by the clock (30 s) refuses what comes after them.
 	bowOutAhead = 20 * time.Second
 	bowOutEach  = 5 * time.Second
-	// permitMargin bounds what lies between the end of a permit and the fastest
-	// takeover: the lesser of it and a tenth of the time, see carp.Permit.
-	permitMargin = 100 * time.Millisecond
 )
 
 // guard is the guardian of the daemon, and what it needs. The zero value is none.
@@ -138,8 +135,8 @@ func (g *guarded) configure(p *plan) {
 		down = min(down, carp.FastestDown(p.AdvBase, 0))
 	}
 	g.change(func(a *guardian.About) {
-		a.Name, a.Margin = p.Name, min(permitMargin, down/10)
-		a.Permit = down - a.Margin
+		a.Name, a.Permit = p.Name, carp.PermitTime(down)
+		a.Margin = down - a.Permit
 	})
 }
 

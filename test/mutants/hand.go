@@ -126,7 +126,7 @@ func packetMutants(add adder) {
 // permitMutants act longer or earlier than the permit allows.
 func permitMutants(add adder) {
 	add("permit-too-long", "a permit lasts as long as the own master-down time",
-		replace(rules, "return lessMargin(e.fastestDown())", "return e.masterDown(e.bid())"))
+		replace(rules, "return PermitTime(e.fastestDown())", "return e.masterDown(e.bid())"))
 	add("permit-without-end", "a permit lives for ever",
 		replace("carp/effects.go", "return p.Epoch != 0 && now < p.Until", "return p.Epoch != 0"))
 	add("permit-from-report", "a permit counts from the report of the send, not from before the send",
@@ -164,7 +164,7 @@ func permitMutants(add adder) {
 	add("lease-too-long", "a lease is promised without counting how late the kernel is",
 		replace("vip/lease.go", "gone := interval - renew + valid + kernelLate", "gone := interval - renew + valid"))
 	add("lease-without-margin", "a lease is promised that the permit leaves no room to renew",
-		replace("vip/lease.go", "gone <= masterDown-permitMargin", "gone < masterDown"))
+		replace("vip/lease.go", "gone <= carp.PermitTime(masterDown)", "gone < masterDown"))
 	add("lapse-unnoticed", "a worker leaves the addresses on when the permit ends",
 		replace("vip/worker.go", "if !st.permit.Live(now) {\n\t\treturn taskLapse, 0\n\t}\n", ""))
 	add("restored-for-ever", "lost addresses are put back without a limit",

@@ -46,9 +46,9 @@ func vrrpElectionMutants(add adder) {
 	add("vrrp-permit-too-long", "a permit lasts longer than three intervals",
 		replace(rules, "return 3 * e.interval()", "return 4 * e.interval()"))
 	add("vrrp-impatient", "a master yields when an advert is a little late",
-		replace(election, "\tif protocol.VRRP() {\n\t\treturn lessMargin(down)\n\t}\n", ""))
+		replace(election, "\tif protocol.VRRP() {\n\t\treturn PermitTime(down)\n\t}\n", ""))
 	add("vrrp-too-patient", "a master goes on though its permit has ended",
-		replace(election, "\tif protocol.VRRP() {\n\t\treturn lessMargin(down)\n\t}\n", "\tif protocol.VRRP() {\n\t\treturn 2 * lessMargin(down)\n\t}\n"))
+		replace(election, "\tif protocol.VRRP() {\n\t\treturn PermitTime(down)\n\t}\n", "\tif protocol.VRRP() {\n\t\treturn 2 * PermitTime(down)\n\t}\n"))
 }
 
 // vrrpRoleMutants take or leave the role at the wrong time.

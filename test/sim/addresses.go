@@ -17,9 +17,6 @@ type Lease struct {
 // kernelLate is how much later than its lifetime a kernel may remove an address.
 const kernelLate = 1100 * time.Millisecond
 
-// permitMargin is how long before the fastest backup takes over a permit ends.
-const permitMargin = 100 * time.Millisecond
-
 // PlanLease returns the lease, at most 10 s, that is over before the fastest backup
 // takes over and forgives the loop the longest pause, as package vip chooses it; if
 // there is none, 1 s without a promise.
@@ -27,7 +24,7 @@ func PlanLease(masterDown, interval time.Duration) Lease {
 	best := Lease{}
 	for valid := time.Second; valid <= 10*time.Second && masterDown > 2*kernelLate; valid += time.Second {
 		renew := min(valid/4, interval)
-		fits := func() bool { return interval-renew+valid+kernelLate <= masterDown-permitMargin }
+		fits := func() bool { return interval-renew+valid+kernelLate <= carp.PermitTime(masterDown) }
 		if !fits() {
 			renew = min(valid/2, interval)
 		}
