@@ -2,6 +2,7 @@ package carp
 
 import (
 	"encoding/binary"
+	"hash/fnv"
 	"slices"
 	"strconv"
 	"time"
@@ -215,10 +216,12 @@ func (e *Engine) bequeath(now Instant) {
 		return
 	}
 	heir := e.plan.heir
-	if best := e.plan.members.heir(now.Add(-memberRounds * e.stateTime())); heir == 0 && best != nil {
-		heir = best.Node
-	}
 	e.plan.heir = 0
+	if heir == 0 {
+		if best := e.plan.members.heir(now.Add(-memberRounds * e.stateTime())); best != nil {
+			heir = best.Node
+		}
+	}
 	if heir != 0 {
 		e.tellHandover(now, e.held.timing, handover{step: handoverLetGo, to: heir, epoch: e.epoch})
 	}
@@ -250,15 +253,13 @@ func (e *Engine) tellHandover(now Instant, claim timing, h handover) {
 
 // digest is a number of those settings that all members should share.
 func (c *Config) digest() uint64 {
-	const prime, offset = 1099511628211, 14695981039346656037 // FNV-1a
-	sum := uint64(offset)
+	var settings []byte
 	for _, v := range []uint64{uint64(c.AdvBase), uint64(c.Families), uint64(c.window())} {
-		for range 8 {
-			sum = (sum ^ v&0xff) * prime
-			v >>= 8
-		}
+		settings = binary.LittleEndian.AppendUint64(settings, v)
 	}
-	return sum
+	sum := fnv.New64a()
+	sum.Write(settings)
+	return sum.Sum64()
 }
 
 // Member is what another node of a sealed group says of itself.

@@ -38,16 +38,7 @@ func (l *inlineLink) Poll() (more bool) {
 func (b *bench) addInline(name string) (*Speaker, *inlineLink) {
 	b.t.Helper()
 	link := &inlineLink{benchLink: &benchLink{b: b, name: name, events: make(chan LinkEvent, 1024)}}
-	s, err := NewSpeaker(rigConfig(), link, nil)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	if err := b.loop.join(); err != nil {
-		b.t.Fatal(err)
-	}
-	s.events = link.events
-	s.enter(b.loop)
-	link.put(LinkEvent{Up: &rigLocal})
+	s := b.enter(link, link.benchLink)
 	b.settle()
 	return s, link
 }

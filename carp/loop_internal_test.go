@@ -65,6 +65,12 @@ func newLoopBench(t *testing.T) *bench {
 func (b *bench) add(name string, set ...func(*Config)) (*Speaker, *benchLink) {
 	b.t.Helper()
 	link := &benchLink{b: b, name: name, events: make(chan LinkEvent, 1024)}
+	return b.enter(link, link, set...), link
+}
+
+// enter does so with a link that is made of another.
+func (b *bench) enter(link Link, of *benchLink, set ...func(*Config)) *Speaker {
+	b.t.Helper()
 	s, err := NewSpeaker(rigConfig(set...), link, nil)
 	if err != nil {
 		b.t.Fatal(err)
@@ -72,10 +78,10 @@ func (b *bench) add(name string, set ...func(*Config)) (*Speaker, *benchLink) {
 	if err := b.loop.join(); err != nil {
 		b.t.Fatal(err)
 	}
-	s.events = link.events
+	s.events = of.events
 	s.enter(b.loop)
-	link.put(LinkEvent{Up: &rigLocal})
-	return s, link
+	of.put(LinkEvent{Up: &rigLocal})
+	return s
 }
 
 // round is one passage of Loop.run.

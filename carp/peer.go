@@ -27,7 +27,7 @@ type PeerState struct {
 	Fitness          Fitness
 	Held             uint8      // resources that it holds
 	Follows          uint8      // node id of the master that it follows; 0: none
-	Missing          bool       // it has not heard that one for three quarters of its master-down time
+	Missing          bool       // it is about to take the role, since it hears no master
 	AdvBase, AdvSkew uint8      // what it advertises, or would
 	Epoch            Epoch      // of its present or last mastership
 	Config           uint64     // digest of the settings that all members should share
@@ -40,7 +40,7 @@ type PeerState struct {
 // peerStateLen is the length of the body of a peer state message.
 const peerStateLen = 22
 
-// appendPeerState encodes what the counter of the message does not say already:
+// append encodes what the counter of the message does not say already:
 // node id and timing are in that.
 func (p *PeerState) append(dst []byte) []byte {
 	missing := byte(0)

@@ -71,7 +71,7 @@ func (e *Engine) checkFresh(now Instant, h *hearing, p *Packet) Drop {
 	switch e.cfg.replay() {
 	case ReplayWindow:
 		d := e.guard.window.judge(now, p.Src, wayOf(p, h.path), h.counter, h.bid.timing)
-		if ours := s.timing == h.bid.timing && s.clock+uint64(MaxClockStep/time.Millisecond) > e.guard.clock.at(now); d == Accepted && ours {
+		if d == Accepted && s.timing == h.bid.timing { // it looks like ours
 			e.followInWindow(now, s.clock)
 		}
 		return d
@@ -138,8 +138,8 @@ func (e *Engine) neverSent(clock, floor uint64) bool {
 // answer, a quarter of an interval and a second at most.
 func (e *Engine) answerTime() time.Duration { return min(e.interval()/4, time.Second) }
 
-// ask sends a clock probe: who lives? A master sends an advert with it, because
-// whatever it sends counts as its advert.
+// ask sends a clock probe: who lives? A master sends an advert with it, which tells the
+// other one of this node.
 func (e *Engine) ask(now Instant) {
 	if e.state == Master {
 		e.advertise(now)
@@ -173,7 +173,7 @@ func (e *Engine) doubtedAsMaster(now Instant) {
 }
 
 // say sends a companion message to whom adverts go, under each digest in use, and
-// returns its counter. A master must send an advert beside it: Sent counts for one.
+// returns its counter. It is no advert: Sent gives no permit for it.
 func (e *Engine) say(now Instant, t MessageType, claim timing, body []byte) uint64 {
 	counter := e.nextCounter(now, claim)
 	for i := range e.rolling {
@@ -191,11 +191,8 @@ func (e *Engine) sayUnder(s *secret, t MessageType, claim timing, counter uint64
 	e.spread(e.wire[start:len(e.wire):len(e.wire)])
 }
 
-// heardMessage handles an authentic companion message.
+// heardMessage handles an authentic companion message of a type that is waited for.
 func (e *Engine) heardMessage(now Instant, h *hearing, p *Packet) Drop {
-	if !e.sealedGroup() {
-		return DropType
-	}
 	switch MessageType(h.message.Type) {
 	case TypeClockProbe:
 		return e.heardProbe(now, h, p)
