@@ -122,7 +122,7 @@ func holds(b *testing.B, down time.Duration, count int, busy bool, length time.D
 	working, stopWork := context.WithCancel(context.Background())
 	sets := make([]*vip.Set, count)
 	for i := range sets {
-		sets[i] = vip.New(k, vip.Config{Interface: "eth0", VHID: uint8(i), Fence: gates, Lease: vip.FencedLease(),
+		sets[i] = vip.New(k, vip.Config{Interface: "eth0", VHID: uint8(i), Fence: gates, Lease: vip.FencedLease(0),
 			Observe: func(e vip.Event) {
 				if e.Kind == vip.EventLapsed {
 					late.Add(1)

@@ -438,3 +438,33 @@ func BenchmarkTakeover(b *testing.B) {
 		}
 	}
 }
+
+// What a round of renewals costs the kernel with so many addresses on an interface: what
+// RenewalCost reckons with.
+func BenchmarkRenewal(b *testing.B) {
+	for _, family := range []string{"IPv4", "IPv6"} {
+		for _, count := range []int{100, 300, 1000, 3000, 10000}[:map[string]int{"IPv4": 5, "IPv6": 3}[family]] {
+			b.Run(fmt.Sprintf("%s/addresses=%d", family, count), func(b *testing.B) {
+				h := lab.New(b).Host("a", "192.0.2.1/24")
+				k, addrs := openOn(b, h), many(count, family == "IPv6")
+				eth0, err := k.Link("eth0")
+				if err != nil {
+					b.Fatal(err)
+				}
+				var puts []vip.Change
+				for _, a := range addrs {
+					puts = append(puts, vip.Change{Op: vip.Put, Index: eth0.Index, Link: "eth0", Prefix: a, Valid: time.Minute, Host: true})
+				}
+				if err := k.Apply(puts); err != nil {
+					b.Fatal(err)
+				}
+				for b.Loop() {
+					if err := k.Apply(puts); err != nil {
+						b.Fatal(err)
+					}
+				}
+				b.ReportMetric(float64(vip.RenewalCost(addrs)), "reckoned-ns/op")
+			})
+		}
+	}
+}

@@ -27,17 +27,24 @@ type fencing struct {
 	lost   atomic.Int64 // when somebody else last removed it, as a carp.Instant
 }
 
-// wantsFence reports whether an instance is to have a fence where there can be one.
+// wantsFence reports whether an instance is to have a fence where there can be one:
+// where its lease promises nothing, or the interface has more addresses than a lease as
+// short as that bears.
 func (p *plan) wantsFence() bool {
-	return p.Fence == "on" || p.Fence != "off" && !p.leased.Promised
+	return p.Fence == "on" || p.Fence != "off" && (!p.leased.Promised || p.crowded())
 }
 
+// crowded reports whether the addresses of carpd on the interface are too many for the
+// lease that the instance has without a fence.
+func (p *plan) crowded() bool { return !p.leased.Bears(p.renewal) }
+
 // settle decides about fence and lease, given whether there can be a fence, and whether
-// nobody else can remove it. A lease from the configuration is taken as it is.
+// nobody else can remove it. A lease from the configuration is taken as it is. One that
+// does not bear the addresses is of no use: there the fence alone must do, guarded or not.
 func (p *plan) settle(possible, guarded bool) {
 	p.fenced, p.lease = possible && p.wantsFence(), p.leased
-	if p.fenced && guarded && !p.Lease.Off && p.Lease.Valid == 0 {
-		p.lease = vip.FencedLease()
+	if p.fenced && (guarded || p.crowded()) && !p.Lease.Off && p.Lease.Valid == 0 {
+		p.lease = vip.FencedLease(p.renewal)
 	}
 	p.addresses.Lease = p.lease
 }
@@ -52,6 +59,9 @@ func (p *plan) fenceText() string {
 	switch {
 	case p.fenced:
 		return "on. " + upper(p.fencePromise().Note)
+	case p.Fence == "off" && !p.lease.Bears(p.renewal):
+		return fmt.Sprintf("off, as configured, though it is needed: %s has so many addresses that renewing them takes some %v of each %v, and addresses will be lost.",
+			p.device(), round(p.renewal), p.lease.Renew)
 	case p.Fence == "off":
 		return "off, as configured."
 	case p.wantsFence():
@@ -92,7 +102,7 @@ func (d *Daemon) settle(plans []plan) error {
 		return fmt.Errorf("%s: fence: on: %w", insisting, err)
 	}
 	d.book.set(err != nil, "", "no-fence", fmt.Sprintf(
-		"addresses of %s and others have no fence, and the lease promises nothing for them: a dead or frozen master may answer beside the next one for seconds. %v",
+		"addresses of %s and others have no fence, and their lease alone promises nothing: a dead or frozen master may answer beside the next one for seconds, or its addresses are too many to be renewed in time. %v",
 		wanted, err))
 	possible, guarded := d.fence.fence != nil, d.fence.fence != nil && d.fence.fence.Guarded()
 	for n := range plans {

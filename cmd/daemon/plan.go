@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -22,11 +23,12 @@ type plan struct {
 	node      string
 	carp      carp.Config
 	port      link.PortConfig
-	addresses vip.Config // without what connects it to a running instance
-	leased    vip.Lease  // without a fence
-	lease     vip.Lease  // as it is
-	fenced    bool       // there is a fence
-	wires     []wire     // what it speaks on; the first has port
+	addresses vip.Config    // without what connects it to a running instance
+	renewal   time.Duration // what it takes to renew all addresses of carpd on the interface
+	leased    vip.Lease     // without a fence
+	lease     vip.Lease     // as it is
+	fenced    bool          // there is a fence
+	wires     []wire        // what it speaks on; the first has port
 	steps     []hooks.Step
 	shared    []config.Hook // the file's own hooks, which are among steps
 }
@@ -49,8 +51,24 @@ func load(path string) (*config.File, []plan, error) {
 		}
 		plans = append(plans, p)
 	}
+	crowd(plans)
 	return file, plans, errors.Join(faults...)
 }
+
+// crowd has each plan know what all addresses on its interface cost, and decide again.
+func crowd(plans []plan) {
+	on := map[string][]netip.Prefix{}
+	for n := range plans {
+		on[plans[n].device()] = append(on[plans[n].device()], plans[n].Held()...)
+	}
+	for n := range plans {
+		plans[n].renewal = vip.RenewalCost(on[plans[n].device()])
+		plans[n].settle(true, true)
+	}
+}
+
+// device is the interface that has the addresses.
+func (p *plan) device() string { return cmp.Or(p.Device, p.Interface) }
 
 func checkHook(h config.Hook) error {
 	_, err := hooks.Open(h.Kind, h.Decode)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 )
 
 var update = flag.Bool("update", false, "write the expected outputs of testdata/check anew")
@@ -76,5 +77,48 @@ func TestAFencedAddressHasOneOwner(t *testing.T) {
 		if err := disjoint(all); (err != nil) != refused {
 			t.Errorf("fences %v: %v", fences, err)
 		}
+	}
+}
+
+// A short lease of many addresses cannot be renewed in time, whatever the instances that
+// have them: 10 of 1000 each lost half of theirs again and again.
+func TestAddressesThatAShortLeaseDoesNotBearHaveAFence(t *testing.T) {
+	instances := func(count, each int, family, more string) string {
+		var b strings.Builder
+		b.WriteString("instances:\n")
+		for i := range count {
+			fmt.Fprintf(&b, "  - vhid: %d\n    interface: eth0\n    passphrase: a\n    %s\n    addresses: [", 1+i, more)
+			for n := range each {
+				fmt.Fprintf(&b, family, i, n>>8, n&255)
+			}
+			b.WriteString("]\n")
+		}
+		return b.String()
+	}
+	const v4, v6 = "10.%d.%d.%d/32, ", `"2001:db8:%x:%x::%x/128", `
+	for name, test := range map[string]struct {
+		text   string
+		fenced bool
+		valid  time.Duration
+		says   string
+	}{
+		"few":                 {instances(10, 100, v4, "advskew: 0"), false, time.Second, "not needed"},
+		"many of one":         {instances(1, 4000, v4, "advskew: 0"), true, 10 * time.Second, "on."},
+		"many of ten":         {instances(10, 1000, v4, "advskew: 0"), true, 10 * time.Second, "on."},
+		"hundreds of IPv6":    {instances(2, 1000, v6, "advskew: 0"), true, 34 * time.Second, "on."},
+		"they shall not":      {instances(10, 1000, v4, "fence: off"), false, time.Second, "addresses will be lost"},
+		"a lease of the file": {instances(10, 1000, v4, "lease: 1s"), true, time.Second, "on."},
+		"with a long lease":   {instances(10, 500, v4, "advbase: 20"), false, 10 * time.Second, "not needed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := planned(t, test.text)
+			if p.fenced != test.fenced || p.lease.Valid != test.valid || !strings.Contains(p.fenceText(), test.says) {
+				t.Errorf("renewed in %v: fenced %v, lease %+v, %s", p.renewal, p.fenced, p.lease, p.fenceText())
+			}
+			p.settle(true, false)
+			if p.fenced && p.lease.Valid != test.valid {
+				t.Errorf("with a fence that others can remove the lease is %v", p.lease.Valid)
+			}
+		})
 	}
 }
