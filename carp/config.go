@@ -90,6 +90,7 @@ type Config struct {
 	// negative: none.
 	PreemptGrace time.Duration
 	StartupDelay time.Duration // hold INIT for this time after the engine's first link up
+	StartGate    bool          // hold INIT until Ready, too: what the last run left is not settled yet
 
 	// ReleaseBudget bounds RELEASING; when it is over the node leaves without a
 	// bow-out. 0: DefaultReleaseBudget.

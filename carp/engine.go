@@ -46,6 +46,7 @@ type Engine struct {
 	up      bool    // the link carries adverts
 	upAt    Instant // since when
 	startAt Instant // end of the startup delay; 0 before the first link up
+	ready   bool    // the start gate is open
 	stopped bool    // resigned to INIT for good
 
 	router  router // VRRP: what is the same in all adverts
@@ -115,7 +116,7 @@ func NewEngine(c Config) (*Engine, error) {
 		return nil, err
 	}
 	c.complete()
-	return &Engine{cfg: c, secret: newSecret(&c), router: newRouter(&c), guard: newGuard(&c), demotions: map[string]int{}, epoch: c.MinEpoch}, nil
+	return &Engine{cfg: c, secret: newSecret(&c), router: newRouter(&c), guard: newGuard(&c), demotions: map[string]int{}, epoch: c.MinEpoch, ready: !c.StartGate}, nil
 }
 
 // clear starts an input.
@@ -260,6 +261,16 @@ func (e *Engine) LinkUp(now Instant, local Local) Effects {
 	return e.finish()
 }
 
+// Ready opens the start gate (Config.StartGate), for good.
+func (e *Engine) Ready(now Instant) Effects {
+	stalled, opens := e.begin(now), !e.ready && e.startAt != 0 && e.timers[timerStart] == 0
+	e.ready = true
+	if opens && !stalled {
+		e.start(now)
+	}
+	return e.finish()
+}
+
 // LinkDown tells that the interface is down or gone: INIT from every state. A
 // master with another path that is up lets go first and says so there.
 func (e *Engine) LinkDown(now Instant) Effects {
@@ -283,7 +294,7 @@ func (e *Engine) toInit(now Instant, why Reason) {
 // node owns the addresses (RFC 9568, 6.4.1).
 func (e *Engine) start(now Instant) {
 	switch {
-	case e.state != Init || !e.up || e.stopped:
+	case e.state != Init || !e.up || e.stopped || !e.ready:
 	case e.owner() && e.timers[timerHold] == 0:
 		e.becomeMaster(now, ReasonOwner, nil)
 	default:

@@ -109,6 +109,43 @@ func TestDeniedByTheGuardLeavesTheRole(t *testing.T) {
 	r.want("MASTER->BACKUP denied, send 255/255")
 }
 
+func TestStartGateHoldsInitUntilReady(t *testing.T) {
+	for name, set := range map[string]func(*rig){
+		"link first": func(r *rig) { r.run(time.Minute); r.want(""); r.do(r.e.Ready(r.now)) },
+		"ready first": func(r *rig) {
+			r.do(r.e.LinkDown(r.now))
+			r.do(r.e.Ready(r.now))
+			r.want("")
+			r.do(r.e.LinkUp(r.now, rigLocal))
+		},
+		"link came back": func(r *rig) {
+			r.do(r.e.LinkDown(r.now))
+			r.do(r.e.LinkUp(r.now, rigLocal))
+			r.want("")
+			r.do(r.e.Ready(r.now))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, func(c *Config) { c.StartGate = true })
+			r.state(Init)
+			set(r)
+			r.want("INIT->BACKUP link-up")
+			r.do(r.e.Ready(r.now))
+			r.want("")
+			r.do(r.e.LinkDown(r.now))
+			r.do(r.e.LinkUp(r.now, rigLocal))
+			r.want("BACKUP->INIT link-down, INIT->BACKUP link-up")
+		})
+	}
+	t.Run("with a startup delay", func(t *testing.T) {
+		r := newRig(t, func(c *Config) { c.StartGate, c.StartupDelay = true, 5*time.Second })
+		r.do(r.e.Ready(r.now))
+		r.want("")
+		r.run(5 * time.Second)
+		r.want("INIT->BACKUP link-up")
+	})
+}
+
 func TestStartupDelayHoldsInit(t *testing.T) {
 	r := newRig(t, func(c *Config) { c.StartupDelay = 5 * time.Second })
 	r.want("")

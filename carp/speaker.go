@@ -323,6 +323,9 @@ func (s *Speaker) post(f func()) {
 	}
 }
 
+// Ready opens the start gate of Config.StartGate.
+func (s *Speaker) Ready() { s.input(s.engine.Ready) }
+
 // Demote sets one owner's demotion and returns what takes it back.
 func (s *Speaker) Demote(owner string, amount int) (undo func()) {
 	set := func(n int) { s.input(func(now Instant) Effects { return s.engine.Demote(now, owner, n) }) }

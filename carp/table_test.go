@@ -71,6 +71,7 @@ var tableInputs = []struct {
 	{"the release budget is over", func(r *rig) { r.run(5 * time.Second); r.log = r.log[max(len(r.log)-1, 0):] },
 		[4]string{"", "permit", "permit", "RELEASING->BACKUP release-failed"}},
 	{"link up", func(r *rig) { r.do(r.e.LinkUp(r.now, rigLocal)) }, [4]string{"INIT->BACKUP link-up", "", "", ""}},
+	{"ready", func(r *rig) { r.do(r.e.Ready(r.now)) }, [4]string{"", "", "", ""}},
 	{"link down", func(r *rig) { r.do(r.e.LinkDown(r.now)) },
 		[4]string{"", "BACKUP->INIT link-down", "MASTER->INIT link-down", "RELEASING->INIT link-down"}},
 	{"client side cut off", func(r *rig) { r.do(r.e.ClientSide(r.now, false)) },
@@ -142,7 +143,7 @@ func TestTheTableHasEveryInputOfTheEngine(t *testing.T) {
 		}
 	}
 	for _, known := range []string{
-		"Receive", "Tick", "LinkUp", "LinkDown", "Demote", "SetState", "Resign", "Released",
+		"Receive", "Tick", "LinkUp", "LinkDown", "Demote", "SetState", "Resign", "Released", "Ready",
 		"Granted", "Denied", "Failed", "Sent", "SendFailed", "Reconfigure", "Renew", "ResetSeal", "ClientSide", "PathUp", "PathDown",
 	} {
 		delete(inputs, known)

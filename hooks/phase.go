@@ -56,10 +56,12 @@ const (
 	Alarm                      // go on; Run returns the failure, and the caller raises an alarm
 	Demote                     // go on; Run returns the failure, and the caller demotes this node
 	Retreat                    // stop; Run returns the failure, and the caller gives up the role
+	Reboot                     // the node cannot let go: the caller restarts the machine
+	StopWatchdog               // likewise: the caller no longer feeds the watchdog, which does it
 )
 
-func policyNames() [5]string {
-	return [...]string{"default", "continue", "alarm", "demote", "retreat"}
+func policyNames() [7]string {
+	return [...]string{"default", "continue", "alarm", "demote", "retreat", "reboot", "stop-watchdog"}
 }
 
 // String returns the name that configuration and logs use.
@@ -98,7 +100,7 @@ func (p Phase) Policies() []Policy {
 	case BeforeDown:
 		return []Policy{Continue}
 	case AfterDown:
-		return []Policy{Alarm}
+		return StuckPolicies()
 	}
 	return nil
 }

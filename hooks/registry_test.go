@@ -40,8 +40,8 @@ func TestOpenDecodesIntoTheKindsOwnConfig(t *testing.T) {
 	if err := h.Run(t.Context(), hooks.Event{}); err == nil || err.Error() != "hello" {
 		t.Errorf("the hook did not get its configuration: %v", err)
 	}
-	if !slices.Contains(hooks.Kinds(), "registrytest-demo") {
-		t.Errorf("Kinds() = %v", hooks.Kinds())
+	if !slices.Contains(hooks.Kinds(hooks.Notification), "registrytest-demo") {
+		t.Errorf("Kinds() = %v", hooks.Kinds(hooks.Notification))
 	}
 }
 

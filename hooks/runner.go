@@ -9,6 +9,8 @@ import (
 	"runtime/debug"
 	"sync"
 	"time"
+
+	"github.com/carpd/carpd/carp"
 )
 
 const (
@@ -22,31 +24,29 @@ const (
 	CancelGrace = 5 * time.Second
 )
 
-// Step is one hook at its place in the plan.
-type Step struct {
-	Name      string        // for logs and status; required
-	Kind      string        // as registered
-	Phase     Phase         // when it runs
-	Timeout   time.Duration // of one call; 0 means DefaultTimeout
-	OnFailure Policy        // the zero value is the phase's default
-	Hook      Hook          // of this step alone: not shared with another one
-}
-
 // Options are the optional parts of a Runner; the zero value is fine.
 type Options struct {
 	// Log gets a line for each step that ran, and what hooks log. nil is silent.
 	Log *slog.Logger
-	// Observe is called after each step that ran, by the goroutine of Run.
+	// Observe is called after each step that ran, by the goroutine of Run or Demote.
 	Observe func(Result)
 	// Cgroup is the directory of a cgroup (version 2) that kinds start processes in, so
 	// that somebody can end them all when this process has died. The caller keeps it
 	// open. nil: there is none.
 	Cgroup *os.File
+	// Journal is where actions on resources are recorded. Required if there are any.
+	Journal *Journal
+	// Permit returns an error when this node may not act as master at this moment.
+	// nil: it always may.
+	Permit func() error
+	// Judge is called by Watch when what a resource or monitor says has changed.
+	Judge func(Verdict)
 }
 
-// Result is one call of one hook.
+// Result is one call of one step.
 type Result struct {
 	Step     Step
+	Action   Action // of a resource; "" for a hook
 	Event    Event
 	Start    time.Time
 	Duration time.Duration
@@ -57,13 +57,13 @@ type Result struct {
 type StepError struct {
 	Step   string
 	Kind   string
-	Phase  Phase
-	Policy Policy // Alarm, Demote or Retreat: Run returns no others
+	Place  string // a phase, or "resource"
+	Policy Policy // never Continue
 	Err    error
 }
 
 func (e *StepError) Error() string {
-	return fmt.Sprintf("hooks: run %s (%s, %v): %v (policy: %v)", e.Step, e.Kind, e.Phase, e.Err, e.Policy)
+	return fmt.Sprintf("hooks: run %s (%s, %s): %v (policy: %v)", e.Step, e.Kind, e.Place, e.Err, e.Policy)
 }
 
 // Unwrap returns the hook's own error.
@@ -84,53 +84,64 @@ const (
 type StepStatus struct {
 	Name  string
 	Kind  string
-	Phase Phase
+	Place string // a phase, "resource" or "monitor"
 	State StepState
 	Error string // why State is Failed
+
+	// Of a resource or monitor: what was seen last, when, and whether it could be.
+	Report
+	Seen    time.Time // zero: not looked at yet
+	Blind   string    // why it could not be looked at
+	Graded  Health    // after Rise and Fall
+	Wished  Role      // of a resource: what it should be
+	Apart   time.Time // since when Role is not Wished; zero: it is
+	Epoch   carp.Epoch
+	Current string // the step of its plan that was begun last
 }
 
-// Runner runs the steps of one instance. Run may be called from any goroutine;
-// calls take turns. Status is safe for concurrent use. A Runner holds nothing
-// that needs closing.
+// Runner runs the steps of one instance. Run, Demote and Settle may be called from any
+// goroutine; calls take turns. Watch runs beside them. Status is safe for concurrent
+// use. A Runner holds nothing that needs closing.
 type Runner struct {
-	log     *slog.Logger
-	observe func(Result)
-	cgroup  *os.File
-	turn    chan struct{} // held by the Run that is at work
-	slots   []slot
+	o     Options
+	turn  chan struct{} // held by the call that is at work
+	slots []slot
 
 	mu     sync.Mutex // guards status
 	status []StepStatus
 }
 
 // slot is a step and, if a call of it was left behind, where that call ends.
-// Only the holder of the turn touches it.
 type slot struct {
 	Step
-	left <-chan error
+	busy chan struct{} // held while its resource or monitor is called
+	left <-chan error  // of the holder of busy; of a hook, of the turn
 }
 
 // NewRunner returns a Runner of the given steps, in the order of going up. It
 // reports all faults of the plan at once.
 func NewRunner(steps []Step, o Options) (*Runner, error) {
-	r := &Runner{log: o.Log, observe: o.Observe, cgroup: o.Cgroup, turn: make(chan struct{}, 1)}
-	if r.log == nil {
-		r.log = slog.New(slog.DiscardHandler)
+	r := &Runner{o: o, turn: make(chan struct{}, 1)}
+	if r.o.Log == nil {
+		r.o.Log = slog.New(slog.DiscardHandler)
 	}
 	var faults []error
 	for i, s := range steps {
-		if err := s.validate(); err != nil {
+		err := s.validate()
+		if err == nil && s.Resource != nil && o.Journal == nil {
+			err = errors.New("there is no journal, which a resource needs")
+		}
+		if err != nil {
 			faults = append(faults, fmt.Errorf("hooks: plan: step %d (%q): %w", i+1, s.Name, err))
 			continue
 		}
-		if s.Timeout == 0 {
-			s.Timeout = DefaultTimeout
+		s.fill()
+		r.slots = append(r.slots, slot{Step: s, busy: make(chan struct{}, 1)})
+		status := StepStatus{Name: s.Name, Kind: s.Kind, Place: s.Place(), State: Idle}
+		if s.Resource != nil {
+			status.Epoch, status.Wished = o.Journal.Past(s.Name).Epoch, RoleDemoted
 		}
-		if s.OnFailure == PhaseDefault {
-			s.OnFailure = s.Phase.Policies()[0]
-		}
-		r.slots = append(r.slots, slot{Step: s})
-		r.status = append(r.status, StepStatus{Name: s.Name, Kind: s.Kind, Phase: s.Phase, State: Idle})
+		r.status = append(r.status, status)
 	}
 	if err := errors.Join(faults...); err != nil {
 		return nil, err
@@ -138,24 +149,10 @@ func NewRunner(steps []Step, o Options) (*Runner, error) {
 	return r, nil
 }
 
-func (s Step) validate() error {
-	switch {
-	case s.Name == "":
-		return errors.New("the name is empty")
-	case s.Hook == nil:
-		return errors.New("there is no hook")
-	case s.Phase > AfterDown:
-		return fmt.Errorf("unknown phase %v", s.Phase)
-	case s.Timeout < 0 || s.Timeout > MaxTimeout:
-		return fmt.Errorf("timeout %v: use more than 0 and at most %v", s.Timeout, MaxTimeout)
-	case !s.Phase.Allows(s.OnFailure):
-		return fmt.Errorf("failure policy %v cannot be carried out in phase %v", s.OnFailure, s.Phase)
-	}
-	return nil
-}
-
 // Run runs the steps of one phase, one after the other: in the order of the
-// plan, or in reverse if phase.Down().
+// plan, or in reverse if phase.Down(). Before-up promotes the resources too, each in its
+// place among the hooks. What was promoted stays so when a later step fails: the caller
+// takes the addresses off and calls Demote.
 //
 // When ctx ends (a newer transition), the running step is cancelled, the rest
 // is skipped, and Run returns an error that wraps ctx.Err and is no StepError.
@@ -167,24 +164,24 @@ func (r *Runner) Run(ctx context.Context, phase Phase, ev Event) error {
 	case r.turn <- struct{}{}:
 		defer func() { <-r.turn }()
 	case <-ctx.Done():
-		return cancelled(ctx, phase)
+		return cancelled(ctx, phase.String())
 	}
 	ev.Phase = phase
 	var worst *StepError
 	for _, i := range r.order(phase) {
 		if ctx.Err() != nil {
-			return cancelled(ctx, phase)
+			return cancelled(ctx, phase.String())
 		}
-		err := r.step(ctx, i, ev)
+		err := r.act(ctx, i, ev)
 		if err == nil {
 			continue
 		}
 		if ctx.Err() != nil {
-			return cancelled(ctx, phase)
+			return cancelled(ctx, phase.String())
 		}
 		s := &r.slots[i]
 		if s.OnFailure != Continue && (worst == nil || s.OnFailure > worst.Policy) {
-			worst = &StepError{Step: s.Name, Kind: s.Kind, Phase: phase, Policy: s.OnFailure, Err: err}
+			worst = &StepError{Step: s.Name, Kind: s.Kind, Place: s.Place(), Policy: s.OnFailure, Err: err}
 		}
 		if s.OnFailure == Retreat {
 			break
@@ -211,20 +208,31 @@ func (r *Runner) order(phase Phase) []int {
 		if phase.Down() {
 			i = len(r.slots) - 1 - n
 		}
-		if r.slots[i].Phase == phase {
+		if r.slots[i].runsAt(phase) {
 			order = append(order, i)
 		}
 	}
 	return order
 }
 
-// step runs one step and tells status, log and observer.
-func (r *Runner) step(ctx context.Context, i int, ev Event) error {
+// act runs one step of a phase: a hook, or the promotion of a resource.
+func (r *Runner) act(ctx context.Context, i int, ev Event) error {
 	s := &r.slots[i]
-	log := r.log.With("instance", ev.Name, "hook", s.Name, "kind", s.Kind, "phase", ev.Phase.String())
+	if s.Resource != nil {
+		return r.promote(ctx, i, ev)
+	}
+	return r.told(ctx, i, "", ev, func(ctx context.Context) error {
+		return s.call(ctx, s.Timeout, func(ctx context.Context) error { return s.Hook.Run(ctx, ev) })
+	})
+}
+
+// told does the work of one step and tells status, log and observer.
+func (r *Runner) told(ctx context.Context, i int, action Action, ev Event, work func(context.Context) error) error {
+	s := &r.slots[i]
+	log := r.o.Log.With("instance", ev.Name, "hook", s.Name, "kind", s.Kind, "phase", ev.Phase.String())
 	r.set(i, Running, nil)
 	start := time.Now()
-	err := s.call(withCgroup(withLogger(ctx, log), r.cgroup), ev)
+	err := work(withCgroup(withLogger(ctx, log), r.o.Cgroup))
 	took := time.Since(start)
 	if err != nil {
 		r.set(i, Failed, err)
@@ -233,8 +241,8 @@ func (r *Runner) step(ctx context.Context, i int, ev Event) error {
 		r.set(i, OK, nil)
 		log.Info("hook done", "took", took)
 	}
-	if r.observe != nil {
-		r.observe(Result{Step: s.Step, Event: ev, Start: start, Duration: took, Err: err})
+	if r.o.Observe != nil {
+		r.o.Observe(Result{Step: s.Step, Action: action, Event: ev, Start: start, Duration: took, Err: err})
 	}
 	return err
 }
@@ -248,10 +256,9 @@ func (r *Runner) set(i int, state StepState, err error) {
 	}
 }
 
-// call runs the hook under its deadline. A hook that ignores the end of its
-// context is left behind, so that neither a stop of the daemon nor the next
-// transition hangs on it.
-func (s *slot) call(ctx context.Context, ev Event) error {
+// call does the work under a deadline. What ignores the end of its context is left
+// behind, so that neither a stop of the daemon nor the next transition hangs on it.
+func (s *slot) call(ctx context.Context, timeout time.Duration, work func(context.Context) error) error {
 	if s.left != nil {
 		select {
 		case <-s.left:
@@ -260,21 +267,21 @@ func (s *slot) call(ctx context.Context, ev Event) error {
 			return errors.New("the last call has not ended yet, though it was cancelled")
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	done := make(chan error, 1)
-	go func() { done <- protect(ctx, s.Hook, ev) }()
+	go func() { done <- protect(ctx, work) }()
 
 	select {
 	case err := <-done:
-		return s.explain(ctx, err)
+		return explain(ctx, timeout, err)
 	case <-ctx.Done():
 	}
 	grace := time.NewTimer(CancelGrace)
 	defer grace.Stop()
 	select {
 	case err := <-done:
-		return s.explain(ctx, err)
+		return explain(ctx, timeout, err)
 	case <-grace.C:
 		s.left = done
 		return fmt.Errorf("did not return within %v of being cancelled: %w", CancelGrace, ctx.Err())
@@ -282,24 +289,24 @@ func (s *slot) call(ctx context.Context, ev Event) error {
 }
 
 // explain adds to an error that the deadline is its likely cause.
-func (s *slot) explain(ctx context.Context, err error) error {
+func explain(ctx context.Context, timeout time.Duration, err error) error {
 	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return fmt.Errorf("not done within its timeout of %v: %w", s.Timeout, err)
+		return fmt.Errorf("not done within its timeout of %v: %w", timeout, err)
 	}
 	return err
 }
 
-// protect turns a panic of the hook into an error.
-func protect(ctx context.Context, h Hook, ev Event) (err error) {
+// protect turns a panic of what is called into an error.
+func protect(ctx context.Context, work func(context.Context) error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("panic: %v", p)
 			Logger(ctx).Error("hook panicked", "panic", p, "stack", string(debug.Stack()))
 		}
 	}()
-	return h.Run(ctx, ev)
+	return work(ctx)
 }
 
-func cancelled(ctx context.Context, phase Phase) error {
-	return fmt.Errorf("hooks: run %v: cancelled: %w", phase, ctx.Err())
+func cancelled(ctx context.Context, what string) error {
+	return fmt.Errorf("hooks: run %s: cancelled: %w", what, ctx.Err())
 }

@@ -87,10 +87,12 @@ func commands(stdout, stderr io.Writer) *cobra.Command {
 	root.AddCommand(
 		&cobra.Command{Use: "version", Short: "Say which version this is", Args: noArgs,
 			Run: func(*cobra.Command, []string) { fmt.Fprintln(stdout, "carpd", version()) }},
-		&cobra.Command{Use: "kinds", Short: "List the kinds of hooks that this program knows", Args: noArgs,
+		&cobra.Command{Use: "kinds", Short: "List the kinds of hooks, resources and monitors that this program knows", Args: noArgs,
 			Run: func(*cobra.Command, []string) {
-				for _, k := range hooks.Kinds() {
-					fmt.Fprintln(stdout, k)
+				for _, class := range []hooks.Class{hooks.Notification, hooks.ResourceClass, hooks.MonitorClass} {
+					for _, k := range hooks.Kinds(class) {
+						fmt.Fprintf(stdout, "%-12s %v\n", k, class)
+					}
 				}
 			}},
 	)

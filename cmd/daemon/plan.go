@@ -38,7 +38,7 @@ var groupEpoch = time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // load reads the configuration and plans every instance. All faults come at once.
 func load(path string) (*config.File, []plan, error) {
-	file, err := config.Options{Kinds: hooks.Kinds(), CheckHook: checkHook}.Load(path)
+	file, err := config.Options{Kinds: hooks.Kinds, CheckHook: checkHook}.Load(path)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -71,8 +71,21 @@ func crowd(plans []plan) {
 func (p *plan) device() string { return cmp.Or(p.Device, p.Interface) }
 
 func checkHook(h config.Hook) error {
-	_, err := hooks.Open(h.Kind, h.Decode)
+	_, err := openHook(h)
 	return err
+}
+
+// openHook makes the hook, resource or monitor of an entry.
+func openHook(h config.Hook) (s hooks.Step, err error) {
+	switch {
+	case h.On == "":
+		s.Resource, err = hooks.OpenResource(h.Kind, h.Decode)
+	case h.On == config.OnMonitor:
+		s.Monitor, err = hooks.OpenMonitor(h.Kind, h.Decode)
+	default:
+		s.Hook, err = hooks.Open(h.Kind, h.Decode)
+	}
+	return s, err
 }
 
 func newPlan(file *config.File, i config.Instance) (plan, error) {
@@ -107,9 +120,15 @@ func newPlan(file *config.File, i config.Instance) (plan, error) {
 		step, fault := newStep(h)
 		err = errors.Join(err, fault)
 		p.steps = append(p.steps, step)
-		if step.Phase == hooks.BeforeDown {
+		if step.Place() == hooks.BeforeDown.String() {
 			p.carp.ReleaseBudget += h.Timeout
 		}
+		if step.Resource != nil {
+			p.carp.ReleaseBudget, p.carp.StartGate = p.carp.ReleaseBudget+h.Release, true
+		}
+	}
+	if i.ReleaseBudget > 0 {
+		p.carp.ReleaseBudget = i.ReleaseBudget
 	}
 	return p, err
 }
@@ -183,21 +202,29 @@ func planLease(want config.LeaseSetting, c *carp.Config) vip.Lease {
 }
 
 func newStep(h config.Hook) (hooks.Step, error) {
-	hook, err := hooks.Open(h.Kind, h.Decode)
+	s, err := openHook(h)
 	if err != nil {
-		return hooks.Step{}, err
+		return s, err
 	}
-	phase, unknown := hooks.ParsePhase(h.On)
-	policy, err := hooks.ParsePolicy(h.IfItFails)
-	if err = errors.Join(unknown, err); err != nil {
-		return hooks.Step{}, fmt.Errorf("hook %s: %w", h.Name, err)
+	s.Name, s.Kind, s.Timeout, s.Release = h.Name, h.Kind, h.Timeout, h.Release
+	s.Watch = hooks.Watch{
+		Interval: h.Interval, Timeout: h.LookTimeout, Grace: h.Grace, Rise: int(h.Rise), Fall: int(h.Fall), Weight: int(h.Weight),
 	}
-	return hooks.Step{Name: h.Name, Kind: h.Kind, Phase: phase, Timeout: h.Timeout, OnFailure: policy, Hook: hook}, nil
+	var unknown, bad, stuck error
+	if s.Hook != nil {
+		s.Phase, unknown = hooks.ParsePhase(h.On)
+	}
+	s.OnFailure, bad = hooks.ParsePolicy(h.IfItFails)
+	s.OnStuck, stuck = hooks.ParsePolicy(h.IfItStays)
+	if err = errors.Join(unknown, bad, stuck); err != nil {
+		return s, fmt.Errorf("hook %s: %w", h.Name, err)
+	}
+	return s, nil
 }
 
 // gated reports whether a hook stands between the election and the addresses.
 func (p *plan) gated() bool {
-	return slices.ContainsFunc(p.steps, func(s hooks.Step) bool { return s.Phase == hooks.BeforeUp })
+	return slices.ContainsFunc(p.steps, func(s hooks.Step) bool { return s.Place() == hooks.BeforeUp.String() || s.Resource != nil })
 }
 
 // frozen lists the keys that differ from q and that cannot change while the

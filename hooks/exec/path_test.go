@@ -184,8 +184,8 @@ func TestScriptThatCannotStartSaysWhy(t *testing.T) {
 }
 
 func TestKindIsRegistered(t *testing.T) {
-	if !slices.Contains(hooks.Kinds(), "exec") {
-		t.Errorf("kinds: %v", hooks.Kinds())
+	if !slices.Contains(hooks.Kinds(hooks.Notification), "exec") {
+		t.Errorf("kinds: %v", hooks.Kinds(hooks.Notification))
 	}
 	h, err := hooks.Open("exec", func(v any) error {
 		v.(*Config).Command = []string{"/bin/true"}

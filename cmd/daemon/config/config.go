@@ -103,6 +103,9 @@ type Instance struct {
 	Groups   []string
 	Hooks    []Hook // its own; see File.HooksOf
 
+	OnContest     string        // "regate", "yield" or "keep"
+	ReleaseBudget time.Duration // 0: by addresses and hooks
+
 	Line, Column int // where it begins in the file
 }
 
@@ -173,9 +176,17 @@ func (l LeaseSetting) String() string {
 type Hook struct {
 	Kind      string
 	Name      string        // unique among the hooks of an instance; KIND-ON unless given
-	On        string        // a hooks.Phase
-	Timeout   time.Duration // more than 0
-	IfItFails string        // retreat, continue, demote or alarm: those that the phase allows
+	On        string        // a hooks.Phase or "monitor"; empty: a resource
+	Timeout   time.Duration // more than 0; of a resource that of its promotion
+	IfItFails string        // retreat, continue, demote or alarm: those that the place allows
+
+	// Of a resource.
+	Release   time.Duration // the timeout of its demotion
+	IfItStays string        // what follows when it cannot be demoted: alarm, reboot or stop-watchdog
+
+	// Of a resource or monitor. Zero: the default of hooks.Watch.
+	Interval, LookTimeout, Grace time.Duration
+	Rise, Fall, Weight           uint8
 
 	Line, Column int // where it begins in the file
 

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/carpd/carpd/hooks"
 )
 
 var update = flag.Bool("update", false, "write the expected problems of testdata/bad anew")
@@ -30,7 +32,7 @@ func lan() Options {
 			}
 			return nil, nil
 		},
-		Kinds: []string{"exec"},
+		Kinds: func(hooks.Class) []string { return []string{"exec"} },
 		CheckHook: func(h Hook) error {
 			var c struct {
 				Command string
@@ -120,7 +122,7 @@ func TestTheFileOfAFirstUserLoadsWithTheDefaults(t *testing.T) {
 	got := fmt.Sprintf("%+v", f.Instances[0])
 	want := fmt.Sprintf("%+v", Instance{
 		Name: "9@eth0", Protocol: "carp", VHID: 9, Interface: "eth0", SourceMAC: "virtual",
-		Passphrase: []byte("mekmitasdigoat"), AdvBase: 1, PreemptGrace: 100 * time.Millisecond, AnnounceRefresh: time.Minute, OnConflict: "defend",
+		Passphrase: []byte("mekmitasdigoat"), AdvBase: 1, PreemptGrace: 100 * time.Millisecond, AnnounceRefresh: time.Minute, OnConflict: "defend", OnContest: "regate",
 		Addresses: []netip.Prefix{netip.MustParsePrefix("192.168.1.50/24")},
 		MAC:       "interface", Fence: "auto", Replay: "window", Compat: "none", Families: "shared", Roll: 10 * time.Minute,
 		Line: 3, Column: 5,

@@ -200,6 +200,7 @@ func (i Instance) settings() []setting {
 		{"preempt", fmt.Sprint(i.Preempt)}, {"preempt_delay", brief(i.PreemptDelay)},
 		{"preempt_grace", brief(i.PreemptGrace)}, {"startup_delay", brief(i.StartupDelay)}, {"lease", i.Lease.String()}, {"fence", i.Fence},
 		{"announce_refresh", brief(i.AnnounceRefresh)}, {"on_conflict", i.OnConflict},
+		{"on_contest", i.OnContest}, {"release_budget", brief(i.ReleaseBudget)},
 	})
 }
 
@@ -308,5 +309,7 @@ func hooksDiff(was, is []Hook) string {
 }
 
 func (h Hook) equal(o Hook) bool {
-	return h.Kind == o.Kind && h.On == o.On && h.Timeout == o.Timeout && h.IfItFails == o.IfItFails && sameValue(h.with, o.with)
+	return h.Kind == o.Kind && h.On == o.On && h.Timeout == o.Timeout && h.IfItFails == o.IfItFails && h.Release == o.Release &&
+		h.IfItStays == o.IfItStays && h.Interval == o.Interval && h.LookTimeout == o.LookTimeout && h.Grace == o.Grace &&
+		h.Rise == o.Rise && h.Fall == o.Fall && h.Weight == o.Weight && sameValue(h.with, o.with)
 }

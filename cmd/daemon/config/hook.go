@@ -9,6 +9,9 @@ import (
 	"github.com/carpd/carpd/hooks"
 )
 
+// OnMonitor is what Hook.On says of a monitor.
+const OnMonitor = "monitor"
+
 // phases lists the words for on.
 func phases() (words []string) {
 	for p := hooks.BeforeUp; p <= hooks.AfterDown; p++ {
@@ -17,34 +20,48 @@ func phases() (words []string) {
 	return words
 }
 
-// policies lists the words for if_it_fails after a phase, its default first;
+// class is what the entry of a hook is of, by its key on.
+func class(on string) hooks.Class {
+	switch on {
+	case "":
+		return hooks.ResourceClass
+	case OnMonitor:
+		return hooks.MonitorClass
+	}
+	return hooks.Notification
+}
+
+// policies lists the words for if_it_fails after what on says, its default first;
 // none if there is no such phase.
-func policies(phase string) (words []string) {
-	p, err := hooks.ParsePhase(phase)
+func policies(on string) []string {
+	switch class(on) {
+	case hooks.ResourceClass:
+		return []string{hooks.Retreat.String()}
+	case hooks.MonitorClass:
+		return wordsOf(hooks.MonitorPolicies())
+	}
+	p, err := hooks.ParsePhase(on)
 	if err != nil {
 		return nil
 	}
-	for _, policy := range p.Policies() {
-		words = append(words, policy.String())
+	return wordsOf(p.Policies())
+}
+
+func wordsOf(policies []hooks.Policy) (words []string) {
+	for _, p := range policies {
+		words = append(words, p.String())
 	}
 	return words
 }
 
-// What a later version will have, and what it is for. Constant.
-var (
-	plannedPhases   = map[string]string{"monitor": "watching a resource all the time"}
-	plannedPolicies = map[string]string{
-		"reboot":        "restarting a node that cannot let go",
-		"stop-watchdog": "letting the watchdog restart a node that cannot let go",
+// plannedKinds are those of a later version, and what they are for. Constant.
+var plannedKinds = func() map[string]string {
+	kinds := make(map[string]string)
+	for k := range strings.FieldsSeq("devd proxysql") {
+		kinds[k] = "a kind of hook"
 	}
-	plannedKinds = func() map[string]string {
-		kinds := make(map[string]string)
-		for k := range strings.FieldsSeq("devd fifo syslog webhook systemd proxysql mysql hast drbd haproxy galera glb tcp http script process file") {
-			kinds[k] = "a kind of hook"
-		}
-		return kinds
-	}()
-)
+	return kinds
+}()
 
 // hooks reads a list of hooks.
 func (r *reader) hooks(n *node) []Hook {
@@ -61,24 +78,37 @@ func (r *reader) hooks(n *node) []Hook {
 
 func (r *reader) hook(n *node) Hook {
 	h := Hook{Timeout: DefaultHookTimeout, Line: n.at.line, Column: n.at.column, src: r.source}
-	var policy *node
+	var kind, policy *node
 	before := r.faults
+	span := func(into *time.Duration) func(*node) {
+		return func(n *node) { r.duration(n, time.Millisecond, time.Hour, into) }
+	}
+	count := func(high int, into *uint8) func(*node) { return func(n *node) { r.number(n, 1, high, into) } }
 	at := r.fields(n, hookKeys, setters{
-		"kind":        func(n *node) { r.kind(n, &h.Kind) },
-		"name":        func(n *node) { r.word(n, 64, &h.Name) },
-		"on":          func(n *node) { r.choice(n, &h.On, phases(), plannedPhases) },
-		"timeout":     func(n *node) { r.duration(n, time.Millisecond, time.Hour, &h.Timeout) },
-		"if_it_fails": func(n *node) { policy = n },
-		"with":        func(n *node) { h.with = r.with(n) },
+		"kind":            func(n *node) { kind = n },
+		"name":            func(n *node) { r.word(n, 64, &h.Name) },
+		"on":              func(n *node) { r.choice(n, &h.On, append(phases(), OnMonitor), nil) },
+		"timeout":         span(&h.Timeout),
+		"if_it_fails":     func(n *node) { policy = n },
+		"with":            func(n *node) { h.with = r.with(n) },
+		"release_timeout": span(&h.Release),
+		"if_it_stays":     func(n *node) { r.choice(n, &h.IfItStays, wordsOf(hooks.StuckPolicies()), nil) },
+		"interval":        span(&h.Interval),
+		"look_timeout":    span(&h.LookTimeout),
+		"rise":            count(100, &h.Rise),
+		"fall":            count(100, &h.Fall),
+		"weight":          count(254, &h.Weight),
+		"grace":           span(&h.Grace),
 	})
 	if n.kind != mapping {
 		return h
 	}
-	for _, key := range []string{"kind", "on"} {
-		if _, given := at[key]; !given {
-			r.fault(n.at, "", "hook: %s is missing", key)
-		}
+	if kind == nil {
+		r.fault(n.at, "", "hook: kind is missing")
+	} else {
+		r.kind(kind, &h, at)
 	}
+	r.place(&h, at)
 	r.policy(policy, &h)
 	if r.faults == before {
 		r.check(h)
@@ -86,18 +116,63 @@ func (r *reader) hook(n *node) Hook {
 	return h
 }
 
-func (r *reader) kind(n *node, into *string) {
+// kind reads the kind of an entry. One without on is a resource.
+func (r *reader) kind(n *node, h *Hook, at map[string]pos) {
 	if r.options.Kinds == nil {
-		r.word(n, 32, into)
+		r.word(n, 32, &h.Kind)
 		return
 	}
-	planned := make(map[string]string)
-	for k, purpose := range plannedKinds {
-		if !slices.Contains(r.options.Kinds, k) {
-			planned[k] = purpose
+	_, placed := at["on"]
+	if placed && h.On == "" {
+		return // a fault already
+	}
+	known := r.options.Kinds(class(h.On))
+	if n.kind == scalar && !slices.Contains(known, n.text) {
+		for _, other := range []struct {
+			class hooks.Class
+			hint  string
+		}{
+			{hooks.Notification, "say when it runs: on: " + oneOf(phases())},
+			{hooks.ResourceClass, "remove on: it is promoted and demoted with the role"},
+			{hooks.MonitorClass, "write on: monitor"},
+		} {
+			if slices.Contains(r.options.Kinds(other.class), n.text) {
+				r.fault(n.at, other.hint, "kind: %s is no %v", n.text, class(h.On))
+				return
+			}
 		}
 	}
-	r.choice(n, into, r.options.Kinds, planned)
+	r.choice(n, &h.Kind, known, plannedKinds)
+}
+
+// place checks that each key belongs to what the entry is.
+func (r *reader) place(h *Hook, at map[string]pos) {
+	for _, only := range []struct {
+		key string
+		of  []hooks.Class
+	}{
+		{"release_timeout", []hooks.Class{hooks.ResourceClass}},
+		{"if_it_stays", []hooks.Class{hooks.ResourceClass}},
+		{"grace", []hooks.Class{hooks.ResourceClass}},
+		{"interval", []hooks.Class{hooks.ResourceClass, hooks.MonitorClass}},
+		{"look_timeout", []hooks.Class{hooks.ResourceClass, hooks.MonitorClass}},
+		{"rise", []hooks.Class{hooks.ResourceClass, hooks.MonitorClass}},
+		{"fall", []hooks.Class{hooks.ResourceClass, hooks.MonitorClass}},
+		{"weight", []hooks.Class{hooks.ResourceClass, hooks.MonitorClass}},
+		{"timeout", []hooks.Class{hooks.ResourceClass, hooks.Notification}},
+	} {
+		if p, given := at[only.key]; given && !slices.Contains(only.of, class(h.On)) {
+			r.fault(p, "remove the key", "%s: a %v has none", only.key, class(h.On))
+		}
+	}
+	if class(h.On) == hooks.ResourceClass {
+		if _, given := at["release_timeout"]; !given {
+			h.Release = h.Timeout
+		}
+		if h.IfItStays == "" {
+			h.IfItStays = hooks.Alarm.String()
+		}
+	}
 }
 
 func (r *reader) with(n *node) *node {
@@ -120,14 +195,18 @@ func (r *reader) policy(n *node, h *Hook) {
 	}
 	elsewhere := func(phase string) bool { return slices.Contains(policies(phase), n.text) }
 	if n.kind == scalar && slices.ContainsFunc(phases(), elsewhere) && !slices.Contains(allowed, n.text) {
-		r.fault(n.at, "use "+oneOf(allowed), "if_it_fails: %s cannot follow from a hook on %s", n.text, h.On)
+		r.fault(n.at, "use "+oneOf(allowed), "if_it_fails: %s cannot follow from %s", n.text, h.what())
 		return
 	}
-	planned := plannedPolicies
-	if h.On != hooks.AfterDown.String() {
-		planned = nil
+	r.choice(n, &h.IfItFails, allowed, nil)
+}
+
+// what names the entry in a message.
+func (h *Hook) what() string {
+	if h.On == "" {
+		return "a resource"
 	}
-	r.choice(n, &h.IfItFails, allowed, planned)
+	return "a hook on " + h.On
 }
 
 // named gives the hooks without a name one that is not in taken, and returns
@@ -148,9 +227,10 @@ func (r *reader) named(all []Hook, taken []string) []string {
 		if h.Name != "" {
 			continue
 		}
-		h.Name = h.Kind + "-" + h.On
+		plain := strings.TrimSuffix(h.Kind+"-"+h.On, "-")
+		h.Name = plain
 		for n := 2; slices.Contains(names, h.Name); n++ {
-			h.Name = fmt.Sprintf("%s-%s-%d", h.Kind, h.On, n)
+			h.Name = fmt.Sprintf("%s-%d", plain, n)
 		}
 		names = append(names, h.Name)
 	}

@@ -25,7 +25,7 @@ func defaultName(i Instance) string {
 // instance reads one entry of instances.
 func (r *reader) instance(n *node) *draft {
 	d := &draft{begin: n.at, Instance: Instance{
-		PreemptGrace: DefaultPreemptGrace, AnnounceRefresh: DefaultAnnounceRefresh, OnConflict: "defend", MAC: "interface", Fence: "auto", Line: n.at.line, Column: n.at.column,
+		PreemptGrace: DefaultPreemptGrace, AnnounceRefresh: DefaultAnnounceRefresh, OnConflict: "defend", OnContest: "regate", MAC: "interface", Fence: "auto", Line: n.at.line, Column: n.at.column,
 	}}
 	var inline, file, interval, checksum *node
 	d.at = r.fields(n, instanceKeys, setters{
@@ -62,6 +62,8 @@ func (r *reader) instance(n *node) *draft {
 		"roll":               func(n *node) { r.duration(n, time.Second, 24*time.Hour, &d.Roll) },
 		"groups":             func(n *node) { r.memberships(n, d) },
 		"hooks":              func(n *node) { d.Hooks = r.hooks(n) },
+		"on_contest":         func(n *node) { r.choice(n, &d.OnContest, []string{"regate", "yield", "keep"}, nil) },
+		"release_budget":     func(n *node) { r.duration(n, time.Second, time.Hour, &d.ReleaseBudget) },
 	})
 	if n.kind != mapping {
 		return d

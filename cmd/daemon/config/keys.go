@@ -34,6 +34,7 @@ var instanceKeys = keySet{
 		"name", "protocol", "vhid", "interface", "source_mac", "passphrase", "passphrase_file",
 		"advbase", "advskew", "priority", "interval", "checksum", "preempt", "preempt_delay", "preempt_grace", "startup_delay",
 		"addresses", "addresses_excluded", "announce_refresh", "on_conflict", "peers", "paths", "track", "mac", "lease", "fence", "replay", "window", "compat", "families", "roll", "groups", "hooks",
+		"on_contest", "release_budget",
 	},
 	aliases: map[string]string{"vrid": "vhid"},
 	foreign: map[string]string{
@@ -45,10 +46,6 @@ var instanceKeys = keySet{
 		"advert_int": "interval", "advertisement_interval": "interval", "vrrpinterval": "interval", "vrrpprio": "priority",
 		"version": "protocol", "vrrp_version": "protocol", "carpver": "protocol", "use_vmac": "mac", "nopreempt": "preempt",
 		"v3_checksum_as_v2": "checksum", "garp_master_refresh": "announce_refresh", "virtual_ipaddress_excluded": "addresses_excluded",
-	},
-	planned: map[string]string{
-		"on_contest":     "what a master does when another one is heard",
-		"release_budget": "how long resources may take to be let go",
 	},
 }
 
@@ -77,14 +74,14 @@ var trackKeys = keySet{
 
 var hookKeys = keySet{
 	what: "a hook",
-	keys: []string{"kind", "name", "on", "timeout", "if_it_fails", "with"},
+	keys: []string{
+		"kind", "name", "on", "timeout", "if_it_fails", "with",
+		"release_timeout", "if_it_stays", "interval", "look_timeout", "rise", "fall", "weight", "grace",
+	},
 	foreign: map[string]string{
 		"type": "kind", "phase": "on", "when": "on", "on_failure": "if_it_fails", "onfailure": "if_it_fails",
 		"config": "with", "options": "with", "script": "with", "command": "with",
-	},
-	planned: map[string]string{
-		"interval": "how often a monitor runs",
-		"weight":   "by how much an unhealthy monitor demotes",
+		"every": "interval", "demote_timeout": "release_timeout", "stop_timeout": "release_timeout",
 	},
 }
 

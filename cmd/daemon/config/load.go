@@ -12,6 +12,8 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"github.com/carpd/carpd/hooks"
 )
 
 // Options is what reading a file needs from outside. The zero value asks the
@@ -22,9 +24,9 @@ type Options struct {
 	Interfaces func(addr netip.Addr) ([]string, error)
 	// Hostname names the node if the file does not. Nil asks the system.
 	Hostname func() (string, error)
-	// Kinds lists the kinds of hooks that are known; another one is a fault.
+	// Kinds lists the kinds that are known of a class; another one is a fault.
 	// Nil knows nothing and refuses nothing.
-	Kinds []string
+	Kinds func(hooks.Class) []string
 	// CheckHook looks at one hook when all its keys are sound, usually by
 	// decoding its settings into the type of its kind. Problems that it returns
 	// are taken over, another error becomes a fault of the hook. Its Name is still empty
