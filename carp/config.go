@@ -92,6 +92,9 @@ type Config struct {
 	StartupDelay time.Duration // hold INIT for this time after the engine's first link up
 	StartGate    bool          // hold INIT until Ready, too: what the last run left is not settled yet
 
+	// Resources is how many resources move with the role, of which the members of a
+	// sealed group are told.
+	Resources uint8
 	// ReleaseBudget bounds RELEASING; when it is over the node leaves without a
 	// bow-out. 0: DefaultReleaseBudget.
 	ReleaseBudget time.Duration

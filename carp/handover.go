@@ -53,6 +53,9 @@ func (e *Engine) tellState(now Instant, claim timing) {
 		return
 	}
 	s := PeerState{State: e.state, Fitness: e.fitness(), Epoch: e.epoch, Config: e.cfg.digest()}
+	if e.state == Master || e.state == Releasing {
+		s.Held = e.cfg.Resources
+	}
 	if e.state == Backup {
 		s.Follows = e.plan.follows
 		s.Missing = e.misses(now)

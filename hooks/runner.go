@@ -139,7 +139,11 @@ func NewRunner(steps []Step, o Options) (*Runner, error) {
 		r.slots = append(r.slots, slot{Step: s, busy: make(chan struct{}, 1)})
 		status := StepStatus{Name: s.Name, Kind: s.Kind, Place: s.Place(), State: Idle}
 		if s.Resource != nil {
-			status.Epoch, status.Wished = o.Journal.Past(s.Name).Epoch, RoleDemoted
+			past := o.Journal.Past(s.Name)
+			status.Epoch, status.Wished = past.Epoch, RoleDemoted
+			if past.Promoted {
+				status.Wished = RolePromoted
+			}
 		}
 		r.status = append(r.status, status)
 	}

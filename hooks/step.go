@@ -44,17 +44,17 @@ const (
 
 // The names of places that are no phase.
 const (
-	placeResource = "resource"
-	placeMonitor  = "monitor"
+	PlaceResource = "resource"
+	PlaceMonitor  = "monitor"
 )
 
 // Place is when the step runs: a phase, "resource" or "monitor".
 func (s Step) Place() string {
 	switch {
 	case s.Resource != nil:
-		return placeResource
+		return PlaceResource
 	case s.Monitor != nil:
-		return placeMonitor
+		return PlaceMonitor
 	}
 	return s.Phase.String()
 }

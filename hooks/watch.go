@@ -91,7 +91,7 @@ func (r *Runner) judged(i int, h Health) (st StepStatus) {
 // look asks a resource or monitor and notes what it says. The caller holds busy.
 func (r *Runner) look(ctx context.Context, i int) (report Report, err error) {
 	s := &r.slots[i]
-	ctx = withCgroup(withLogger(ctx, r.o.Log.With("hook", s.Name, "kind", s.Kind, "phase", placeMonitor)), r.o.Cgroup)
+	ctx = withCgroup(withLogger(ctx, r.o.Log.With("hook", s.Name, "kind", s.Kind, "phase", PlaceMonitor)), r.o.Cgroup)
 	seen := make(chan Report, 1)
 	m := s.Monitor
 	if s.Resource != nil {

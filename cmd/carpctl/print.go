@@ -80,6 +80,9 @@ func (p *program) printBelow(st api.Status) {
 			if h.State == "failed" || h.State == "running" {
 				add(i.Name, "hook %s (%s, %s) %s", h.Name, h.Kind, h.Phase, strings.TrimSuffix(h.State+": "+h.Error, ": "))
 			}
+			if h.Health != "" {
+				add(i.Name, "%s", seen(h))
+			}
 		}
 		if len(i.Drops) > 0 {
 			add(i.Name, "dropped: %s", drops(i.Drops))
@@ -88,6 +91,24 @@ func (p *program) printBelow(st api.Status) {
 	if len(lines) > 0 {
 		fmt.Fprintf(p.out, "\n%s\n", strings.Join(lines, "\n"))
 	}
+}
+
+// seen says what a resource or monitor is like.
+func seen(h api.Hook) string {
+	text := fmt.Sprintf("%s (%s) is %s", h.Name, h.Kind, h.Health)
+	if h.Role != "" {
+		text = fmt.Sprintf("%s (%s) is %s, %s", h.Name, h.Kind, h.Role, h.Health)
+	}
+	if h.Apart != nil {
+		text += ", and should be " + h.Wished
+	}
+	if h.Epoch != 0 {
+		text += fmt.Sprintf(", epoch %d", h.Epoch)
+	}
+	if h.Blind != "" {
+		return text + ": it cannot be looked at: " + h.Blind
+	}
+	return strings.TrimSuffix(text+": "+h.Text, ": ")
 }
 
 // master says who holds the role, as far as this node knows.

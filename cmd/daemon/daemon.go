@@ -40,6 +40,7 @@ type Daemon struct {
 	nudge      chan struct{}   // wakes watch
 	probes     probes
 	followers  atomic.Int32 // clients that follow the events
+	restart    func()       // restarts the machine
 
 	reloading sync.Mutex // held across a whole reload, and by the stop
 

@@ -32,11 +32,12 @@ type instance struct {
 	restored   atomic.Uint64          // addresses that were lost and put back
 	restoredAt atomic.Int64           // when last, as a carp.Instant
 	trouble    atomic.Pointer[string] // what last failed about the addresses, until they are on again
-	unfinished atomic.Bool            // the last reload did not work in all
-	foreign    atomic.Bool            // an address was there before this node put it there
-	saving     chan struct{}          // capacity 1: held while an epoch is written
-	guarded    guarded                // what the guardian knows
-	taken      atomic.Bool            // the guardian has acted for this instance, which is to leave the role
+	resources  resources
+	unfinished atomic.Bool   // the last reload did not work in all
+	foreign    atomic.Bool   // an address was there before this node put it there
+	saving     chan struct{} // capacity 1: held while an epoch is written
+	guarded    guarded       // what the guardian knows
+	taken      atomic.Bool   // the guardian has acted for this instance, which is to leave the role
 
 	stop context.CancelFunc
 	done sync.WaitGroup
@@ -51,6 +52,7 @@ type instance struct {
 // nothing has been sent.
 func (d *Daemon) newInstance(p plan) (*instance, error) {
 	i := &instance{d: d, name: p.Name, owing: true, saving: make(chan struct{}, 1)}
+	i.resources.changed = make(chan struct{}, 1)
 	i.plan.Store(&p)
 	if err := i.setHooks(p.steps); err != nil {
 		return nil, err
@@ -86,15 +88,6 @@ func (d *Daemon) newInstance(p plan) (*instance, error) {
 	return i, nil
 }
 
-func (i *instance) setHooks(steps []hooks.Step) error {
-	r, err := hooks.NewRunner(steps, hooks.Options{Log: i.d.log, Observe: i.hookResult, Cgroup: i.d.hooksGroup})
-	if err != nil {
-		return err
-	}
-	i.runner.Store(r)
-	return nil
-}
-
 // start runs the instance until halt.
 func (i *instance) start() {
 	i.lookForForeign(carp.Init)
@@ -104,6 +97,10 @@ func (i *instance) start() {
 	var worker sync.WaitGroup
 	worker.Go(func() { i.set.Run(working) })
 	worker.Go(func() { i.side.run(working) })
+	worker.Go(func() { i.watchResources(working) })
+	if i.plan.Load().carp.StartGate {
+		worker.Go(func() { i.settleResources(working) })
+	}
 	i.done.Go(func() {
 		if err := i.speaker.Run(ctx); err != nil {
 			i.d.book.raise(i.name, "ended", fmt.Sprintf("%s has ended and is not restarted: %v. Restart carpd.", i.name, err))
@@ -120,6 +117,7 @@ func (i *instance) start() {
 func (i *instance) discard() {
 	i.guarded.ward.Close()
 	i.unprobe()
+	i.closeJournal()
 	closePorts(i.links)
 }
 
@@ -136,6 +134,7 @@ func (i *instance) halt() {
 	i.done.Wait()
 	i.guarded.ward.Close()
 	i.unprobe()
+	i.closeJournal()
 }
 
 // Handle moves role, addresses and hooks, in the order of the package comment.
@@ -150,6 +149,7 @@ func (i *instance) Handle(ctx context.Context, t carp.Transition) error {
 // the loop was so late, there is no permit any more: the instance leaves the role.
 func (i *instance) Permit(p carp.Permit) {
 	if i.guarded.ward.Permit(p) {
+		i.resources.until.Store(int64(p.Until))
 		i.set.Permit(p)
 		return
 	}
@@ -166,6 +166,14 @@ func (i *instance) up(ctx context.Context, t carp.Transition) error {
 	if p.gated() {
 		if err := i.saveEpoch(ctx, t.Epoch); err != nil {
 			return i.undo(ctx, t, fmt.Errorf("save the epoch, without which no gate may run: %w", err))
+		}
+	}
+	if t.From == carp.Master && i.passed && hasResources(p.steps) {
+		switch p.OnContest {
+		case "yield":
+			return i.undo(ctx, t, errors.New("another master was heard, and on_contest is yield"))
+		case "regate":
+			i.passed = false
 		}
 	}
 	if !i.passed { // a contest finds them passed, unless it came while they ran
@@ -196,10 +204,11 @@ func (i *instance) undo(ctx context.Context, t carp.Transition, err error) error
 		return err // the newer transition continues from here
 	}
 	i.d.book.raise(i.name, "not-served", fmt.Sprintf("%s was elected but cannot serve, and leaves the role: %v", i.name, err))
+	i.resources.until.Store(0)
 	i.set.Permit(carp.Permit{})
 	downErr := i.set.Down(ctx)
 	i.holding, i.passed = downErr != nil, false
-	return errors.Join(err, downErr) // after-down runs with the transition to BACKUP that follows
+	return errors.Join(err, downErr, i.letGo(ctx, t)) // after-down runs with the transition to BACKUP that follows
 }
 
 // giveUp leaves a mastership whose addresses are lost and cannot be put back.
@@ -214,17 +223,19 @@ func (i *instance) down(ctx context.Context, t carp.Transition) error {
 		i.run(ctx, hooks.BeforeDown, t)
 	}
 	i.passed = false
+	i.resources.until.Store(0)
 	if i.holding {
 		if err := i.set.Down(ctx); err != nil {
-			return err
+			return errors.Join(err, i.letGo(ctx, t)) // the lease ends what is left of the addresses
 		}
 		i.holding = false
 	}
 	if t.To == carp.Releasing {
-		return nil // the bow-out comes first; after-down belongs to what follows
+		// Adverts go on meanwhile. The bow-out comes next; after-down belongs to what follows.
+		return i.letGo(ctx, t)
 	}
 	i.speaker.Released(t, nil)
-	return i.after(ctx, t)
+	return errors.Join(i.letGo(ctx, t), i.after(ctx, t))
 }
 
 func (i *instance) after(ctx context.Context, t carp.Transition) error {
@@ -238,14 +249,19 @@ func (i *instance) after(ctx context.Context, t carp.Transition) error {
 	return err
 }
 
+// event is a transition as hooks are told it.
+func (i *instance) event(t carp.Transition) hooks.Event {
+	p := i.plan.Load()
+	return hooks.Event{
+		Name: i.name, VHID: p.VHID, Interface: p.Interface, Node: p.node, From: t.From, To: t.To,
+		Reason: t.Reason, Peer: t.Peer, Epoch: t.Epoch, Time: time.Now(), Addresses: p.Held(),
+	}
+}
+
 // run runs the hooks of one phase and carries out what a failure's policy asks
 // for. Only a failure that ends the mastership comes back.
 func (i *instance) run(ctx context.Context, phase hooks.Phase, t carp.Transition) error {
-	p := i.plan.Load()
-	err := i.runner.Load().Run(ctx, phase, hooks.Event{
-		Name: i.name, VHID: p.VHID, Interface: p.Interface, Node: p.node, From: t.From, To: t.To,
-		Reason: t.Reason, Peer: t.Peer, Epoch: t.Epoch, Time: time.Now(), Addresses: p.Held(),
-	})
+	err := i.runner.Load().Run(ctx, phase, i.event(t))
 	var failed *hooks.StepError
 	if !errors.As(err, &failed) {
 		if err == nil {
@@ -259,6 +275,8 @@ func (i *instance) run(ctx context.Context, phase hooks.Phase, t carp.Transition
 		return failed
 	case hooks.Demote:
 		i.speaker.Demote("hook "+failed.Step, 240)
+	case hooks.Reboot, hooks.StopWatchdog:
+		i.d.escalate(failed.Policy)
 	}
 	return nil
 }
@@ -284,10 +302,14 @@ func (i *instance) observe(t carp.Transition) {
 }
 
 func (i *instance) hookResult(r hooks.Result) {
-	text, reason := fmt.Sprintf("%s: hook %s (%s) done in %v", i.name, r.Step.Name, r.Step.Phase, r.Duration.Round(time.Millisecond)), "ok"
+	what := fmt.Sprintf("hook %s (%s)", r.Step.Name, r.Step.Phase)
+	if r.Action != "" {
+		what = fmt.Sprintf("%s (%s, %s)", r.Step.Name, r.Step.Kind, r.Action)
+	}
+	text, reason := fmt.Sprintf("%s: %s done in %v", i.name, what, r.Duration.Round(time.Millisecond)), "ok"
 	if r.Err != nil {
-		text, reason = fmt.Sprintf("%s: hook %s (%s) failed: %v", i.name, r.Step.Name, r.Step.Phase, r.Err), "failed"
-	} else if r.Step.Phase == hooks.BeforeUp || r.Step.Phase == hooks.AfterUp {
+		text, reason = fmt.Sprintf("%s: %s failed: %v", i.name, what, r.Err), "failed"
+	} else if r.Action == "" && (r.Step.Phase == hooks.BeforeUp || r.Step.Phase == hooks.AfterUp) {
 		i.speaker.Demote("hook "+r.Step.Name, 0)
 	}
 	i.d.book.add(api.Event{Instance: i.name, Kind: "hook", Reason: reason, Text: text})

@@ -143,6 +143,7 @@ func Run(path, format string, logTo io.Writer) error {
 		log: log, sink: sink, book: newBook(log), kernel: kernel, stopping: stopping, nudge: make(chan struct{}, 1),
 		node: file.Node, stateDir: file.StateDir, path: path,
 		file: file, loaded: time.Now(), links: map[string]*link.Interface{}, probes: probes{all: map[probeKey]*probe{}},
+		restart: restartMachine,
 	}
 	if d.clocks, err = readClocks(file.StateDir); err != nil {
 		log.Warn("what was saved of the group clocks is not used", "error", err)
@@ -172,7 +173,7 @@ func Run(path, format string, logTo io.Writer) error {
 	daemon.SdNotify(false, daemon.SdNotifyReady) // an error means that nobody listens
 	d.serveSignals(signals)
 	stop() // before anything waits: a reload that is under way ends its waiting
-	daemon.SdNotify(false, daemon.SdNotifyStopping)
+	daemon.SdNotify(false, fmt.Sprintf("%s\nEXTEND_TIMEOUT_USEC=%d", daemon.SdNotifyStopping, d.stopBudget().Microseconds()))
 	err = d.stop()
 	log.Info("carpd has stopped")
 	return err

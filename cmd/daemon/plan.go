@@ -31,6 +31,7 @@ type plan struct {
 	wires     []wire        // what it speaks on; the first has port
 	steps     []hooks.Step
 	shared    []config.Hook // the file's own hooks, which are among steps
+	entries   []config.Hook // what steps are made of
 }
 
 // groupEpoch is where the group clock begins: 2020-01-01 00:00 UTC.
@@ -53,6 +54,23 @@ func load(path string) (*config.File, []plan, error) {
 	}
 	crowd(plans)
 	return file, plans, errors.Join(faults...)
+}
+
+// movesInOrder refuses what would take a resource from a node that still holds it: a
+// better node that takes the role by its advert leaves the other no time to let go. Only
+// members of a sealed group can ask for it.
+func (p *plan) movesInOrder() error {
+	resources := slices.ContainsFunc(p.entries, func(h config.Hook) bool { return h.On == "" })
+	switch {
+	case !resources || p.carp.Replay == carp.ReplaySealed && !p.VRRP():
+		return nil
+	case p.Priority == carp.OwnerPriority:
+		return errors.New("priority 255 takes the role at once, and leaves a node that holds resources no time to let go: use at most 254 and preempt: false")
+	case p.Preempt:
+		return errors.New("preempt takes the role by an advert, and leaves a node that holds resources no time to let go: " +
+			"say preempt: false and move the role by carpctl handover, or replay: sealed, whose members ask for it")
+	}
+	return nil
 }
 
 // crowd has each plan know what all addresses on its interface cost, and decide again.
@@ -89,7 +107,7 @@ func openHook(h config.Hook) (s hooks.Step, err error) {
 }
 
 func newPlan(file *config.File, i config.Instance) (plan, error) {
-	p := plan{Instance: i, node: file.Node, shared: file.Hooks}
+	p := plan{Instance: i, node: file.Node, shared: file.Hooks, entries: file.HooksOf(i)}
 	var err error
 	if p.carp, err = engineConfig(file, i); err != nil {
 		return p, err
@@ -112,11 +130,11 @@ func newPlan(file *config.File, i config.Instance) (plan, error) {
 	if i.Device != "" {
 		p.addresses.VirtualMAC = carp.VirtualMACOf(p.carp.Protocol, p.carp.Family(), i.VHID)
 	}
-	err = p.carp.Validate()
+	err = errors.Join(p.carp.Validate(), p.movesInOrder())
 	if i.Name == globalTarget || strings.HasPrefix(i.Name, groupTarget("")) {
 		err = errors.Join(err, fmt.Errorf("the name %q stands for a target of demotions: choose another", i.Name))
 	}
-	for _, h := range file.HooksOf(i) {
+	for _, h := range p.entries {
 		step, fault := newStep(h)
 		err = errors.Join(err, fault)
 		p.steps = append(p.steps, step)
@@ -124,6 +142,7 @@ func newPlan(file *config.File, i config.Instance) (plan, error) {
 			p.carp.ReleaseBudget += h.Timeout
 		}
 		if step.Resource != nil {
+			p.carp.Resources++
 			p.carp.ReleaseBudget, p.carp.StartGate = p.carp.ReleaseBudget+h.Release, true
 		}
 	}
@@ -231,6 +250,9 @@ func (p *plan) gated() bool {
 // instance runs: its link would have to be opened anew, and it would lose its role.
 func (p *plan) frozen(q *plan) string {
 	keys := p.Frozen(q.Instance)
+	if frozenHooks(p, q) {
+		keys = append(keys, "hooks: the resources among them")
+	}
 	if p.carp.NodeID != q.carp.NodeID {
 		keys = append(keys, "node_id")
 	}

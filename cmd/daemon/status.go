@@ -62,9 +62,7 @@ func (i *instance) status() api.Instance {
 	for _, a := range i.set.Status() {
 		out.Addresses = append(out.Addresses, api.Address{Prefix: a.Prefix.String(), Present: a.Present})
 	}
-	for _, h := range i.runner.Load().Status() {
-		out.Hooks = append(out.Hooks, api.Hook{Name: h.Name, Kind: h.Kind, Phase: h.Place, State: string(h.State), Error: h.Error})
-	}
+	out.Hooks = i.hookStatus()
 	for d, n := range st.Drops {
 		out.Drops[d.String()] = n
 	}

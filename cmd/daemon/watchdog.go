@@ -15,6 +15,7 @@ import (
 // keep one alive that has stopped to speak. The zero value does nothing.
 type watchdog struct {
 	stop, done chan struct{}
+	starving   atomic.Bool
 }
 
 // feedings is how often it is fed in the time that systemd grants.
@@ -39,7 +40,7 @@ func (w *watchdog) start(turn *atomic.Int64) {
 		tick := time.NewTicker(max(granted/feedings, time.Millisecond))
 		defer tick.Stop()
 		for {
-			if feeds(link.Now(), carp.Instant(turn.Load()), granted) {
+			if feeds(link.Now(), carp.Instant(turn.Load()), granted) && !w.starving.Load() {
 				daemon.SdNotify(false, daemon.SdNotifyWatchdog) // an error means that nobody listens
 			}
 			select {
@@ -57,6 +58,10 @@ func (w *watchdog) start(turn *atomic.Int64) {
 func feeds(now, turned carp.Instant, granted time.Duration) bool {
 	return turned != 0 && now.Sub(turned) < granted/2
 }
+
+// starve stops the feeding for good, so that systemd ends the service and does what its
+// unit says of that (FailureAction=).
+func (w *watchdog) starve() { w.starving.Store(true) }
 
 // end stops the feeding: nothing is left that could hang.
 func (w *watchdog) end() {

@@ -100,7 +100,7 @@ func roleMutants(add adder) {
 	add("hold-back-forgotten", "a node whose takeover failed takes over all the same",
 		replace(engine, "if e.timers[timerHold] == 0 {\n\t\te.becomeMaster(now, why, p)", "if e.timers[timerHold] >= 0 {\n\t\te.becomeMaster(now, why, p)"))
 	add("stop-taken-back", "a node that stops comes back with its link",
-		replace(engine, "case e.state != Init || !e.up || e.stopped:", "case e.state != Init || !e.up:"))
+		replace(engine, "case e.state != Init || !e.up || e.stopped || !e.ready:", "case e.state != Init || !e.up || !e.ready:"))
 }
 
 // packetMutants take or make wrong packets.
@@ -186,9 +186,9 @@ func daemonMutants(add adder) {
 	add("hook-of-the-wrong-role", "the after-up hooks run when the node has left the role",
 		replace(instance, "err := i.run(ctx, hooks.AfterDown, t)", "err := i.run(ctx, hooks.AfterUp, t)"))
 	add("released-before-down", "the bow-out and the farewell come before the addresses are off",
-		replace(instance, "\ti.passed = false\n\tif i.holding {", "\ti.passed = false\n\ti.speaker.Released(t, nil)\n\tif i.holding {"))
+		replace(instance, "\ti.resources.until.Store(0)\n\tif i.holding {", "\ti.resources.until.Store(0)\n\ti.speaker.Released(t, nil)\n\tif i.holding {"))
 	add("addresses-stay-after-failure", "a node that cannot serve keeps its addresses on",
 		replace(instance, "\ti.set.Permit(carp.Permit{})\n\tdownErr := i.set.Down(ctx)", "\tvar downErr error"))
 	add("permits-not-handed-on", "the worker never hears of a permit",
-		replace(instance, "\tif i.guarded.ward.Permit(p) {\n\t\ti.set.Permit(p)\n", "\tif i.guarded.ward.Permit(p) {\n"))
+		replace(instance, "\t\ti.resources.until.Store(int64(p.Until))\n\t\ti.set.Permit(p)\n", "\t\ti.resources.until.Store(int64(p.Until))\n"))
 }

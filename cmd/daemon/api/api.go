@@ -110,13 +110,26 @@ type Address struct {
 	Present bool   `json:"present"`
 }
 
-// Hook is one configured hook and its last run.
+// Hook is one configured hook, resource or monitor, and its last run.
 type Hook struct {
 	Name  string `json:"name"`
 	Kind  string `json:"kind"`
-	Phase string `json:"phase"`
+	Phase string `json:"phase"` // or resource, or monitor
 	State string `json:"state"` // idle, running, ok, failed
 	Error string `json:"error,omitempty"`
+
+	// Of a resource or monitor that was looked at.
+	Health string     `json:"health,omitempty"` // ok, degraded, unfit
+	Text   string     `json:"text,omitempty"`   // what was seen
+	Blind  string     `json:"blind,omitempty"`  // why it could not be looked at
+	Seen   *time.Time `json:"seen,omitempty"`
+
+	// Of a resource.
+	Role   string     `json:"role,omitempty"`        // as it is: promoted, demoted, unknown
+	Wished string     `json:"wished,omitempty"`      // as it should be
+	Apart  *time.Time `json:"apart_since,omitempty"` // since when they differ
+	Epoch  uint64     `json:"epoch,omitempty"`       // the highest that it was promoted with here
+	Step   string     `json:"step,omitempty"`        // of its plan, begun last
 }
 
 // Counters are totals since the instance started.

@@ -294,7 +294,7 @@ func hooksDiff(was, is []Hook) string {
 	var changed []string
 	for _, h := range was {
 		i := slices.IndexFunc(is, func(o Hook) bool { return o.Name == h.Name })
-		if i >= 0 && !h.equal(is[i]) {
+		if i >= 0 && !h.Equal(is[i]) {
 			changed = append(changed, h.Name)
 		}
 	}
@@ -308,7 +308,8 @@ func hooksDiff(was, is []Hook) string {
 	return text
 }
 
-func (h Hook) equal(o Hook) bool {
+// Equal reports whether two entries say the same, wherever they stand in a file.
+func (h Hook) Equal(o Hook) bool {
 	return h.Kind == o.Kind && h.On == o.On && h.Timeout == o.Timeout && h.IfItFails == o.IfItFails && h.Release == o.Release &&
 		h.IfItStays == o.IfItStays && h.Interval == o.Interval && h.LookTimeout == o.LookTimeout && h.Grace == o.Grace &&
 		h.Rise == o.Rise && h.Fall == o.Fall && h.Weight == o.Weight && sameValue(h.with, o.with)

@@ -1,0 +1,234 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/carpd/carpd/carp"
+	"github.com/carpd/carpd/carp/link"
+	"github.com/carpd/carpd/cmd/daemon/api"
+	"github.com/carpd/carpd/cmd/daemon/config"
+	"github.com/carpd/carpd/hooks"
+)
+
+// resources is what an instance has for the resources and monitors among its hooks.
+type resources struct {
+	journal *hooks.Journal // nil: no resource was ever configured
+	until   atomic.Int64   // end of the last permit, as a carp.Instant; 0: there is none
+	changed chan struct{}  // capacity 1: there is another runner to watch with
+	settled atomic.Bool
+}
+
+const (
+	settleFirst = time.Second // before what is left is tried to be settled again
+	settleLong  = 30 * time.Second
+)
+
+// journalFile is where it is recorded what was done to the resources of an instance.
+func (d *Daemon) journalFile(name string) string {
+	return filepath.Join(d.stateDir, "journal-"+strings.NewReplacer("/", "_", "\x00", "_").Replace(name))
+}
+
+// setHooks makes the runner of these steps the instance's. The journal is opened with
+// the first resource, and no resource is without one.
+func (i *instance) setHooks(steps []hooks.Step) error {
+	if hasResources(steps) && i.resources.journal == nil {
+		j, err := i.d.openJournal(i.name)
+		if err != nil {
+			return err
+		}
+		i.resources.journal = j
+	}
+	r, err := hooks.NewRunner(steps, hooks.Options{
+		Log: i.d.log, Observe: i.hookResult, Cgroup: i.d.hooksGroup,
+		Journal: i.resources.journal, Permit: i.mayAct, Judge: i.judged,
+	})
+	if err != nil {
+		return err
+	}
+	i.runner.Store(r)
+	select {
+	case i.resources.changed <- struct{}{}:
+	default: // it is told already
+	}
+	return nil
+}
+
+func (d *Daemon) openJournal(name string) (*hooks.Journal, error) {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return nil, fmt.Errorf("which boot this is: %w", err)
+	}
+	path := d.journalFile(name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	return hooks.OpenJournal(path, strings.TrimSpace(string(boot)))
+}
+
+// closeJournal is for an instance that has ended.
+func (i *instance) closeJournal() {
+	if j := i.resources.journal; j != nil {
+		if err := j.Close(); err != nil {
+			i.d.log.Warn("the journal was not closed well", "instance", i.name, "error", err)
+		}
+	}
+}
+
+func hasResources(steps []hooks.Step) bool {
+	return slices.ContainsFunc(steps, func(s hooks.Step) bool { return s.Resource != nil })
+}
+
+// mayAct returns an error without a live permit: then another node may have the role.
+func (i *instance) mayAct() error {
+	now, until := link.Now(), carp.Instant(i.resources.until.Load())
+	if now < until {
+		return nil
+	}
+	return errors.New("the permit has ended: another node may have the role")
+}
+
+// settleResources lets go of what the last run left, and then opens the start gate. It
+// tries until that works: a node that does not know what it holds has no part in the
+// election.
+func (i *instance) settleResources(ctx context.Context) {
+	for pause := settleFirst; ; pause = min(2*pause, settleLong) {
+		err := i.runner.Load().Settle(ctx, i.event(carp.Transition{VHID: i.plan.Load().VHID}))
+		if err == nil || ctx.Err() != nil {
+			break
+		}
+		i.d.book.raise(i.name, "unsettled", fmt.Sprintf(
+			"%s does not stand for election: what an earlier run left could not be let go: %v. It is tried again.", i.name, err))
+		again := time.NewTimer(pause)
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			again.Stop()
+			return
+		}
+	}
+	i.d.book.clear(i.name, "unsettled")
+	i.resources.settled.Store(true)
+	i.speaker.Ready()
+}
+
+// watchResources looks at resources and monitors until ctx ends.
+func (i *instance) watchResources(ctx context.Context) {
+	for ctx.Err() == nil {
+		var watching sync.WaitGroup
+		one, stop := context.WithCancel(ctx)
+		runner := i.runner.Load()
+		watching.Go(func() { runner.Watch(one) })
+		select {
+		case <-i.resources.changed:
+		case <-ctx.Done():
+		}
+		stop()
+		watching.Wait()
+	}
+}
+
+// judged carries out what follows from a look.
+func (i *instance) judged(v hooks.Verdict) {
+	if v.Step.Resource != nil {
+		i.d.book.set(v.Apart, i.name, "role-mismatch-"+v.Step.Name, fmt.Sprintf("%s: %s is not in the role of this node: %s", i.name, v.Step.Name, v.Text))
+	}
+	i.d.book.set(v.Health != hooks.Healthy, i.name, "health-"+v.Step.Name, fmt.Sprintf("%s: %s is %v: %s", i.name, v.Step.Name, v.Health, v.Text))
+	i.speaker.Demote("health "+v.Step.Name, healthDemotion(v))
+}
+
+// healthDemotion is by how much the node is demoted because of a verdict.
+func healthDemotion(v hooks.Verdict) int {
+	switch {
+	case v.Health == hooks.Healthy || v.Step.OnFailure == hooks.Alarm:
+		return 0
+	case v.Health == hooks.Unfit && v.Step.OnFailure == hooks.Retreat:
+		return 240
+	}
+	return v.Step.Watch.Weight
+}
+
+// letGo demotes the resources, whose addresses are off.
+func (i *instance) letGo(ctx context.Context, t carp.Transition) error {
+	err := i.runner.Load().Demote(ctx, i.event(t))
+	var stuck *hooks.StepError
+	if !errors.As(err, &stuck) {
+		if err == nil {
+			i.d.book.clear(i.name, "not-let-go")
+		}
+		return err
+	}
+	i.d.book.raise(i.name, "not-let-go", fmt.Sprintf("%s: %s is still held here, and another node may take the role: %v", i.name, stuck.Step, stuck))
+	i.d.escalate(stuck.Policy)
+	return err
+}
+
+// escalate is for a node that cannot let go.
+func (d *Daemon) escalate(p hooks.Policy) {
+	switch p {
+	case hooks.Reboot:
+		d.log.Error("this node restarts, since it cannot let go")
+		d.restart()
+	case hooks.StopWatchdog:
+		d.watchdog.starve()
+	}
+}
+
+// stopGrace is what a stop may take besides letting go: hooks after-down, and the end of
+// what runs.
+const stopGrace = 30 * time.Second
+
+// stopBudget is how long a stop may take: all instances let go at the same time.
+func (d *Daemon) stopBudget() time.Duration {
+	longest := time.Duration(0)
+	for _, i := range d.all() {
+		longest = max(longest, i.plan.Load().carp.ReleaseBudget)
+	}
+	return longest + stopGrace
+}
+
+// restartMachine restarts the machine as it is: what could be written in order was tried
+// to be, and to wait longer is what must not be.
+func restartMachine() {
+	unix.Sync()
+	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART) // it does not return, or is not allowed: the alarm stands
+}
+
+// frozenHooks reports whether the resources of two plans differ: those of a running
+// instance are in a role.
+func frozenHooks(p, q *plan) bool {
+	of := func(p *plan) []config.Hook {
+		return slices.DeleteFunc(slices.Clone(p.entries), func(h config.Hook) bool { return h.On != "" })
+	}
+	return !slices.EqualFunc(of(p), of(q), config.Hook.Equal)
+}
+
+// hookStatus is what status says of the hooks.
+func (i *instance) hookStatus() []api.Hook {
+	all := []api.Hook{}
+	for _, h := range i.runner.Load().Status() {
+		one := api.Hook{Name: h.Name, Kind: h.Kind, Phase: h.Place, State: string(h.State), Error: h.Error}
+		if !h.Seen.IsZero() {
+			one.Health, one.Text, one.Blind = h.Graded.String(), h.Text, h.Blind
+			one.Seen = &h.Seen
+		}
+		if h.Place == hooks.PlaceResource {
+			one.Role, one.Wished, one.Epoch, one.Step = h.Role.String(), h.Wished.String(), uint64(h.Epoch), h.Current
+			if !h.Apart.IsZero() {
+				one.Apart = &h.Apart
+			}
+		}
+		all = append(all, one)
+	}
+	return all
+}
