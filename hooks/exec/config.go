@@ -2,9 +2,9 @@ package exec
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"os/user"
 	"path/filepath"
 	"slices"
@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/carpd/carpd/hooks"
+	"github.com/carpd/carpd/hooks/command"
 )
 
 func init() { hooks.Register("exec", New) }
@@ -94,17 +95,10 @@ func (h *hook) checkCommand() error {
 		return fmt.Errorf("command: %q is no absolute path: there is no search path and no shell", h.Command[0])
 	case slices.ContainsFunc(h.Command, func(s string) bool { return strings.ContainsRune(s, 0) }):
 		return errors.New("command: an argument contains a zero byte")
+	case h.credential != nil:
+		return command.CheckPath(h.Command[0], h.credential.Uid)
 	}
-	return h.checkPath()
-}
-
-// checkPath checks the program where it lies now.
-func (h *hook) checkPath() error {
-	trusted := []uint32{0, uint32(os.Geteuid())}
-	if h.credential != nil {
-		trusted = append(trusted, h.credential.Uid)
-	}
-	return checkPath(h.Command[0], append(trusted, unmappedOwners()...))
+	return command.CheckPath(h.Command[0])
 }
 
 // lookup finds the user and all groups it belongs to.
@@ -133,12 +127,17 @@ func lookup(name string) (*syscall.Credential, error) {
 // Run runs the program, and again as long as it asks for that. It implements
 // hooks.Hook.
 func (h *hook) Run(ctx context.Context, ev hooks.Event) error {
-	out := newOutput(hooks.Logger(ctx))
-	defer out.close()
+	input, err := json.Marshal(ev)
+	if err != nil {
+		return fmt.Errorf("exec: run %s: encode event: %w", h.Command[0], err)
+	}
+	c := command.Command{
+		Path: h.Command[0], Args: h.arguments(ev), Env: Environment(ev), Stdin: append(input, '\n'), User: h.credential,
+	}
 	for n, pause := 1, firstPause; ; n, pause = n+1, min(2*pause, longPause) {
-		err := h.attempt(ctx, ev, out)
-		var exit *exitError
-		if !errors.As(err, &exit) || exit.code != tryAgain {
+		_, err := command.Run(ctx, c)
+		var exit *command.ExitError
+		if !errors.As(err, &exit) || exit.Code != tryAgain {
 			return err
 		}
 		if n == maxAttempts {

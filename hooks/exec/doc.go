@@ -30,32 +30,16 @@
 //	       0.25 to 5 s, until the step's timeout, at most 50 times
 //	other  failed; the error shows the code and the last lines of output
 //
-// # When it ends
+// # How it runs
 //
-// A run is over when all of it is over. When the program has exited, when its
-// timeout is reached, or when a newer transition cancels it, whatever is left
-// of its session, in whatever process group, gets SIGTERM, two seconds later
-// SIGKILL, and Run returns when nothing of it lives. So two roles never have
-// programs running at the same time. What is meant to stay is started as a
-// service (systemctl start), or in a session of its own (setsid) with its output
-// redirected: such a process is out of reach here.
+// As package command says: in a session that is ended as a whole, when its timeout is
+// reached or when a newer transition cancels it, and from a path that only trusted users
+// can change. What is meant to stay is started as a service (systemctl start), or in a
+// session of its own (setsid) with its output redirected: such a process is out of reach
+// here.
 //
-// The program is started in the cgroup that the runner has for hooks, if it has one
-// (hooks.Cgroup): whoever survives the daemon can end all that is in it. Without one,
-// if the daemon is killed, the kernel kills the program, but only the program
-// itself: what it has started, such as the command that a script waits for, runs
-// on. A script whose command must not outlive the daemon ends in "exec COMMAND",
-// or is run by systemd, which ends all of a service.
-//
-// # What is run
-//
-// The program, each directory above it and each symbolic link on the way must
-// belong to root, to the daemon's user or to the user it runs as, and must not
-// be writable by group or others; else whoever can write there decides what the
-// daemon runs. A sticky directory of root's, such as /tmp, passes: there
-// nobody can replace what is another's. This is checked at start and before
-// each run.
-//
-// Output of the program goes to the log, line by line, up to 64 KiB a run; the
-// rest is counted.
+// If the daemon is killed and there is no cgroup for hooks, the kernel kills the program,
+// but not what it has started, such as the command that a script waits for. A script
+// whose command must not outlive the daemon ends in "exec COMMAND", or is run by systemd,
+// which ends all of a service.
 package exec

@@ -8,10 +8,8 @@ import (
 
 	"github.com/carpd/carpd/carp"
 	"github.com/carpd/carpd/hooks"
+	"github.com/carpd/carpd/hooks/command"
 )
-
-// searchPath is the PATH of a program: the one that Debian's login gives root.
-const searchPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // Environment returns the whole environment of a program for an event. These
 // names are part of the interface:
@@ -40,7 +38,7 @@ func Environment(ev hooks.Event) []string {
 		addresses = append(addresses, a.String())
 	}
 	return []string{
-		"PATH=" + searchPath,
+		"PATH=" + command.SearchPath,
 		"CARP_SCHEMA=" + strconv.Itoa(hooks.Schema),
 		"CARP_NAME=" + ev.Name,
 		"CARP_VHID=" + strconv.Itoa(int(ev.VHID)),

@@ -5,12 +5,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -21,28 +19,6 @@ import (
 	"github.com/carpd/carpd/hooks"
 	"github.com/carpd/carpd/hooks/hookstest"
 )
-
-// safeDir returns a directory of the test's that path checks accept, whatever
-// the umask of who runs the tests.
-func safeDir(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
-
-// script writes a shell script and returns its path. $0's directory is where it
-// may leave files.
-func script(t *testing.T, body string) string {
-	t.Helper()
-	path := filepath.Join(safeDir(t), "hook.sh")
-	if err := os.WriteFile(path, []byte("#!/bin/sh\ncd \"${0%/*}\" || exit 9\n"+body+"\n"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
 
 func open(t *testing.T, c Config) hooks.Hook {
 	t.Helper()
@@ -91,44 +67,14 @@ func read(t *testing.T, script, name string) string {
 	return string(b)
 }
 
-// within polls until ok, and fails the test after ten seconds.
-func within(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	late := time.After(10 * time.Second)
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-late:
-			t.Fatalf("waited ten seconds for: %s", what)
-		}
-	}
-}
-
-// alive reports whether the process of the pid in the file runs.
-func alive(t *testing.T, script, file string) bool {
-	t.Helper()
-	pid, err := strconv.Atoi(strings.TrimSpace(read(t, script, file)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return false
-	}
-	state, _, _, _ := parseStat(stat)
-	return state != 'Z' && state != 'X'
-}
-
 func TestConformance(t *testing.T) {
-	path := script(t, "cat >/dev/null")
+	path := hookstest.Script(t, "cat >/dev/null")
 	hookstest.Conformance(t, func() hooks.Hook { return open(t, Config{Command: []string{path}}) })
 }
 
 func TestProgramGetsTheDocumentedSurroundings(t *testing.T) {
 	t.Setenv("SECRET_OF_THE_DAEMON", "1")
-	path := filepath.Join(safeDir(t), "hook.sh")
+	path := filepath.Join(hookstest.SafeDir(t), "hook.sh")
 	body := `#!/bin/sh
 out=${0%/*}
 pwd >$out/pwd; umask >$out/umask; env >$out/env;
@@ -155,22 +101,6 @@ cat >$out/stdin; echo "$@" >$out/args; cut -d' ' -f5,6 /proc/$$/stat >$out/ids; 
 		t.Errorf("stdin is %s\nwant %s", got, want)
 	}
 	checkEnvironment(t, strings.Split(strings.TrimSpace(read(t, path, "env")), "\n"), ev)
-}
-
-func TestProgramInheritsNoOpenFiles(t *testing.T) {
-	leaked, err := syscall.Dup(1) // without close-on-exec, as from whoever started the daemon
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer syscall.Close(leaked)
-	ls := script(t, "exec ls /proc/self/fd")
-	log, err := run(t, t.Context(), open(t, Config{Command: []string{ls}}), time.Minute)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(log, "line=2\n") || strings.Contains(log, fmt.Sprintf("line=%d\n", leaked)) || strings.Contains(log, "line=4\n") {
-		t.Errorf("file %d was leaked; open are 0 to 2, and 3 by ls:\n%s", leaked, log)
-	}
 }
 
 func checkEnvironment(t *testing.T, got []string, ev hooks.Event) {
@@ -223,133 +153,8 @@ func TestStyleDecidesWhichArgumentsFollow(t *testing.T) {
 	}
 }
 
-func TestFailureShowsCodeAndLastLines(t *testing.T) {
-	path := script(t, "echo one; echo two; echo three; echo 'mount: no such device' >&2; exit 3")
-	log, err := run(t, t.Context(), open(t, Config{Command: []string{path}}), time.Minute)
-	var exit *exitError
-	if !errors.As(err, &exit) || exit.code != 3 {
-		t.Fatalf("got %v, want exit code 3", err)
-	}
-	for _, want := range []string{"exit code 3", "mount: no such device"} {
-		if !strings.Contains(err.Error(), want) {
-			t.Errorf("%q is missing in %q", want, err)
-		}
-	}
-	if !strings.Contains(log, `stream=stderr line="mount: no such device"`) {
-		t.Errorf("the log does not hold the line with its stream:\n%s", log)
-	}
-	killed := script(t, "kill -9 $$")
-	if _, err := run(t, t.Context(), open(t, Config{Command: []string{killed}}), time.Minute); err == nil || !strings.Contains(err.Error(), "signal: killed") {
-		t.Errorf("killed program gives %v", err)
-	}
-}
-
-func TestCancelEndsTheWholeGroupEvenIfItIgnoresSIGTERM(t *testing.T) {
-	path := script(t, `
-sh -c 'trap "" TERM; echo $$ >child.tmp; mv child.tmp child; n=0; while [ $n -lt 60 ]; do sleep 1; n=$((n+1)); done' &
-trap 'echo told >told' TERM
-echo $$ >self
-wait; wait`)
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() {
-		_, err := run(t, ctx, open(t, Config{Command: []string{path}}), time.Minute)
-		done <- err
-	}()
-	within(t, "the grandchild to run", func() bool {
-		_, err := os.Stat(filepath.Join(filepath.Dir(path), "child"))
-		return err == nil
-	})
-	start := time.Now()
-	cancel()
-	err := <-done
-	if took := time.Since(start); took < grace || took > hooks.CancelGrace {
-		t.Errorf("took %v: SIGKILL comes after %v", took, grace)
-	}
-	if !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v", err)
-	}
-	read(t, path, "told") // SIGTERM came first
-	if alive(t, path, "self") || alive(t, path, "child") {
-		t.Error("a process outlived the cancellation")
-	}
-}
-
-// timeout(1), setpgid and shells with job control make groups of their own.
-func TestCancelEndsEveryGroupOfTheSession(t *testing.T) {
-	path := script(t, `
-set -m
-sh -c 'trap "" TERM; echo $$ >deaf; while :; do sleep 1; done' &
-timeout 100 sh -c 'echo $$ >child.tmp; mv child.tmp child; sleep 100'
-wait`)
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() {
-		_, err := run(t, ctx, open(t, Config{Command: []string{path}}), time.Minute)
-		done <- err
-	}()
-	for _, name := range []string{"child", "deaf"} {
-		within(t, name+" to run", func() bool {
-			b, _ := os.ReadFile(filepath.Join(filepath.Dir(path), name))
-			return strings.HasSuffix(string(b), "\n")
-		})
-	}
-	cancel()
-	if err := <-done; !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v", err)
-	}
-	if alive(t, path, "child") || alive(t, path, "deaf") {
-		t.Error("a process in a group of its own outlived the cancellation")
-	}
-}
-
-func TestTimeoutEndsAProgramThatObeysAtOnce(t *testing.T) {
-	path := script(t, "echo $$ >self; exec sleep 100")
-	start := time.Now()
-	_, err := run(t, t.Context(), open(t, Config{Command: []string{path}}), 300*time.Millisecond)
-	if err == nil || !strings.Contains(err.Error(), "timeout of 300ms") {
-		t.Errorf("got %v", err)
-	}
-	if took := time.Since(start); took > grace {
-		t.Errorf("took %v, though the program obeys SIGTERM", took)
-	}
-	if alive(t, path, "self") {
-		t.Error("the program lives")
-	}
-}
-
-func TestWhatAProgramLeavesBehindIsEndedAndNamed(t *testing.T) {
-	path := script(t, "sleep 100 & echo $! >child; exit 0")
-	log, err := run(t, t.Context(), open(t, Config{Command: []string{path}}), time.Minute)
-	if err != nil {
-		t.Error(err)
-	}
-	if alive(t, path, "child") {
-		t.Error("the background process lives")
-	}
-	if !strings.Contains(log, "left processes behind") {
-		t.Errorf("the log does not say so:\n%s", log)
-	}
-}
-
-func TestProcessThatHoldsTheOutputFromAnotherSessionDoesNotHangTheRun(t *testing.T) {
-	path := script(t, "setsid sleep 100 & echo $! >child; while [ \"$(cut -d' ' -f6 /proc/$!/stat)\" != $! ]; do :; done; exit 0")
-	start := time.Now()
-	_, err := run(t, t.Context(), open(t, Config{Command: []string{path}}), time.Minute)
-	if took := time.Since(start); err != nil || took > 10*time.Second {
-		t.Errorf("%v after %v", err, took)
-	}
-	if !alive(t, path, "child") {
-		t.Error("a process in a session of its own was ended")
-	}
-	pid, _ := strconv.Atoi(strings.TrimSpace(read(t, path, "child")))
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-		t.Error(err)
-	}
-}
-
 func TestExit75IsTriedAgainUntilItWorks(t *testing.T) {
-	path := script(t, `echo x >>tries; [ $(wc -l <tries) -ge 3 ] || { echo "not yet"; exit 75; }`)
+	path := hookstest.Script(t, `echo x >>tries; [ $(wc -l <tries) -ge 3 ] || { echo "not yet"; exit 75; }`)
 	if _, err := run(t, t.Context(), open(t, Config{Command: []string{path}}), time.Minute); err != nil {
 		t.Fatal(err)
 	}
@@ -359,54 +164,15 @@ func TestExit75IsTriedAgainUntilItWorks(t *testing.T) {
 }
 
 func TestExit75ForEverFailsAtTheTimeout(t *testing.T) {
-	path := script(t, `echo "still syncing"; exit 75`)
+	path := hookstest.Script(t, `echo "still syncing"; exit 75`)
 	_, err := run(t, t.Context(), open(t, Config{Command: []string{path}}), time.Second)
 	if err == nil || !strings.Contains(err.Error(), "timeout of 1s") || !strings.Contains(err.Error(), "still syncing") {
 		t.Errorf("got %v", err)
 	}
 }
 
-func TestOutputIsBoundedAndTheRestCounted(t *testing.T) {
-	path := script(t, `head -c 1000000 /dev/zero | tr '\0' x | fold -w 99; echo; echo "the end"; exit 1`)
-	log, err := run(t, t.Context(), open(t, Config{Command: []string{path}}), time.Minute)
-	if err == nil || !strings.Contains(err.Error(), "the end") {
-		t.Errorf("the last line is missing in %v", err)
-	}
-	kept := strings.Count(log, "x")
-	if kept < maxKept*9/10 || kept > maxKept*11/10 {
-		t.Errorf("%d bytes of output in the log, want about %d", kept, maxKept)
-	}
-	if !strings.Contains(log, "the rest is not shown") || !strings.Contains(log, "bytes=9") {
-		t.Errorf("the rest is not counted: %s", log[max(0, len(log)-400):])
-	}
-}
-
-func TestOneEndlessLineIsBoundedToo(t *testing.T) {
-	var log lockedBuffer
-	out := newOutput(slog.New(slog.NewTextHandler(&log, nil)))
-	s := out.stream("stdout")
-	for range 100 {
-		if n, err := s.Write(bytes.Repeat([]byte("y"), 10000)); n != 10000 || err != nil {
-			t.Fatal(n, err)
-		}
-	}
-	s.flush()
-	if cap(s.partial) > 4*maxLine || log.Len() > 2*maxKept {
-		t.Errorf("holds %d bytes and logged %d", cap(s.partial), log.Len())
-	}
-	if out.rest < 1000000-2*maxKept {
-		t.Errorf("counted %d", out.rest)
-	}
-}
-
-func TestControlCharactersDoNotReachTheLog(t *testing.T) {
-	if got := printable([]byte("a\x1b[31mred\x07\tb\xff\r"), 100); got != "a\ufffd[31mred\ufffd b\ufffd" {
-		t.Errorf("printable gives %q", got)
-	}
-}
-
 func TestProgramThatDoesNotReadItsInputIsNoTrouble(t *testing.T) {
-	h := open(t, Config{Command: []string{script(t, "exec <&-; exit 0")}})
+	h := open(t, Config{Command: []string{hookstest.Script(t, "exec <&-; exit 0")}})
 	ev := hookstest.SampleEvent(hooks.AfterUp)
 	for len(ev.Addresses) < 20000 { // more than a pipe holds
 		ev.Addresses = append(ev.Addresses, ev.Addresses...)

@@ -1,4 +1,4 @@
-package exec
+package command
 
 import (
 	"bufio"
@@ -13,15 +13,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/carpd/carpd/hooks"
 	"github.com/carpd/carpd/hooks/hookstest"
 )
 
 // daemonEnv tells the test binary to be a daemon that runs the named program.
-const daemonEnv = "CARPD_TEST_EXEC_DAEMON"
+const daemonEnv = "CARPD_TEST_COMMAND_DAEMON"
 
 // starveEnv tells that daemon to run out of files, and then to cancel.
-const starveEnv = "CARPD_TEST_EXEC_STARVE"
+const starveEnv = "CARPD_TEST_COMMAND_STARVE"
 
 func TestMain(m *testing.M) {
 	if path := os.Getenv(daemonEnv); path != "" {
@@ -29,10 +28,7 @@ func TestMain(m *testing.M) {
 		if os.Getenv(starveEnv) != "" {
 			ctx = starve(filepath.Join(filepath.Dir(path), "self"))
 		}
-		h, err := New(Config{Command: []string{path}})
-		if err == nil {
-			err = h.Run(ctx, hookstest.SampleEvent(hooks.AfterUp))
-		}
+		_, err := Run(ctx, Command{Path: path})
 		os.Stderr.WriteString(err.Error())
 		os.Exit(1)
 	}
@@ -56,7 +52,7 @@ func starve(file string) context.Context {
 }
 
 func TestProgramIsKilledAlsoWhereProcCannotBeRead(t *testing.T) {
-	path := script(t, `trap "" TERM; echo $$ >self.tmp; mv self.tmp self; while :; do sleep 1; done`)
+	path := hookstest.Script(t, `trap "" TERM; echo $$ >self.tmp; mv self.tmp self; while :; do sleep 1; done`)
 	var said strings.Builder
 	daemon := osexec.Command("/proc/self/exe")
 	daemon.Env = append(os.Environ(), daemonEnv+"="+path, starveEnv+"=1")
@@ -76,17 +72,17 @@ func TestProgramIsKilledAlsoWhereProcCannotBeRead(t *testing.T) {
 	if !strings.Contains(said.String(), "too many open files") {
 		t.Errorf("the error does not say why the end was not seen: %s", said.String())
 	}
-	within(t, "the program to die", func() bool { return !alive(t, path, "self") })
+	hookstest.Within(t, "the program to die", func() bool { return !alive(t, path, "self") })
 }
 
 func TestProgramDiesWithTheDaemon(t *testing.T) {
-	path := script(t, "echo $$ >self.tmp; mv self.tmp self; exec sleep 100")
+	path := hookstest.Script(t, "echo $$ >self.tmp; mv self.tmp self; exec sleep 100")
 	daemon := osexec.Command("/proc/self/exe")
 	daemon.Env = append(os.Environ(), daemonEnv+"="+path)
 	if err := daemon.Start(); err != nil {
 		t.Fatal(err)
 	}
-	within(t, "the program to run", func() bool {
+	hookstest.Within(t, "the program to run", func() bool {
 		_, err := os.Stat(filepath.Join(filepath.Dir(path), "self"))
 		return err == nil
 	})
@@ -97,18 +93,18 @@ func TestProgramDiesWithTheDaemon(t *testing.T) {
 		t.Fatal(err)
 	}
 	daemon.Wait()
-	within(t, "the program to die", func() bool { return !alive(t, path, "self") })
+	hookstest.Within(t, "the program to die", func() bool { return !alive(t, path, "self") })
 }
 
 // The kernel sends PDEATHSIG when the thread that forked ends. A daemon whose
 // threads come and go must not kill its hooks by that.
 func TestProgramOutlivesOtherThreadsOfTheDaemon(t *testing.T) {
-	path := script(t, "read line <wait; exit 0")
+	path := hookstest.Script(t, "read line <wait; exit 0")
 	fifo := filepath.Join(filepath.Dir(path), "wait")
 	must(t, syscall.Mkfifo(fifo, 0o600))
 	done := make(chan error, 1)
 	go func() {
-		_, err := run(t, t.Context(), open(t, Config{Command: []string{path}}), time.Minute)
+		_, err := run(t, t.Context(), Command{Path: path}, time.Minute)
 		done <- err
 	}()
 	w, err := os.OpenFile(fifo, os.O_WRONLY, 0) // returns when the program reads
@@ -132,7 +128,7 @@ func TestProgramOutlivesOtherThreadsOfTheDaemon(t *testing.T) {
 
 func TestUmaskOfTheDaemonStaysAsItIs(t *testing.T) {
 	before := umasks(t)
-	if _, err := run(t, t.Context(), open(t, Config{Command: []string{"/bin/true"}}), time.Minute); err != nil {
+	if _, err := run(t, t.Context(), Command{Path: "/bin/true"}, time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	if after := umasks(t); after != before {

@@ -1,23 +1,20 @@
-package exec
+package command
 
 import (
 	"errors"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
-	"github.com/carpd/carpd/hooks"
 	"github.com/carpd/carpd/hooks/hookstest"
 )
 
 // tree makes dir/sub/hook.sh, all of it acceptable.
 func tree(t *testing.T) (dir, program string) {
 	t.Helper()
-	dir = safeDir(t)
+	dir = hookstest.SafeDir(t)
 	if err := os.Mkdir(filepath.Join(dir, "sub"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +91,7 @@ func TestPathThatOthersCouldChangeIsRefusedWithTheCommandThatHelps(t *testing.T)
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			dir, program := tree(t)
-			_, err := New(Config{Command: []string{tc.harm(t, dir, program)}})
+			err := CheckPath(tc.harm(t, dir, program))
 			want := strings.ReplaceAll(tc.want, "DIR", dir)
 			switch {
 			case want == "" && err != nil:
@@ -123,52 +120,17 @@ func TestForeignOwnerIsRefusedUnlessTheProgramRunsAsThatUser(t *testing.T) {
 
 func TestPathIsCheckedAgainBeforeEachRun(t *testing.T) {
 	dir, program := tree(t)
-	h := open(t, Config{Command: []string{program}})
-	if err := h.Run(t.Context(), hookstest.SampleEvent(hooks.AfterUp)); err != nil {
+	if _, err := Run(t.Context(), Command{Path: program}); err != nil {
 		t.Fatal(err)
 	}
 	must(t, os.Chmod(filepath.Join(dir, "sub"), 0o777))
-	if err := h.Run(t.Context(), hookstest.SampleEvent(hooks.AfterUp)); err == nil || !strings.Contains(err.Error(), "chmod go-w") {
+	if _, err := Run(t.Context(), Command{Path: program}); err == nil || !strings.Contains(err.Error(), "chmod go-w") {
 		t.Errorf("ran from a directory that anybody may write to: %v", err)
 	}
 }
 
-func TestProgramRunsAsTheConfiguredUser(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("only root can become another user")
-	}
-	if len(unmappedOwners()) > 0 {
-		t.Skip("there are no other users in this user namespace")
-	}
-	log, err := run(t, t.Context(), open(t, Config{Command: []string{"/usr/bin/id"}, User: "nobody"}), time.Minute)
-	if err != nil || !strings.Contains(log, "(nobody)") || strings.Contains(log, "(root)") {
-		t.Errorf("%v\n%s", err, log)
-	}
-}
-
-func TestConfigurationThatCannotWorkIsRefusedWithAllItsFaults(t *testing.T) {
-	for _, tc := range []struct {
-		c    Config
-		want []string
-	}{
-		{Config{}, []string{"command: required"}},
-		{Config{Command: []string{"ls"}}, []string{"no absolute path"}},
-		{Config{Command: []string{"/bin/true", "a\x00b"}}, []string{"zero byte"}},
-		{Config{Command: []string{"/bin/true"}, Style: "vrrpd"}, []string{"carpd, ucarp or keepalived"}},
-		{Config{Command: []string{"bin/true"}, User: "no-such-user-here", XParam: "x", Priority: 300},
-			[]string{"no absolute path", "no such user", "xparam", "only style keepalived", "use 0 to 255"}},
-	} {
-		_, err := New(tc.c)
-		for _, want := range tc.want {
-			if err == nil || !strings.Contains(err.Error(), want) {
-				t.Errorf("%+v: %q is missing in: %v", tc.c, want, err)
-			}
-		}
-	}
-}
-
 func TestScriptThatCannotStartSaysWhy(t *testing.T) {
-	dir := safeDir(t)
+	dir := hookstest.SafeDir(t)
 	for body, want := range map[string]string{
 		"#!/no/such/shell\n": "the interpreter in its first line is missing",
 		"echo hello\n":       "a script needs a first line such as #!/bin/sh",
@@ -176,26 +138,10 @@ func TestScriptThatCannotStartSaysWhy(t *testing.T) {
 		path := filepath.Join(dir, "hook")
 		must(t, os.WriteFile(path, []byte(body), 0o755))
 		must(t, os.Chmod(path, 0o755))
-		err := open(t, Config{Command: []string{path}}).Run(t.Context(), hookstest.SampleEvent(hooks.AfterUp))
+		_, err := Run(t.Context(), Command{Path: path})
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v", body, err)
 		}
-	}
-}
-
-func TestKindIsRegistered(t *testing.T) {
-	if !slices.Contains(hooks.Kinds(hooks.Notification), "exec") {
-		t.Errorf("kinds: %v", hooks.Kinds(hooks.Notification))
-	}
-	h, err := hooks.Open("exec", func(v any) error {
-		v.(*Config).Command = []string{"/bin/true"}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := h.Run(t.Context(), hooks.Event{}); err != nil {
-		t.Error(err)
 	}
 }
 

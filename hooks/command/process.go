@@ -1,14 +1,13 @@
-package exec
+package command
 
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	osexec "os/exec"
+	"os/exec"
 	"runtime"
 	"strconv"
 	"syscall"
@@ -31,41 +30,6 @@ const (
 	// poll is how often a session that is told to end is looked at.
 	poll = 20 * time.Millisecond
 )
-
-// exitError is the failure of a program that ran.
-type exitError struct {
-	path string
-	code int // -1 if a signal ended it
-	how  string
-	tail string
-}
-
-func (e *exitError) Error() string { return fmt.Sprintf("exec: run %s: %s: %s", e.path, e.how, e.tail) }
-
-// attempt runs the program once. It returns when the program, and all of its
-// session, is gone.
-//
-// It does so on a thread of its own that lives exactly as long: PDEATHSIG is
-// sent when the thread that forked ends, not the process, and the umask is set
-// on that thread alone.
-func (h *hook) attempt(ctx context.Context, ev hooks.Event, out *output) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if err := h.checkPath(); err != nil {
-		return err
-	}
-	input, err := json.Marshal(ev)
-	if err != nil {
-		return fmt.Errorf("exec: run %s: encode event: %w", h.Command[0], err)
-	}
-	return onOwnThread(func() error {
-		if err := ownUmask(); err != nil {
-			return fmt.Errorf("exec: run %s: set umask: %w", h.Command[0], err)
-		}
-		return h.supervise(ctx, func() *osexec.Cmd { return h.command(ev, append(input, '\n')) }, out)
-	})
-}
 
 // onOwnThread runs work on a thread that nothing else uses, before or after.
 func onOwnThread(work func() error) error {
@@ -94,35 +58,41 @@ func ownUmask() error {
 	return nil
 }
 
-func (h *hook) command(ev hooks.Event, input []byte) *osexec.Cmd {
-	return &osexec.Cmd{
-		Path:      h.Command[0],
-		Args:      append(h.Command[:1:1], h.arguments(ev)...),
-		Env:       Environment(ev),
+// prepare returns what starts the program.
+func (c Command) prepare(out, errs *stream) *exec.Cmd {
+	env := c.Env
+	if env == nil {
+		env = []string{"PATH=" + SearchPath}
+	}
+	cmd := &exec.Cmd{
+		Path:      c.Path,
+		Args:      append([]string{c.Path}, c.Args...),
+		Env:       env,
 		Dir:       "/",
-		Stdin:     bytes.NewReader(input), // not read: EPIPE, which os/exec ignores
+		Stdout:    out,
+		Stderr:    errs,
 		WaitDelay: drain,
 		SysProcAttr: &syscall.SysProcAttr{
 			Setsid:     true,
 			Pdeathsig:  syscall.SIGKILL,
-			Credential: h.credential,
+			Credential: c.User,
 		},
 	}
+	if c.Stdin != nil {
+		cmd.Stdin = bytes.NewReader(c.Stdin) // not read: EPIPE, which os/exec ignores
+	}
+	return cmd
 }
 
 // supervise starts the program and sees it to its end. The program is reaped
 // last: until then its process id, which is the id of its group and session,
 // cannot come to mean somebody else.
-func (h *hook) supervise(ctx context.Context, command func() *osexec.Cmd, out *output) error {
-	stdout, stderr := out.stream("stdout"), out.stream("stderr")
+func supervise(ctx context.Context, c Command, out *output) error {
+	lines, errs := out.stream(stdout), out.stream(stderr)
 	if err := closeOnExec(); err != nil {
-		return fmt.Errorf("exec: run %s: %w", h.Command[0], err)
+		return fmt.Errorf("command: run %s: %w", c.Path, err)
 	}
-	cmd, err := begin(ctx, func() *osexec.Cmd {
-		cmd := command()
-		cmd.Stdout, cmd.Stderr = stdout, stderr
-		return cmd
-	})
+	cmd, err := begin(ctx, func() *exec.Cmd { return c.prepare(lines, errs) })
 	if err != nil {
 		return startError(cmd.Path, err)
 	}
@@ -139,10 +109,10 @@ func (h *hook) supervise(ctx context.Context, command func() *osexec.Cmd, out *o
 	}
 	err = errors.Join(err, endSession(cmd.Process.Pid))
 	waited := cmd.Wait()
-	stdout.flush()
-	stderr.flush()
+	lines.flush()
+	errs.flush()
 	if err != nil {
-		return fmt.Errorf("exec: run %s: end all of its session: %w", cmd.Path, err)
+		return fmt.Errorf("command: run %s: end all of its session: %w", cmd.Path, err)
 	}
 	return verdict(ctx, cmd, waited, out)
 }
@@ -150,7 +120,7 @@ func (h *hook) supervise(ctx context.Context, command func() *osexec.Cmd, out *o
 // begin starts the program, in the cgroup of the hooks if there is one. Where that
 // does not work (it was removed, or the kernel is not allowed to), the program is
 // worth more than its cgroup.
-func begin(ctx context.Context, command func() *osexec.Cmd) (*osexec.Cmd, error) {
+func begin(ctx context.Context, command func() *exec.Cmd) (*exec.Cmd, error) {
 	cmd := command()
 	dir := hooks.Cgroup(ctx)
 	if dir == nil {
@@ -170,21 +140,21 @@ func begin(ctx context.Context, command func() *osexec.Cmd) (*osexec.Cmd, error)
 }
 
 // verdict turns the end of the program into the hook's result.
-func verdict(ctx context.Context, cmd *osexec.Cmd, waited error, out *output) error {
+func verdict(ctx context.Context, cmd *exec.Cmd, waited error, out *output) error {
 	state := cmd.ProcessState
 	switch {
 	case state == nil:
-		return fmt.Errorf("exec: run %s: wait: %w", cmd.Path, waited)
+		return fmt.Errorf("command: run %s: wait: %w", cmd.Path, waited)
 	case state.Success():
 		return nil // also with ErrWaitDelay: somebody else holds the output
 	case ctx.Err() != nil:
-		return fmt.Errorf("exec: run %s: stopped: %w: %s", cmd.Path, ctx.Err(), out.tail())
+		return fmt.Errorf("command: run %s: stopped: %w: %s", cmd.Path, ctx.Err(), out.tail())
 	}
 	how := state.String() // "exit status 3", "signal: killed"
 	if code := state.ExitCode(); code >= 0 {
 		how = "exit code " + strconv.Itoa(code)
 	}
-	return &exitError{path: cmd.Path, code: state.ExitCode(), how: how, tail: out.tail()}
+	return &ExitError{Path: cmd.Path, Code: state.ExitCode(), How: how, Tail: out.tail()}
 }
 
 func startError(path string, err error) error {
@@ -197,7 +167,7 @@ func startError(path string, err error) error {
 	case errors.Is(err, fs.ErrPermission):
 		hint = ": the user it runs as may not run it, or the daemon may not change to that user"
 	}
-	return fmt.Errorf("exec: start %s: %w%s", path, err, hint)
+	return fmt.Errorf("command: start %s: %w%s", path, err, hint)
 }
 
 // awaitExit returns when the process has exited, and leaves it to be reaped.

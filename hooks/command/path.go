@@ -1,4 +1,4 @@
-package exec
+package command
 
 import (
 	"errors"
@@ -15,9 +15,15 @@ import (
 // maxLinks is how many symbolic links a path may lead through, as in the kernel.
 const maxLinks = 40
 
-// checkPath walks from / to the program as the kernel does, through symbolic
-// links, and refuses what somebody outside of owners could change. keepalived
-// asks for the same (script_security).
+// CheckPath refuses a program that somebody could change who is not root, the user of
+// this process or one of owners, user ids. It walks from / to it as the kernel does,
+// through symbolic links; keepalived asks for the same (script_security). The error says
+// what to change. [Run] calls it before each run; a kind calls it when it is configured,
+// so that a fault is seen then.
+func CheckPath(path string, owners ...uint32) error {
+	return checkPath(path, slices.Concat([]uint32{0, uint32(os.Geteuid())}, unmappedOwners(), owners))
+}
+
 func checkPath(path string, owners []uint32) error {
 	at, rest, links := "/", components(path), 0
 	if err := checkFile(path, at, owners); err != nil {
@@ -36,20 +42,20 @@ func checkPath(path string, owners []uint32) error {
 		switch {
 		case info.Mode()&fs.ModeSymlink != 0:
 			if links++; links > maxLinks {
-				return fmt.Errorf("exec: check %s: too many symbolic links", path)
+				return fmt.Errorf("command: check %s: too many symbolic links", path)
 			}
 			target, err := os.Readlink(next)
 			if err != nil {
-				return fmt.Errorf("exec: check %s: %w", path, err)
+				return fmt.Errorf("command: check %s: %w", path, err)
 			}
 			if filepath.IsAbs(target) {
 				at = "/"
 			}
 			rest = append(components(target), rest...)
 		case len(rest) == 0 && !info.Mode().IsRegular():
-			return fmt.Errorf("exec: check %s: %s is no regular file", path, next)
+			return fmt.Errorf("command: check %s: %s is no regular file", path, next)
 		case len(rest) == 0 && info.Mode()&0o111 == 0:
-			return fmt.Errorf("exec: check %s: not executable: chmod +x %s", path, next)
+			return fmt.Errorf("command: check %s: not executable: chmod +x %s", path, next)
 		default:
 			at = next
 		}
@@ -78,7 +84,7 @@ func checkFile(path, at string, owners []uint32) error {
 	}
 	uid := info.Sys().(*syscall.Stat_t).Uid
 	if !slices.Contains(owners, uid) {
-		return fmt.Errorf("exec: check %s: %s %s belongs to user id %d, who could replace the program: chown root %s",
+		return fmt.Errorf("command: check %s: %s %s belongs to user id %d, who could replace the program: chown root %s",
 			path, what, at, uid, at)
 	}
 	// A link has mode 0777 always; who may replace it is decided by its directory.
@@ -88,15 +94,15 @@ func checkFile(path, at string, owners []uint32) error {
 	if info.IsDir() && info.Mode()&fs.ModeSticky != 0 && (uid == 0 || slices.Contains(unmappedOwners(), uid)) {
 		return nil
 	}
-	return fmt.Errorf("exec: check %s: %s %s is writable by group or others (mode %04o), who could replace the program: chmod go-w %s",
+	return fmt.Errorf("command: check %s: %s %s is writable by group or others (mode %04o), who could replace the program: chmod go-w %s",
 		path, what, at, info.Mode().Perm(), at)
 }
 
 func notThere(path, at string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("exec: check %s: %s does not exist", path, at)
+		return fmt.Errorf("command: check %s: %s does not exist", path, at)
 	}
-	return fmt.Errorf("exec: check %s: %w", path, err)
+	return fmt.Errorf("command: check %s: %w", path, err)
 }
 
 // unmappedOwners returns, inside a user namespace, the id that stands for all

@@ -1,4 +1,4 @@
-package exec
+package command
 
 import (
 	"bytes"
@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	maxKept  = 64 << 10 // bytes of output that are logged, a run
+	maxShown = 64 << 10 // bytes of output that are logged, a run
 	maxLines = 1000     // lines of output that are logged, a run
 	maxLine  = 4 << 10  // bytes of one line; what follows is a line of its own
 	lastKept = 3        // lines that an error shows
@@ -21,36 +21,62 @@ const (
 // counts the rest and remembers the last lines. Safe for concurrent use by its
 // two streams.
 type output struct {
-	log *slog.Logger
+	log  *slog.Logger
+	keep int // bytes of answer
+
+	// Only the writer of standard output uses these, and who waited for its end.
+	answer []byte
+	cut    bool // there was more
 
 	mu    sync.Mutex
-	kept  int
+	shown int
 	lines int
 	rest  int64
 	last  map[string][]string // by stream
 }
 
-func newOutput(log *slog.Logger) *output {
-	return &output{log: log, last: make(map[string][]string)}
+func newOutput(log *slog.Logger, c Command) *output {
+	if c.Quiet {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &output{log: log, keep: c.Keep, last: make(map[string][]string)}
 }
+
+// The names of the two outputs.
+const (
+	stdout = "stdout"
+	stderr = "stderr"
+)
 
 // stream returns a writer for one of the program's outputs. Its flush takes the
 // line that was not ended.
-func (o *output) stream(name string) *stream { return &stream{out: o, name: name} }
+func (o *output) stream(name string) *stream {
+	return &stream{out: o, name: name, kept: name == stdout && o.keep > 0}
+}
 
-// line takes one whole line.
-func (o *output) line(stream string, line []byte) {
+// take keeps the first bytes of what the program answers.
+func (o *output) take(p []byte) {
+	n := min(len(p), o.keep-len(o.answer))
+	o.answer = append(o.answer, p[:n]...)
+	o.cut = o.cut || n < len(p)
+}
+
+// line takes one whole line, and logs it if it is to be shown.
+func (o *output) line(stream string, line []byte, show bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if text := printable(line, lastLine); text != "" {
 		last := append(o.last[stream], text)
 		o.last[stream] = last[max(0, len(last)-lastKept):]
 	}
-	if o.rest > 0 || o.kept+len(line) > maxKept || o.lines == maxLines {
+	if !show {
+		return
+	}
+	if o.rest > 0 || o.shown+len(line) > maxShown || o.lines == maxLines {
 		o.rest += int64(len(line)) + 1
 		return
 	}
-	o.kept += len(line) + 1
+	o.shown += len(line) + 1
 	o.lines++
 	o.log.Info("hook output", "stream", stream, "line", printable(line, maxLine))
 }
@@ -60,7 +86,7 @@ func (o *output) line(stream string, line []byte) {
 func (o *output) tail() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for _, stream := range []string{"stderr", "stdout"} {
+	for _, stream := range []string{stderr, stdout} {
 		if last := o.last[stream]; len(last) > 0 {
 			return "last output: " + strings.Join(last, " | ")
 		}
@@ -73,7 +99,7 @@ func (o *output) close() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.rest > 0 {
-		o.log.Warn(fmt.Sprintf("hook wrote more than %d KiB or %d lines: the rest is not shown", maxKept>>10, maxLines), "bytes", o.rest)
+		o.log.Warn(fmt.Sprintf("hook wrote more than %d KiB or %d lines: the rest is not shown", maxShown>>10, maxLines), "bytes", o.rest)
 	}
 }
 
@@ -81,11 +107,15 @@ func (o *output) close() {
 type stream struct {
 	out     *output
 	name    string
+	kept    bool // for the caller, not for the log
 	partial []byte
 }
 
 // Write never fails: a program must not die because it talks too much.
 func (s *stream) Write(p []byte) (int, error) {
+	if s.kept {
+		s.out.take(p)
+	}
 	for rest := p; len(rest) > 0; {
 		n, ended := bytes.IndexByte(rest, '\n'), true
 		if n < 0 {
@@ -108,7 +138,7 @@ func (s *stream) Write(p []byte) (int, error) {
 
 func (s *stream) flush() {
 	if len(s.partial) > 0 {
-		s.out.line(s.name, s.partial)
+		s.out.line(s.name, s.partial, !s.kept)
 		s.partial = s.partial[:0]
 	}
 }

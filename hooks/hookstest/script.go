@@ -1,0 +1,45 @@
+package hookstest
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// SafeDir returns a directory of the test's that is accepted as the place of a program
+// that a hook runs, whatever the umask of who runs the tests.
+func SafeDir(t testing.TB) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// Script writes a shell script that a hook may run, and returns its path. It runs in its
+// own directory, where it may leave files.
+func Script(t testing.TB, body string) string {
+	t.Helper()
+	path := filepath.Join(SafeDir(t), "hook.sh")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\ncd \"${0%/*}\" || exit 9\n"+body+"\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// Within asks until ok, and fails the test after ten seconds. what is for the message.
+func Within(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	late := time.After(10 * time.Second)
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-late:
+			t.Fatalf("waited ten seconds for: %s", what)
+		}
+	}
+}
