@@ -5,26 +5,19 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os/user"
-	"path/filepath"
-	"slices"
-	"strconv"
-	"strings"
-	"syscall"
 	"time"
 
 	"github.com/carpd/carpd/hooks"
 	"github.com/carpd/carpd/hooks/command"
 )
 
-func init() { hooks.Register("exec", New) }
-
-// DefaultPriority stands for the priority of style keepalived where none is
-// configured: CARP has none. It is keepalived's own default.
-const DefaultPriority = 100
+func init() {
+	hooks.Register("exec", New)
+	hooks.RegisterResource("exec", NewResource)
+	hooks.RegisterMonitor("script", NewMonitor)
+}
 
 const (
-	tryAgain    = 75 // EX_TEMPFAIL of sysexits.h
 	maxAttempts = 50
 	firstPause  = 250 * time.Millisecond
 	longPause   = 5 * time.Second
@@ -40,19 +33,18 @@ const (
 	Keepalived Style = "keepalived" // INSTANCE, name, state, priority
 )
 
-// Config is the configuration of one program.
+// Config is the configuration of one program that is told of a phase.
 type Config struct {
 	Command  []string `yaml:"command"`  // absolute path, then arguments; required
 	Style    Style    `yaml:"style"`    // default carpd
 	XParam   string   `yaml:"xparam"`   // style ucarp only: the last argument, left out if empty
-	Priority int      `yaml:"priority"` // style keepalived only: the last argument, default DefaultPriority
+	Priority int      `yaml:"priority"` // style keepalived only: the last argument, default keepalived.DefaultPriority
 	User     string   `yaml:"user"`     // whom to run it as, by name or number; default the daemon's user
 }
 
 // New returns a hook that runs the program. It checks all that can be checked
 // without running it, and reports all faults at once.
 func New(c Config) (hooks.Hook, error) {
-	h := &hook{Config: c}
 	var faults []error
 	switch c.Style {
 	case "", Carpd, UCARP, Keepalived:
@@ -68,79 +60,35 @@ func New(c Config) (hooks.Hook, error) {
 	if c.Priority < 0 || c.Priority > 255 {
 		faults = append(faults, fmt.Errorf("priority %d: use 0 to 255", c.Priority))
 	}
-	if c.User != "" {
-		var err error
-		if h.credential, err = lookup(c.User); err != nil {
-			faults = append(faults, err)
-		}
-	}
-	faults = append(faults, h.checkCommand())
-	if err := errors.Join(faults...); err != nil {
+	credential, unknown := lookup(c.User)
+	p, err := newProgram("command", c.Command, credential)
+	if err := errors.Join(append(faults, unknown, err)...); err != nil {
 		return nil, err
 	}
-	return h, nil
+	return &hook{Config: c, program: p}, nil
 }
 
 // hook is one program. It holds no state between runs.
 type hook struct {
 	Config
-	credential *syscall.Credential // nil: as the daemon
-}
-
-func (h *hook) checkCommand() error {
-	switch {
-	case len(h.Command) == 0:
-		return errors.New("command: required: write [/path/to/program, argument, ...]")
-	case !filepath.IsAbs(h.Command[0]):
-		return fmt.Errorf("command: %q is no absolute path: there is no search path and no shell", h.Command[0])
-	case slices.ContainsFunc(h.Command, func(s string) bool { return strings.ContainsRune(s, 0) }):
-		return errors.New("command: an argument contains a zero byte")
-	case h.credential != nil:
-		return command.CheckPath(h.Command[0], h.credential.Uid)
-	}
-	return command.CheckPath(h.Command[0])
-}
-
-// lookup finds the user and all groups it belongs to.
-func lookup(name string) (*syscall.Credential, error) {
-	u, err := user.Lookup(name)
-	if err != nil {
-		if u, err = user.LookupId(name); err != nil {
-			return nil, fmt.Errorf("user %q: no such user on this node", name)
-		}
-	}
-	groups, err := u.GroupIds()
-	if err != nil {
-		return nil, fmt.Errorf("user %q: look up groups: %w", name, err)
-	}
-	ids := make([]uint32, 0, len(groups)+2)
-	for _, s := range append([]string{u.Uid, u.Gid}, groups...) {
-		id, err := strconv.ParseUint(s, 10, 32)
-		if err != nil {
-			return nil, fmt.Errorf("user %q: bad id %q: %w", name, s, err)
-		}
-		ids = append(ids, uint32(id))
-	}
-	return &syscall.Credential{Uid: ids[0], Gid: ids[1], Groups: ids[2:]}, nil
+	program program
 }
 
 // Run runs the program, and again as long as it asks for that. It implements
 // hooks.Hook.
 func (h *hook) Run(ctx context.Context, ev hooks.Event) error {
-	input, err := json.Marshal(ev)
+	c, err := h.program.toldOf(ev, Environment(ev), h.arguments(ev)...)
 	if err != nil {
-		return fmt.Errorf("exec: run %s: encode event: %w", h.Command[0], err)
-	}
-	c := command.Command{
-		Path: h.Command[0], Args: h.arguments(ev), Env: Environment(ev), Stdin: append(input, '\n'), User: h.credential,
+		return err
 	}
 	for n, pause := 1, firstPause; ; n, pause = n+1, min(2*pause, longPause) {
 		_, err := command.Run(ctx, c)
-		var exit *command.ExitError
-		if !errors.As(err, &exit) || exit.Code != tryAgain {
-			return err
-		}
-		if n == maxAttempts {
+		switch code, _ := exitCode(err); {
+		case code == refuses:
+			return hooks.Refuse(err)
+		case code != tryAgain:
+			return explained(err)
+		case n == maxAttempts:
 			return fmt.Errorf("tried %d times: %w", n, err)
 		}
 		t := time.NewTimer(pause)
@@ -151,4 +99,15 @@ func (h *hook) Run(ctx context.Context, ev hooks.Event) error {
 			return fmt.Errorf("%w after %d tries: %w", ctx.Err(), n, err)
 		}
 	}
+}
+
+// toldOf returns the command that runs the program with an event on standard input.
+func (p program) toldOf(ev hooks.Event, env []string, args ...string) (command.Command, error) {
+	c := p.with(env, args...)
+	input, err := json.Marshal(ev)
+	if err != nil {
+		return c, fmt.Errorf("exec: run %s: encode event: %w", c.Path, err)
+	}
+	c.Stdin = append(input, '\n')
+	return c, nil
 }

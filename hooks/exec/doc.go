@@ -1,5 +1,5 @@
-// Package exec is the hook kind "exec": it runs a program of the operator's when
-// a role moves.
+// Package exec is the hook kind "exec", and the monitor "script": it runs programs of the
+// operator's when a role moves.
 //
 //	kind: exec
 //	with:
@@ -28,7 +28,15 @@
 //	0      done
 //	75     try again (EX_TEMPFAIL): it is started again, with growing pauses of
 //	       0.25 to 5 s, until the step's timeout, at most 50 times
+//	78     the node is not fit (EX_CONFIG): hooks.Refuse
 //	other  failed; the error shows the code and the last lines of output
+//
+// # As a resource, and as a monitor
+//
+// Without a phase the kind is a resource of three programs, that promote, demote and look:
+// see ResourceConfig. None is believed: what counts is what the last one says. The monitor
+// "script" is one program whose exit code says how fit the node is: see MonitorConfig.
+// Codes says what exit codes mean.
 //
 // # How it runs
 //

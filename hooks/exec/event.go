@@ -6,12 +6,13 @@ import (
 	"strings"
 	"time"
 
-	"github.com/carpd/carpd/carp"
 	"github.com/carpd/carpd/hooks"
 	"github.com/carpd/carpd/hooks/command"
+	"github.com/carpd/carpd/hooks/keepalived"
 )
 
-// Environment returns the whole environment of a program for an event. These
+// Environment returns the whole environment of a program for an event; that of a resource
+// also has CARP_ACTION: promote or demote. These
 // names are part of the interface:
 //
 //	PATH            the usual system directories
@@ -55,23 +56,19 @@ func Environment(ev hooks.Event) []string {
 	}
 }
 
-// arguments returns what follows the path of the program.
+// arguments returns what follows those of the configuration.
 func (c Config) arguments(ev hooks.Event) []string {
-	args := append([]string(nil), c.Command[1:]...)
 	switch c.Style {
 	case UCARP:
-		args = append(args, ev.Interface, firstAddress(ev.Addresses))
+		args := []string{ev.Interface, firstAddress(ev.Addresses)}
 		if c.XParam != "" {
 			args = append(args, c.XParam)
 		}
+		return args
 	case Keepalived:
-		priority := c.Priority
-		if priority == 0 {
-			priority = DefaultPriority
-		}
-		args = append(args, "INSTANCE", ev.Name, keepalivedState(ev), strconv.Itoa(priority))
+		return keepalived.Arguments(ev.Name, ev, c.Priority)
 	}
-	return args
+	return nil
 }
 
 func firstAddress(addresses []netip.Prefix) string {
@@ -79,18 +76,4 @@ func firstAddress(addresses []netip.Prefix) string {
 		return ""
 	}
 	return addresses[0].Addr().String()
-}
-
-// keepalivedState is the state in keepalived's words, which has FAULT for an
-// interface that is down and STOP for a daemon that ends.
-func keepalivedState(ev hooks.Event) string {
-	switch {
-	case ev.Reason == carp.ReasonStopping:
-		return "STOP"
-	case ev.To == carp.Master:
-		return "MASTER"
-	case ev.To == carp.Init:
-		return "FAULT"
-	}
-	return "BACKUP"
 }

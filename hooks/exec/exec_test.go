@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -147,7 +148,7 @@ func TestStyleDecidesWhichArgumentsFollow(t *testing.T) {
 		{Config{Style: Keepalived}, fault, "arg INSTANCE 9@eth0 FAULT 100"},
 	} {
 		tc.c.Command = []string{"/bin/true", "arg"}
-		if got := strings.Join(tc.c.arguments(tc.ev), " "); got != tc.want {
+		if got := strings.Join(append(tc.c.Command[1:], tc.c.arguments(tc.ev)...), " "); got != tc.want {
 			t.Errorf("style %q: arguments %q, want %q", tc.c.Style, got, tc.want)
 		}
 	}
@@ -187,6 +188,15 @@ func TestProgramThatDoesNotReadItsInputIsNoTrouble(t *testing.T) {
 	for range 20 {
 		if err := h.Run(t.Context(), ev); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+func TestExitCodesOfANotification(t *testing.T) {
+	for code, want := range map[int]string{1: "exit code 1", 77: "it has not the rights", 78: "exit code 78", 124: "a time limit", 137: "was killed"} {
+		err := open(t, Config{Command: []string{hookstest.Script(t, "exit "+strconv.Itoa(code))}}).Run(t.Context(), hookstest.SampleEvent(hooks.AfterUp))
+		if err == nil || !strings.Contains(err.Error(), want) || hooks.Refused(err) != (code == 78) {
+			t.Errorf("code %d: %v", code, err)
 		}
 	}
 }

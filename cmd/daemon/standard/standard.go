@@ -3,5 +3,5 @@
 package standard
 
 import (
-	_ "github.com/carpd/carpd/hooks/exec" // kind exec
+	_ "github.com/carpd/carpd/hooks/exec" // kind exec, monitor script
 )
