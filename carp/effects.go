@@ -71,13 +71,14 @@ const (
 	ReasonClientSide            // the probe of the client side fails: nobody is served from here
 	ReasonRequested             // a better node of a sealed group asked for the role
 	ReasonUnheard               // a backup of a sealed group says that it does not hear this master
+	ReasonGroup                 // another instance of the group, which moves with this one, leaves the role
 )
 
 var reasonNames = [...]string{
 	"none", "link-up", "link-down", "master-timed-out", "better-master", "tie-lost", "preempting",
 	"master-will-time-out", "bow-out", "operator", "handover", "nobody-took-over", "stopping",
 	"released", "release-failed", "contested", "stalled", "failed", "denied", "address-owner", "incompatible-master",
-	"client-side-down", "requested", "unheard",
+	"client-side-down", "requested", "unheard", "group",
 }
 
 var reasonTexts = [...]string{
@@ -105,6 +106,7 @@ var reasonTexts = [...]string{
 	"the probe of the client side fails",
 	"a better node asked for the role",
 	"a backup does not hear this master, and would take the role beside it",
+	"another instance of its group leaves the role",
 }
 
 func (r Reason) String() string { return name(reasonNames[:], int(r), "Reason") }

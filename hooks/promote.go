@@ -92,10 +92,10 @@ func (r *Runner) Settle(ctx context.Context, ev Event) error {
 	return errors.Join(faults...)
 }
 
-// Resources reports whether there are any.
-func (r *Runner) Resources() bool {
+// Holds reports whether a resource is promoted, or may be.
+func (r *Runner) Holds() bool {
 	for i := range r.slots {
-		if r.slots[i].Resource != nil {
+		if s := &r.slots[i]; s.Resource != nil && r.o.Journal.Past(s.Name).Promoted {
 			return true
 		}
 	}

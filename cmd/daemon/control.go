@@ -154,7 +154,9 @@ func (d *Daemon) handler() http.Handler {
 		if err != nil {
 			return nil, err
 		}
-		i.speaker.Demote(carp.OwnerHandover, 0)
+		for _, one := range i.movingWith() {
+			one.speaker.Demote(carp.OwnerHandover, 0)
+		}
 		d.book.add(api.Event{Instance: i.name, Kind: "demotion", Reason: carp.OwnerHandover, Text: i.name + ": the demotion by the handover is taken back"})
 		return api.Result{Text: i.name + " takes part in the election again"}, nil
 	})

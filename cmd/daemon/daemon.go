@@ -39,6 +39,7 @@ type Daemon struct {
 	stopping   context.Context // ends when the daemon stops
 	nudge      chan struct{}   // wakes watch
 	probes     probes
+	groups     []*group     // that move together; fixed at start
 	followers  atomic.Int32 // clients that follow the events
 	restart    func()       // restarts the machine
 
@@ -62,6 +63,9 @@ func (d *Daemon) start(plans []plan) error {
 	if err := d.settle(plans); err != nil {
 		return err
 	}
+	if err := d.makeGroups(d.file.Together); err != nil {
+		return err
+	}
 	var made []*instance
 	for _, p := range plans {
 		i, err := d.newInstance(p)
@@ -76,6 +80,9 @@ func (d *Daemon) start(plans []plan) error {
 	d.firstClocks(made)
 	for _, i := range made {
 		i.start()
+	}
+	for _, g := range d.groups {
+		g.start()
 	}
 	d.setInstances(made)
 	return nil
@@ -96,6 +103,9 @@ func (d *Daemon) stop() error {
 		all.Go(i.halt)
 	}
 	all.Wait()
+	for _, g := range d.groups {
+		g.end()
+	}
 	var err error
 	for _, l := range d.links {
 		err = errors.Join(err, l.Close())

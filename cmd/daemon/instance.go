@@ -33,6 +33,7 @@ type instance struct {
 	restoredAt atomic.Int64           // when last, as a carp.Instant
 	trouble    atomic.Pointer[string] // what last failed about the addresses, until they are on again
 	resources  resources
+	group      *group        // that it moves with; nil: by itself
 	unfinished atomic.Bool   // the last reload did not work in all
 	foreign    atomic.Bool   // an address was there before this node put it there
 	saving     chan struct{} // capacity 1: held while an epoch is written
@@ -78,6 +79,9 @@ func (d *Daemon) newInstance(p plan) (*instance, error) {
 	}
 	for _, further := range i.links[1:] {
 		i.speaker.Beside = append(i.speaker.Beside, further.port)
+	}
+	if i.group = d.groupOf(&p); i.group != nil {
+		i.group.join(i)
 	}
 	i.side = newSide(i)
 	if err := i.side.use(p.Track); err != nil {
@@ -168,12 +172,15 @@ func (i *instance) up(ctx context.Context, t carp.Transition) error {
 			return i.undo(ctx, t, fmt.Errorf("save the epoch, without which no gate may run: %w", err))
 		}
 	}
-	if t.From == carp.Master && i.passed && hasResources(p.steps) {
+	if t.From == carp.Master && i.passed && (hasResources(p.steps) || i.group != nil) {
 		switch p.OnContest {
 		case "yield":
 			return i.undo(ctx, t, errors.New("another master was heard, and on_contest is yield"))
 		case "regate":
 			i.passed = false
+			if i.group != nil {
+				i.group.again()
+			}
 		}
 	}
 	if !i.passed { // a contest finds them passed, unless it came while they ran
@@ -181,6 +188,11 @@ func (i *instance) up(ctx context.Context, t carp.Transition) error {
 			return i.undo(ctx, t, err)
 		}
 		i.passed = true
+	}
+	if i.group != nil {
+		if err := i.group.up(ctx, i, t); err != nil {
+			return i.undo(ctx, t, err)
+		}
 	}
 	if err := i.set.Up(ctx, t.Epoch); err != nil {
 		return i.undo(ctx, t, err)
@@ -295,6 +307,9 @@ func (i *instance) observe(t carp.Transition) {
 	}
 	i.d.book.add(e)
 	i.d.wakeWatch()
+	if i.group != nil {
+		i.group.observe(i, t)
+	}
 	select {
 	case i.d.guard.news <- struct{}{}:
 	default: // they are made anyway; or there is no guardian

@@ -31,7 +31,8 @@ type plan struct {
 	wires     []wire        // what it speaks on; the first has port
 	steps     []hooks.Step
 	shared    []config.Hook // the file's own hooks, which are among steps
-	entries   []config.Hook // what steps are made of
+	entries   []config.Hook // what steps are made of, and the resources of its group
+	with      string        // the group that it moves with; empty: none
 }
 
 // groupEpoch is where the group clock begins: 2020-01-01 00:00 UTC.
@@ -130,7 +131,7 @@ func newPlan(file *config.File, i config.Instance) (plan, error) {
 	if i.Device != "" {
 		p.addresses.VirtualMAC = carp.VirtualMACOf(p.carp.Protocol, p.carp.Family(), i.VHID)
 	}
-	err = errors.Join(p.carp.Validate(), p.movesInOrder())
+	err = p.carp.Validate()
 	if i.Name == globalTarget || strings.HasPrefix(i.Name, groupTarget("")) {
 		err = errors.Join(err, fmt.Errorf("the name %q stands for a target of demotions: choose another", i.Name))
 	}
@@ -146,10 +147,21 @@ func newPlan(file *config.File, i config.Instance) (plan, error) {
 			p.carp.ReleaseBudget, p.carp.StartGate = p.carp.ReleaseBudget+h.Release, true
 		}
 	}
+	if t := file.MovesWith(i); t != nil {
+		p.with = t.Name
+		p.carp.ReleaseBudget += bandLeave
+		for _, h := range t.Hooks {
+			if h.On == "" {
+				p.entries = append(p.entries, h) // to be judged with its own
+				p.carp.ReleaseBudget, p.carp.StartGate = p.carp.ReleaseBudget+h.Release, true
+				p.carp.Resources++
+			}
+		}
+	}
 	if i.ReleaseBudget > 0 {
 		p.carp.ReleaseBudget = i.ReleaseBudget
 	}
-	return p, err
+	return p, errors.Join(err, p.movesInOrder())
 }
 
 // engineConfig is an instance as its engine reads it. Only addresses in the advert
@@ -250,6 +262,9 @@ func (p *plan) gated() bool {
 // instance runs: its link would have to be opened anew, and it would lose its role.
 func (p *plan) frozen(q *plan) string {
 	keys := p.Frozen(q.Instance)
+	if a, b := p.with, q.with; a != b {
+		keys = append(keys, "groups: the one that it moves with")
+	}
 	if frozenHooks(p, q) {
 		keys = append(keys, "hooks: the resources among them")
 	}

@@ -69,10 +69,16 @@ func (d *Daemon) prepare(file *config.File, plans []plan) (*reloading, error) {
 	if file.Control != d.file.Control || file.StateDir != d.stateDir || file.Node != d.node || file.Guardian != d.file.Guardian {
 		return nil, refusal{"node, control, state_dir and guardian cannot change while carpd runs", "nothing was changed: take the change back, or restart carpd"}
 	}
+	if !slices.EqualFunc(file.Together, d.file.Together, config.Together.Equal) {
+		return nil, refusal{"groups that move together cannot change while carpd runs", "nothing was changed: take the change back, or restart carpd"}
+	}
 	r := &reloading{keep: map[*instance]plan{}}
 	running := d.all()
 	at := config.Pair(configured(running), file.Instances)
 	for n, i := range running {
+		if at[n] < 0 && i.group != nil {
+			return nil, refusal{fmt.Sprintf("%s cannot leave group %s while that runs", i.name, i.group.name), "nothing was changed: take the change back, or restart carpd"}
+		}
 		if at[n] < 0 {
 			r.leaving = append(r.leaving, i)
 			continue
@@ -93,6 +99,9 @@ func (d *Daemon) prepare(file *config.File, plans []plan) (*reloading, error) {
 	for n, p := range plans {
 		if slices.Contains(at, n) {
 			continue
+		}
+		if g := d.groupOf(&p); g != nil {
+			return nil, refusal{fmt.Sprintf("%s cannot join group %s while that runs", p.Name, g.name), "nothing was changed: take the change back, or restart carpd"}
 		}
 		i, err := d.admit(p, running)
 		if err == nil {

@@ -103,7 +103,11 @@ func (i *instance) mayAct() error {
 // election.
 func (i *instance) settleResources(ctx context.Context) {
 	for pause := settleFirst; ; pause = min(2*pause, settleLong) {
-		err := i.runner.Load().Settle(ctx, i.event(carp.Transition{VHID: i.plan.Load().VHID}))
+		t := carp.Transition{VHID: i.plan.Load().VHID}
+		err := i.runner.Load().Settle(ctx, i.event(t))
+		if i.group != nil {
+			err = errors.Join(err, i.group.runner.Settle(ctx, i.group.event(t)))
+		}
 		if err == nil || ctx.Err() != nil {
 			break
 		}
@@ -158,9 +162,13 @@ func healthDemotion(v hooks.Verdict) int {
 	return v.Step.Watch.Weight
 }
 
-// letGo demotes the resources, whose addresses are off.
+// letGo demotes the resources, those of the group first. The addresses are off.
 func (i *instance) letGo(ctx context.Context, t carp.Transition) error {
-	err := i.runner.Load().Demote(ctx, i.event(t))
+	var err error
+	if i.group != nil {
+		err = i.group.down(ctx, i, t)
+	}
+	err = errors.Join(err, i.runner.Load().Demote(ctx, i.event(t)))
 	var stuck *hooks.StepError
 	if !errors.As(err, &stuck) {
 		if err == nil {
@@ -214,9 +222,9 @@ func frozenHooks(p, q *plan) bool {
 }
 
 // hookStatus is what status says of the hooks.
-func (i *instance) hookStatus() []api.Hook {
+func hookStatus(r *hooks.Runner) []api.Hook {
 	all := []api.Hook{}
-	for _, h := range i.runner.Load().Status() {
+	for _, h := range r.Status() {
 		one := api.Hook{Name: h.Name, Kind: h.Kind, Phase: h.Place, State: string(h.State), Error: h.Error}
 		if !h.Seen.IsZero() {
 			one.Health, one.Text, one.Blind = h.Graded.String(), h.Text, h.Blind

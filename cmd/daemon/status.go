@@ -25,6 +25,9 @@ func (d *Daemon) status() api.Status {
 	for _, i := range instances {
 		s.Instances = append(s.Instances, i.status())
 	}
+	for _, g := range d.groups {
+		s.Groups = append(s.Groups, g.status())
+	}
 	return s
 }
 
@@ -62,7 +65,7 @@ func (i *instance) status() api.Instance {
 	for _, a := range i.set.Status() {
 		out.Addresses = append(out.Addresses, api.Address{Prefix: a.Prefix.String(), Present: a.Present})
 	}
-	out.Hooks = i.hookStatus()
+	out.Hooks = hookStatus(i.runner.Load())
 	for d, n := range st.Drops {
 		out.Drops[d.String()] = n
 	}

@@ -26,7 +26,8 @@ type Status struct {
 	Version     string        `json:"version"`
 	RealTime    bool          `json:"real_time,omitempty"` // adverts go before all other work of the machine
 	Instances   []Instance    `json:"instances"`
-	Replication []any         `json:"replication"` // always empty until the replicator lands
+	Groups      []Group       `json:"groups,omitempty"` // those whose instances move together
+	Replication []any         `json:"replication"`      // always empty until the replicator lands
 	Demotions   []Demotion    `json:"demotions,omitempty"`
 	Alarms      []Alarm       `json:"alarms,omitempty"`
 	Log         *LogStatus    `json:"log,omitempty"`
@@ -108,6 +109,15 @@ type Master struct {
 type Address struct {
 	Prefix  string `json:"prefix"`
 	Present bool   `json:"present"`
+}
+
+// Group is instances that move together.
+type Group struct {
+	Name    string   `json:"name"`
+	Members []string `json:"members"`           // names of instances
+	State   string   `json:"state"`             // down, waiting, promote, up, demote
+	Missing string   `json:"missing,omitempty"` // waiting: for whom
+	Hooks   []Hook   `json:"hooks"`
 }
 
 // Hook is one configured hook, resource or monitor, and its last run.

@@ -44,6 +44,7 @@ type File struct {
 	Guardian  bool       // a process that acts for a daemon that has died or hangs
 	Preempt   bool       // what instances that do not say otherwise have in Preempt
 	Groups    []string   // declared groups, in the order of the file
+	Together  []Together // those whose instances move as one
 	Instances []Instance // in the order of the file, at least one
 	Hooks     []Hook     // of every instance, before its own: see HooksOf
 	Warnings  Problems   // in the order of the file

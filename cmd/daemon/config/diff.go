@@ -104,6 +104,12 @@ func (f *File) diffTop(new *File) []Change {
 	if text := listDiff(f.Groups, new.Groups); text != "" {
 		changes = append(changes, Change{Key: "groups", Text: text})
 	}
+	for _, name := range f.Groups {
+		was, is := f.together(name), new.together(name)
+		if text := hooksDiff(was.Hooks, is.Hooks); text != "" || was.Name != is.Name {
+			changes = append(changes, Change{Key: "group " + name, Text: "its instances and what moves with them", Restart: true})
+		}
+	}
 	if text := hooksDiff(f.Hooks, new.Hooks); text != "" {
 		changes = append(changes, Change{Key: "hooks", Text: text})
 	}
@@ -278,6 +284,16 @@ func joinSome(list []string) string {
 		return strings.Join(list, " ")
 	}
 	return fmt.Sprintf("%s and %d more", strings.Join(list[:most], " "), len(list)-most)
+}
+
+// together returns a group that moves as one; the zero value where it does not.
+func (f *File) together(name string) Together {
+	for _, g := range f.Together {
+		if g.Name == name {
+			return g
+		}
+	}
+	return Together{}
 }
 
 // hooksDiff says by name which hooks are new, gone or different. What is in

@@ -46,7 +46,7 @@ func (r *reader) file(doc *node) *File {
 		"control":   func(n *node) { r.socket(n, &f.Control) },
 		"guardian":  func(n *node) { r.yes(n, &f.Guardian) },
 		"preempt":   func(n *node) { r.yes(n, &f.Preempt) },
-		"groups":    func(n *node) { f.Groups = r.declared(n) },
+		"groups":    func(n *node) { r.declared(n, f) },
 		"hooks":     func(n *node) { f.Hooks = r.hooks(n) },
 		"instances": func(n *node) { drafts = r.instances(n, f) },
 	})
@@ -81,39 +81,6 @@ func (r *reader) socket(n *node, into *string) {
 		r.fault(n.at, "choose a shorter directory", "control: longer than %d bytes, which no unix socket can have", socketPathMax)
 	}
 }
-
-// declared reads the groups: a list of names, or a mapping whose values are
-// empty until groups have settings of their own.
-func (r *reader) declared(n *node) []string {
-	var names []string
-	add := func(n *node) {
-		var name string
-		r.group(n, &name)
-		if slices.Contains(names, name) {
-			r.fault(n.at, "keep one of them", "groups: %s is declared twice", name)
-		} else if name != "" {
-			names = append(names, name)
-		}
-	}
-	if n.kind != mapping {
-		for _, item := range r.list(n, "names", MaxGroups) {
-			add(item)
-		}
-		return names
-	}
-	for _, e := range n.entries {
-		add(&node{at: e.at, key: n.key, kind: scalar, text: e.key})
-		if v := e.value; v.kind != empty && (v.kind != mapping || len(v.entries) > 0) {
-			r.fault(v.at, "write {} or nothing", "groups: settings of a group are not in this version: they are planned")
-		}
-	}
-	if len(names) > MaxGroups {
-		r.fault(n.at, "", "groups: more than %d", MaxGroups)
-	}
-	return names
-}
-
-func (r *reader) group(n *node, into *string) { r.word(n, 32, into) }
 
 func (r *reader) instances(n *node, f *File) []*draft {
 	if n.kind != list {
@@ -151,6 +118,7 @@ func (r *reader) together(f *File, drafts []*draft) {
 		}
 	}
 	r.unique(drafts)
+	r.groupsFit(f, drafts)
 	r.sealedNodes(f, drafts)
 	r.virtualMACs(drafts)
 	r.hookNames(f, drafts)
@@ -187,6 +155,9 @@ func (r *reader) interfaceOf(d *draft) {
 // the hooks of the file and of one instance together, as they run.
 func (r *reader) hookNames(f *File, drafts []*draft) {
 	taken := r.named(f.Hooks, nil)
+	for n := range f.Together {
+		r.named(f.Together[n].Hooks, nil)
+	}
 	for _, d := range drafts {
 		r.named(d.Hooks, taken)
 	}

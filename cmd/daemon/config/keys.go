@@ -72,6 +72,12 @@ var trackKeys = keySet{
 	planned: map[string]string{"weight": "by how much a service that does not answer demotes"},
 }
 
+var groupKeys = keySet{
+	what:    "a group",
+	keys:    []string{"together", "hooks"},
+	foreign: map[string]string{"sync": "together", "atomic": "together", "resources": "hooks"},
+}
+
 var hookKeys = keySet{
 	what: "a hook",
 	keys: []string{
@@ -117,7 +123,7 @@ func Planned() []string {
 }
 
 func keySets() []keySet {
-	return []keySet{fileKeys, instanceKeys, peerKeys, pathKeys, trackKeys, hookKeys}
+	return []keySet{fileKeys, instanceKeys, peerKeys, pathKeys, trackKeys, groupKeys, hookKeys}
 }
 
 // has reports whether the set knows the key, by whatever name.
