@@ -35,3 +35,10 @@ func Arguments(name string, ev hooks.Event, priority int) []string {
 	}
 	return []string{"INSTANCE", name, State(ev), strconv.Itoa(priority)}
 }
+
+// Line returns the line that keepalived writes to its notify_fifo, with the newline at its
+// end. A priority of 0 means DefaultPriority.
+func Line(name string, ev hooks.Event, priority int) string {
+	a := Arguments(name, ev, priority)
+	return a[0] + ` "` + a[1] + `" ` + a[2] + " " + a[3] + "\n"
+}

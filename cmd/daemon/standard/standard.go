@@ -4,4 +4,5 @@ package standard
 
 import (
 	_ "github.com/carpd/carpd/hooks/exec" // kind exec, monitor script
+	_ "github.com/carpd/carpd/hooks/fifo" // kind fifo
 )
