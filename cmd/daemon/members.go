@@ -14,7 +14,7 @@ func members(st carp.Status, now carp.Instant) []api.Member {
 	for _, m := range st.Members {
 		all = append(all, api.Member{
 			NodeID: m.Node, Address: m.Address.String(), State: m.State.String(), Fitness: m.Fitness.String(),
-			AdvBase: m.AdvBase, AdvSkew: m.AdvSkew, Epoch: uint64(m.Epoch), LastHeardMS: now.Sub(m.At).Milliseconds(),
+			AdvBase: m.AdvBase, AdvSkew: m.AdvSkew, Held: m.Held, Epoch: uint64(m.Epoch), LastHeardMS: now.Sub(m.At).Milliseconds(),
 			Gone: m.Gone, Differs: m.Differs,
 		})
 	}

@@ -21,6 +21,7 @@ func handMutants() []mutant {
 	guardianMutants(add)
 	fenceMutants(add)
 	conflictMutants(add)
+	resourceMutants(add)
 	return all
 }
 

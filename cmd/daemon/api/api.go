@@ -187,7 +187,8 @@ type Member struct {
 	State       string `json:"state"`
 	Fitness     string `json:"fitness"` // fit, degraded or unfit
 	AdvBase     uint8  `json:"advbase"`
-	AdvSkew     uint8  `json:"advskew"` // with its demotion
+	AdvSkew     uint8  `json:"advskew"`        // with its demotion
+	Held        uint8  `json:"held,omitempty"` // resources that it holds
 	Epoch       uint64 `json:"epoch"`
 	LastHeardMS int64  `json:"last_heard_ms"`
 	Gone        bool   `json:"gone,omitempty"`    // not heard any more

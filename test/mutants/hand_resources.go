@@ -1,0 +1,32 @@
+package main
+
+// resourceMutants move resources in the wrong order, or believe what they are told.
+func resourceMutants(add adder) {
+	const (
+		promote = "hooks/promote.go"
+		band    = "cmd/daemon/band.go"
+		wiring  = "cmd/daemon/resources.go"
+	)
+	add("released-before-demotion", "a node that lets go bows out before its resources are demoted",
+		replace(instance, "\t\treturn i.letGo(ctx, t)\n\t}\n\ti.speaker.Released", "\t\treturn nil\n\t}\n\ti.speaker.Released"))
+	add("failed-gate-keeps-resources", "a node that could not promote all keeps what it has promoted",
+		replace(instance, "return errors.Join(err, downErr, i.letGo(ctx, t))", "return errors.Join(err, downErr)"))
+	add("election-before-settling", "a node stands for election with what an earlier run left promoted",
+		replace(engine, "|| e.stopped || !e.ready:", "|| e.stopped:"))
+	add("exit-believed", "a resource that says it is promoted is not looked at",
+		replace(promote, "case report.Role != want:", "case report.Role != want && false:"))
+	add("old-epoch-promotes", "a resource is promoted with an older epoch than before",
+		replace(promote, "ev.Epoch < past {", "ev.Epoch < past && false {"))
+	add("no-return-without-permit", "a step without return is taken though the permit has ended",
+		replace(promote, "if final && r.o.Permit != nil {", "if final && r.o.Permit != nil && false {"))
+	add("preempts-a-holder", "a group with resources may be preempted by an advert",
+		replace("cmd/daemon/plan.go", "\tcase p.Preempt:\n", "\tcase p.Preempt && false:\n"))
+	add("group-not-whole", "an address of a group comes up before all are elected",
+		replace(band, "return !slices.ContainsFunc(b.members, func(s *standing) bool { return !s.ready })", "return true"))
+	add("group-stays", "an instance keeps the role when another one of its group leaves",
+		replace(band, "b.tell(func() { o.resign(why) })", "b.tell(func() { _ = why })"))
+	add("group-demoted-early", "the resource of a group is demoted while addresses are on",
+		replace(band, "off := over || !slices", "off := true || !slices"))
+	add("mismatch-unseen", "a resource in the wrong role is no alarm",
+		replace(wiring, "i.d.book.set(v.Apart,", "i.d.book.set(false && v.Apart,"))
+}
