@@ -13,7 +13,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/carpd/carpd/carp"
@@ -21,11 +24,14 @@ import (
 
 const (
 	// MaxJournal is the size from which on a journal is written anew with what still
-	// counts. A torn or huge one is not read beyond four times that.
+	// counts. One of more than four times that is not opened.
 	MaxJournal = 1 << 20
+	// MaxRemembered is how many values are kept for a resource.
+	MaxRemembered = 32
 	// journalTime is what a record may take: a disk that hangs must not keep the role.
 	journalTime = 2 * time.Second
 	maxEntry    = 8 << 10
+	maxError    = 1 << 10 // of Entry.Error; six times that in JSON, at worst
 )
 
 // EntryState says what a record of the journal is about.
@@ -64,6 +70,10 @@ type Entry struct {
 	Value    string     `json:"value,omitempty"`
 }
 
+func entryStates() []EntryState {
+	return []EntryState{Begun, Marked, Remembered, Done, Broken, Cancelled}
+}
+
 // Past is what a journal knows of a resource. The zero value: nothing.
 type Past struct {
 	Last       Entry      // the last record but those of Remember
@@ -74,49 +84,134 @@ type Past struct {
 }
 
 // Journal is an append-only file that says what was done to resources. Each record is on
-// the disk before what it announces happens. Methods may be called from any goroutine.
+// the disk before what it announces happens. One process has it at a time. Methods may be
+// called from any goroutine.
 type Journal struct {
 	path string
 	boot string
+	lock *os.File      // locked for as long as the journal is open
 	turn chan struct{} // held by the write that is under way
+	late atomic.Bool   // nobody waits for that write any more
 
-	file *os.File // of the holder of the turn
-	size int64    // likewise
+	// Of the holder of the turn.
+	file   disk
+	size   int64
+	moved  bool // a new file is in place, and its directory is not on the disk yet
+	closed bool
 
-	mu   sync.Mutex
-	past map[string]*Past
+	mu    sync.Mutex
+	past  map[string]*Past
+	holds map[string]*hold
+}
+
+// disk is what a journal asks of its file.
+type disk interface {
+	io.WriterAt
+	io.Closer
+	Sync() error
+	Truncate(size int64) error
 }
 
 // OpenJournal opens or makes the journal at path. A record at its end that a crash cut
 // off is dropped; anything else that is damaged is an error that says where, since what
-// it said is not known: an operator looks at the resources and moves the file away.
-// boot names this boot of the machine (/proc/sys/kernel/random/boot_id).
+// it said is not known: an operator looks at the resources and moves the file away. It is
+// an error as well that another process has the journal open: path with ".lock" after it
+// is locked (flock). boot names this boot of the machine
+// (/proc/sys/kernel/random/boot_id).
 func OpenJournal(path, boot string) (*Journal, error) {
-	j := &Journal{path: path, boot: boot, turn: make(chan struct{}, 1), past: make(map[string]*Past)}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	j := &Journal{
+		path: path, boot: boot, turn: make(chan struct{}, 1),
+		past: make(map[string]*Past), holds: make(map[string]*hold),
+	}
+	if err := j.open(); err != nil {
+		if j.lock != nil {
+			err = errors.Join(err, j.lock.Close())
+		}
+		return nil, fmt.Errorf("hooks: open journal %s: %w", path, err)
+	}
+	return j, nil
+}
+
+func (j *Journal) open() (err error) {
+	if j.lock, err = os.OpenFile(j.path+".lock", os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+		return err
+	}
+	if err := syscall.Flock(int(j.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return fmt.Errorf("another process has it, which is to end first: lock %s: %w", j.lock.Name(), err)
+	}
+	if err := os.Remove(j.newer()); err != nil && !errors.Is(err, os.ErrNotExist) { // a crash left it
+		return err
+	}
+	f, err := os.OpenFile(j.path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("hooks: open journal: %w", err)
+		return err
 	}
 	sound, err := j.read(f)
 	if err == nil {
 		err = f.Truncate(sound)
 	}
 	if err == nil {
-		err = syncDir(path)
+		err = syncDir(j.path)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("hooks: open journal %s: %w", path, err), f.Close())
+		return errors.Join(err, f.Close())
 	}
 	j.file, j.size = f, sound
-	return j, nil
+	return nil
 }
 
-// Close closes the file.
+// Close closes the file, and lets another process open it. A write that hangs is not
+// waited for: then the journal stays locked until that has ended, or the process has.
+// Another Close is an error.
 func (j *Journal) Close() error {
-	j.turn <- struct{}{}
+	if !j.take(context.Background()) {
+		return fmt.Errorf("hooks: close journal %s: %w", j.path, errLate)
+	}
 	defer func() { <-j.turn }()
-	return j.file.Close()
+	if j.closed {
+		return fmt.Errorf("hooks: close journal %s: %w", j.path, os.ErrClosed)
+	}
+	j.closed = true
+	return errors.Join(j.file.Close(), j.lock.Close())
 }
+
+var errLate = fmt.Errorf("the disk did not answer within %v", journalTime)
+
+// take takes the turn. It waits no longer than journalTime for it, and not at all for a
+// write that somebody has waited for already: who lets go is not to wait at each record.
+func (j *Journal) take(ctx context.Context) bool {
+	if j.late.Load() {
+		select {
+		case j.turn <- struct{}{}:
+			return true
+		default:
+			return false
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, journalTime)
+	defer cancel()
+	select {
+	case j.turn <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// hold returns the right to call a resource, which all Runners with this journal share.
+func (j *Journal) hold(resource string) *hold {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	h := j.holds[resource]
+	if h == nil {
+		h = newHold()
+		j.holds[resource] = h
+	}
+	return h
+}
+
+// newer is the file that is to take the place of the journal.
+func (j *Journal) newer() string { return j.path + ".new" }
 
 // Past returns what is known of a resource.
 func (j *Journal) Past(resource string) Past {
@@ -139,36 +234,44 @@ func (j *Journal) recall(resource, key string) string {
 
 // read takes in all records and returns how many bytes of them are sound.
 func (j *Journal) read(f *os.File) (sound int64, err error) {
-	all, err := io.ReadAll(io.LimitReader(f, 4*MaxJournal))
+	all, err := io.ReadAll(io.LimitReader(f, 4*MaxJournal+1))
 	if err != nil {
 		return 0, err
+	}
+	if len(all) > 4*MaxJournal {
+		return 0, fmt.Errorf("it has more than %d bytes, which no carpd writes: see what state the resources are in, then move the file away", 4*MaxJournal)
 	}
 	for line := 1; len(all) > 0; line++ {
 		record, rest, whole := bytes.Cut(all, []byte{'\n'})
 		e, err := parseEntry(record)
-		if err != nil && (!whole || len(rest) == 0) {
+		if !whole || errors.Is(err, errDamaged) && len(rest) == 0 {
 			return sound, nil // cut off by a crash: it was not acted on
 		}
 		if err != nil {
 			return 0, fmt.Errorf("line %d: %w: see what state the resources are in, then move the file away", line, err)
 		}
-		if !whole {
-			return sound, nil
-		}
-		j.take(e)
+		j.learn(e)
 		sound += int64(len(record)) + 1
 		all = rest
 	}
 	return sound, nil
 }
 
+var errDamaged = errors.New("the record is damaged")
+
 func parseEntry(record []byte) (e Entry, err error) {
 	sum, body, ok := bytes.Cut(record, []byte{' '})
 	want, bad := strconv.ParseUint(string(sum), 16, 32)
 	if !ok || bad != nil || crc32.ChecksumIEEE(body) != uint32(want) {
-		return e, errors.New("the record is damaged")
+		return e, errDamaged
 	}
-	return e, json.Unmarshal(body, &e)
+	if err := json.Unmarshal(body, &e); err != nil {
+		return e, err
+	}
+	if !slices.Contains(entryStates(), e.State) || e.State != Remembered && e.Action != Promotion && e.Action != Demotion {
+		return e, fmt.Errorf("action %q and state %q are not known here: a newer carpd wrote it", e.Action, e.State)
+	}
+	return e, nil
 }
 
 func (e Entry) encode() ([]byte, error) {
@@ -182,8 +285,8 @@ func (e Entry) encode() ([]byte, error) {
 	return fmt.Appendf(nil, "%08x %s\n", crc32.ChecksumIEEE(body), body), nil
 }
 
-// take updates what is known.
-func (j *Journal) take(e Entry) {
+// learn updates what is known.
+func (j *Journal) learn(e Entry) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	p := j.past[e.Resource]
@@ -192,8 +295,10 @@ func (j *Journal) take(e Entry) {
 		j.past[e.Resource] = p
 	}
 	if e.State == Remembered {
-		p.memory = maps.Clone(p.memory)
-		p.memory[e.Key] = e.Value
+		p.memory = maps.Clone(p.memory) // others read the one that they were given
+		if p.memory[e.Key] = e.Value; e.Value == "" {
+			delete(p.memory, e.Key)
+		}
 		return
 	}
 	p.Last = e
@@ -207,62 +312,88 @@ func (j *Journal) take(e Entry) {
 	}
 }
 
+// crowded reports whether a value would be one too many.
+func (j *Journal) crowded(e Entry) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	p := j.past[e.Resource]
+	if p == nil || e.State != Remembered || e.Value == "" || p.memory[e.Key] != "" {
+		return false
+	}
+	return len(p.memory) >= MaxRemembered
+}
+
 // add makes a record durable. It gives up after journalTime: then nobody knows whether
 // it is on the disk, and records that follow fail until that write has ended.
 func (j *Journal) add(ctx context.Context, e Entry) error {
+	err := j.put(ctx, e)
+	if err != nil {
+		return fmt.Errorf("hooks: write journal %s: %w", j.path, err)
+	}
+	return nil
+}
+
+func (j *Journal) put(ctx context.Context, e Entry) error {
 	e.Time, e.Boot = time.Now().UTC(), j.boot
-	if len(e.Error) > maxEntry/4 {
-		e.Error = e.Error[:maxEntry/4]
+	if len(e.Error) > maxError {
+		e.Error = strings.ToValidUTF8(e.Error[:maxError], "")
 	}
 	line, err := e.encode()
 	if err != nil {
-		return fmt.Errorf("hooks: write journal %s: %w", j.path, err)
+		return err
+	}
+	if j.crowded(e) {
+		return fmt.Errorf("more than %d values are to be remembered of %s", MaxRemembered, e.Resource)
 	}
 	// Not the caller's context: how an action ended is written when that is over.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), journalTime)
 	defer cancel()
-	late := fmt.Errorf("hooks: write journal %s: the disk did not answer within %v", j.path, journalTime)
-	select {
-	case j.turn <- struct{}{}:
-	case <-ctx.Done():
-		return late
+	if !j.take(ctx) {
+		return errLate
 	}
+	j.late.Store(false)
 	written := make(chan error, 1)
 	go func() {
 		err := j.write(line)
 		if err == nil {
-			j.take(e)
+			j.learn(e)
 		}
-		<-j.turn
 		written <- err
+		<-j.turn
 	}()
 	select {
 	case err := <-written:
-		if err != nil {
-			return fmt.Errorf("hooks: write journal %s: %w", j.path, err)
-		}
-		return nil
+		return err
 	case <-ctx.Done():
-		return late
+		j.late.Store(true)
+		return errLate
 	}
 }
 
 // write appends a line as a whole or not at all. The caller has the turn.
 func (j *Journal) write(line []byte) error {
+	if j.closed {
+		return os.ErrClosed
+	}
 	if j.size+int64(len(line)) > MaxJournal {
 		if err := j.compact(); err != nil {
+			return fmt.Errorf("write it anew: %w", err)
+		}
+	}
+	if j.moved {
+		if err := syncDir(j.path); err != nil { // a crash would bring the old file back
 			return err
 		}
+		j.moved = false
 	}
 	n, err := j.file.WriteAt(line, j.size)
 	if err == nil {
 		err = j.file.Sync()
 	}
 	if err != nil {
-		if n > 0 {
-			err = errors.Join(err, j.file.Truncate(j.size)) // no half record before the next one
-		}
-		return err
+		// No half record before the next one. How much is there cannot be told: WriteAt
+		// says 0 when the disk was full within it.
+		return errors.Join(err, j.file.Truncate(j.size))
 	}
 	j.size += int64(n)
 	return nil
@@ -270,7 +401,7 @@ func (j *Journal) write(line []byte) error {
 
 // compact writes what still counts into a new file that takes the place of the old one.
 func (j *Journal) compact() error {
-	f, err := os.CreateTemp(filepath.Dir(j.path), filepath.Base(j.path)+".new-*")
+	f, err := os.OpenFile(j.newer(), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
@@ -291,15 +422,19 @@ func (j *Journal) compact() error {
 		return errors.Join(err, f.Close(), os.Remove(f.Name()))
 	}
 	old := j.file
-	j.file, j.size = f, int64(len(all))
-	return errors.Join(old.Close(), syncDir(j.path))
+	j.file, j.size, j.moved = f, int64(len(all)), true
+	_ = old.Close() // nothing of it counts any more
+	return nil
 }
 
 // lines are records that leave the same Past.
 func (p *Past) lines(resource string) (all []byte) {
-	entries := []Entry{{Resource: resource, Action: Promotion, State: Broken, Epoch: p.Epoch, Time: p.Last.Time, Boot: p.Last.Boot}}
-	if !p.Promoted {
-		entries = append(entries, Entry{Resource: resource, Action: Demotion, State: Done, Epoch: p.Epoch, Time: p.Last.Time, Boot: p.Last.Boot})
+	var entries []Entry
+	if p.Last.State != "" {
+		entries = []Entry{{Resource: resource, Action: Promotion, State: Broken, Epoch: p.Epoch, Time: p.Last.Time, Boot: p.Last.Boot}}
+		if !p.Promoted {
+			entries = append(entries, Entry{Resource: resource, Action: Demotion, State: Done, Epoch: p.Epoch, Time: p.Last.Time, Boot: p.Last.Boot})
+		}
 	}
 	for _, k := range slices.Sorted(maps.Keys(p.memory)) {
 		entries = append(entries, Entry{Resource: resource, State: Remembered, Key: k, Value: p.memory[k]})

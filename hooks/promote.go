@@ -16,9 +16,6 @@ const (
 // asks for that, and looked at when it says that it is done.
 func (r *Runner) promote(ctx context.Context, i int, ev Event) error {
 	return r.action(ctx, i, Promotion, ev, func(ctx context.Context, s *slot) error {
-		if past := r.o.Journal.Past(s.Name).Epoch; ev.Epoch < past {
-			return Refuse(fmt.Errorf("epoch %d is older than %d, with which it was promoted last: a newer mastership exists", ev.Epoch, past))
-		}
 		err := r.insist(ctx, s, s.Timeout, func(ctx context.Context) error { return s.Resource.Promote(ctx, ev) })
 		return r.lookAgain(ctx, i, err, RolePromoted)
 	})
@@ -39,7 +36,11 @@ func (r *Runner) Demote(ctx context.Context, ev Event) error {
 	var worst *StepError
 	for i := len(r.slots) - 1; i >= 0; i-- {
 		s := &r.slots[i]
-		if s.Resource == nil || !r.o.Journal.Past(s.Name).Promoted {
+		if s.Resource == nil {
+			continue
+		}
+		if !r.o.Journal.Past(s.Name).Promoted {
+			r.wish(i, RoleDemoted) // also of one whose promotion never began
 			continue
 		}
 		if ctx.Err() != nil {
@@ -68,10 +69,15 @@ func (r *Runner) demote(ctx context.Context, i int, ev Event) error {
 
 // Settle is called before this node stands for election, and again until it returns nil:
 // whatever the last run of this or another process left behind, afterwards each resource
-// is demoted. What the journal knows nothing of is looked at, too.
+// is demoted. What the journal knows nothing of is looked at, too; what it knows to have
+// been promoted is demoted even if it says that it is not promoted any more.
 func (r *Runner) Settle(ctx context.Context, ev Event) error {
-	r.turn <- struct{}{}
-	defer func() { <-r.turn }()
+	select {
+	case r.turn <- struct{}{}:
+		defer func() { <-r.turn }()
+	case <-ctx.Done():
+		return cancelled(ctx, "settling")
+	}
 	ev.Phase = AfterDown
 	var faults []error
 	for i := len(r.slots) - 1; i >= 0; i-- {
@@ -79,17 +85,29 @@ func (r *Runner) Settle(ctx context.Context, ev Event) error {
 		if s.Resource == nil {
 			continue
 		}
-		s.busy <- struct{}{}
-		report, err := r.look(ctx, i)
-		<-s.busy
-		if err == nil && report.Role == RoleDemoted && !r.o.Journal.Past(s.Name).Unfinished {
+		r.wish(i, RoleDemoted)
+		past := r.o.Journal.Past(s.Name)
+		if !past.Unfinished && !past.Promoted && r.isDemoted(ctx, i) {
 			continue
+		}
+		if ctx.Err() != nil {
+			return cancelled(ctx, "settling")
 		}
 		if err := r.demote(ctx, i, ev); err != nil {
 			faults = append(faults, fmt.Errorf("%s (%s): %w", s.Name, s.Kind, err))
 		}
 	}
 	return errors.Join(faults...)
+}
+
+func (r *Runner) isDemoted(ctx context.Context, i int) bool {
+	s := &r.slots[i]
+	if s.seize(ctx) != nil {
+		return false
+	}
+	defer func() { <-s.busy }()
+	report, err := r.look(ctx, i)
+	return err == nil && report.Role == RoleDemoted
 }
 
 // Holds reports whether a resource is promoted, or may be.
@@ -105,11 +123,15 @@ func (r *Runner) Holds() bool {
 // action does something to a resource, alone, between two records of the journal.
 func (r *Runner) action(ctx context.Context, i int, a Action, ev Event, work func(context.Context, *slot) error) error {
 	s := &r.slots[i]
-	s.busy <- struct{}{}
+	if err := s.seize(ctx); err != nil {
+		return err
+	}
 	defer func() { <-s.busy }()
-	wished := map[Action]Role{Promotion: RolePromoted, Demotion: RoleDemoted}[a]
-	r.change(i, func(st *StepStatus) { st.Wished, st.Apart, st.Current = wished, time.Time{}, "" })
+	r.wish(i, map[Action]Role{Promotion: RolePromoted, Demotion: RoleDemoted}[a])
 	return r.told(ctx, i, a, ev, func(ctx context.Context) error {
+		if past := r.o.Journal.Past(s.Name).Epoch; a == Promotion && ev.Epoch < past {
+			return Refuse(fmt.Errorf("epoch %d is older than %d, which it has seen: a newer mastership exists", ev.Epoch, past))
+		}
 		entry := func(state EntryState) Entry { return Entry{Resource: s.Name, Action: a, State: state, Epoch: ev.Epoch} }
 		if err := r.record(ctx, entry(Begun)); err != nil {
 			return err
@@ -128,6 +150,11 @@ func (r *Runner) action(ctx context.Context, i int, a Action, ev Event, work fun
 		}
 		return err
 	})
+}
+
+// wish notes the role that a resource should be in from now on.
+func (r *Runner) wish(i int, role Role) {
+	r.change(i, func(st *StepStatus) { st.Wished, st.Apart, st.Current = role, time.Time{}, "" })
 }
 
 // record makes an entry durable. Letting go waits for no disk: a demotion goes on without.
@@ -164,12 +191,13 @@ func (r *Runner) marks(i int, entry func(EntryState) Entry) Marks {
 	}
 }
 
-// insist calls until it works, fails for good, or the time is over.
+// insist calls until it works, fails for good, or the time is over. A call before that was
+// left behind is waited for as long.
 func (r *Runner) insist(ctx context.Context, s *slot, timeout time.Duration, work func(context.Context) error) error {
 	late := time.Now().Add(timeout)
 	for n, pause := 1, firstPause; ; n, pause = n+1, min(2*pause, longPause) {
 		err := s.call(ctx, time.Until(late), work)
-		if err == nil || !tryAgain(err) || ctx.Err() != nil {
+		if err == nil || ctx.Err() != nil || !tryAgain(err) && !errors.Is(err, errLeftBehind) {
 			return err
 		}
 		if time.Until(late) <= pause {
@@ -188,10 +216,13 @@ func (r *Runner) insist(ctx context.Context, s *slot, timeout time.Duration, wor
 // lookAgain compares what a resource says of itself with what the call said. The caller
 // holds busy.
 func (r *Runner) lookAgain(ctx context.Context, i int, err error, want Role) error {
-	if ctx.Err() != nil {
-		return err // of unknown state: what follows looks
+	report, blind := Report{}, ctx.Err()
+	if blind == nil {
+		report, blind = r.look(ctx, i)
 	}
-	report, blind := r.look(ctx, i)
+	if ctx.Err() != nil && err == nil {
+		err = ctx.Err() // it was not looked at: of unknown state
+	}
 	switch {
 	case err != nil:
 		return err

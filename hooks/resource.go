@@ -160,8 +160,10 @@ func mark(ctx context.Context, step string, final bool) error {
 }
 
 // Remember keeps a value for the resource under a key, durably: what a step destroys and
-// a later one needs, such as where a replica got its data from. No secrets: the journal
-// is a plain file. Outside of a Runner nothing is kept.
+// a later one needs, such as where a replica got its data from. An empty value forgets
+// the key; at most MaxRemembered are kept. No secrets: the journal is a plain file. It is
+// an error that the journal cannot be written, in a demotion too: then what would be
+// destroyed is better left. Outside of a Runner nothing is kept.
 func Remember(ctx context.Context, key, value string) error {
 	if keep := marksOf(ctx).Remember; keep != nil {
 		return keep(ctx, key, value)

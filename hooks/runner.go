@@ -39,7 +39,8 @@ type Options struct {
 	// Permit returns an error when this node may not act as master at this moment.
 	// nil: it always may.
 	Permit func() error
-	// Judge is called by Watch when what a resource or monitor says has changed.
+	// Judge is called by Watch after the first look at a resource or monitor, and when what
+	// it says has changed.
 	Judge func(Verdict)
 }
 
@@ -111,11 +112,10 @@ type Runner struct {
 	status []StepStatus
 }
 
-// slot is a step and, if a call of it was left behind, where that call ends.
+// slot is a step and the right to call it. That of a hook goes with the turn.
 type slot struct {
 	Step
-	busy chan struct{} // held while its resource or monitor is called
-	left <-chan error  // of the holder of busy; of a hook, of the turn
+	*hold
 }
 
 // NewRunner returns a Runner of the given steps, in the order of going up. It
@@ -136,7 +136,11 @@ func NewRunner(steps []Step, o Options) (*Runner, error) {
 			continue
 		}
 		s.fill()
-		r.slots = append(r.slots, slot{Step: s, busy: make(chan struct{}, 1)})
+		right := newHold()
+		if s.Resource != nil {
+			right = o.Journal.hold(s.Name)
+		}
+		r.slots = append(r.slots, slot{s, right})
 		status := StepStatus{Name: s.Name, Kind: s.Kind, Place: s.Place(), State: Idle}
 		if s.Resource != nil {
 			past := o.Journal.Past(s.Name)
@@ -268,7 +272,7 @@ func (s *slot) call(ctx context.Context, timeout time.Duration, work func(contex
 		case <-s.left:
 			s.left = nil
 		default:
-			return errors.New("the last call has not ended yet, though it was cancelled")
+			return errLeftBehind
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
@@ -291,6 +295,8 @@ func (s *slot) call(ctx context.Context, timeout time.Duration, work func(contex
 		return fmt.Errorf("did not return within %v of being cancelled: %w", CancelGrace, ctx.Err())
 	}
 }
+
+var errLeftBehind = errors.New("the last call has not ended yet, though it was cancelled")
 
 // explain adds to an error that the deadline is its likely cause.
 func explain(ctx context.Context, timeout time.Duration, err error) error {

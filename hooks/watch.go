@@ -33,26 +33,17 @@ func (r *Runner) watch(ctx context.Context, i int) {
 	each := time.NewTicker(s.Watch.Interval)
 	defer each.Stop()
 	grade := grading{rise: s.Watch.Rise, fall: s.Watch.Fall}
-	var told struct {
-		health Health
-		apart  bool
-	}
+	var told *Verdict
 	for {
-		select {
-		case s.busy <- struct{}{}:
-			report, err := r.look(ctx, i)
-			<-s.busy
-			if ctx.Err() != nil {
-				return
-			}
+		if report, err, seen := r.glance(ctx, i); seen {
 			health := grade.next(report.Health, err)
 			st := r.judged(i, health)
-			apart := !st.Apart.IsZero() && time.Since(st.Apart) >= s.Watch.Grace
-			if health != told.health || apart != told.apart {
-				told.health, told.apart = health, apart
-				r.tell(Verdict{Step: s.Step, Health: health, Apart: apart, Text: st.words(), Status: st})
+			v := Verdict{Step: s.Step, Health: health, Text: st.words(), Status: st}
+			v.Apart = !st.Apart.IsZero() && time.Since(st.Apart) >= s.Watch.Grace
+			if told == nil || v.Health != told.Health || v.Apart != told.Apart {
+				told = &v
+				r.tell(v)
 			}
-		default: // it is being promoted or demoted
 		}
 		select {
 		case <-ctx.Done():
@@ -60,6 +51,18 @@ func (r *Runner) watch(ctx context.Context, i int) {
 		case <-each.C:
 		}
 	}
+}
+
+// glance is a look that is not made while the resource is promoted or demoted, and that
+// ends when it is to be: then seen is false.
+func (r *Runner) glance(ctx context.Context, i int) (report Report, err error, seen bool) {
+	look, release, ok := r.slots[i].spare(ctx)
+	if !ok {
+		return report, nil, false
+	}
+	defer release()
+	report, err = r.look(look, i)
+	return report, err, look.Err() == nil
 }
 
 func (r *Runner) tell(v Verdict) {
@@ -106,6 +109,9 @@ func (r *Runner) look(ctx context.Context, i int) (report Report, err error) {
 	case report = <-seen:
 	default: // it panicked, or was left behind
 	}
+	if ctx.Err() != nil {
+		return report, err // it was cut short, and says nothing
+	}
 	r.change(i, func(st *StepStatus) {
 		st.Seen, st.Blind = time.Now(), ""
 		if err != nil {
@@ -130,13 +136,13 @@ func (r *Runner) change(i int, how func(*StepStatus)) {
 	how(&r.status[i])
 }
 
-// grading makes a grade of looks: it follows them when rise good ones or fall bad ones
-// came in a row. The zero grade is healthy.
+// grading makes a grade of looks: it follows them when rise better ones or fall worse ones
+// came in a row, as far as all of these went. The zero grade is healthy.
 type grading struct {
 	rise, fall int
 	grade      Health
 	streak     int
-	toward     Health
+	toward     Health // of the streak, what is nearest to grade
 }
 
 func (g *grading) next(seen Health, blind error) Health {
@@ -147,17 +153,17 @@ func (g *grading) next(seen Health, blind error) Health {
 		g.streak = 0
 		return g.grade
 	}
-	if (seen > g.grade) != (g.toward > g.grade) {
-		g.streak = 0
-	}
-	g.toward = seen
-	g.streak++
-	enough := g.fall
+	enough, nearest := g.fall, min(g.toward, seen)
 	if seen < g.grade {
-		enough = g.rise
+		enough, nearest = g.rise, max(g.toward, seen)
 	}
+	if g.streak == 0 || (seen > g.grade) != (g.toward > g.grade) {
+		g.streak, nearest = 0, seen
+	}
+	g.toward = nearest
+	g.streak++
 	if g.streak >= enough {
-		g.grade, g.streak = seen, 0
+		g.grade, g.streak = nearest, 0
 	}
 	return g.grade
 }
