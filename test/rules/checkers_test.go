@@ -164,6 +164,17 @@ func TestTextFaultsAreFound(t *testing.T) {
 	expect(t, sleepFaults(f("package p\nfunc f() { time.Sleep(1) }\n")))
 }
 
+func TestTrackedFaultsFindsWhatWasBuilt(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, "program", "\x7fELF\x02")
+	write(t, dir, "dump", strings.Repeat("x", maxTracked+1))
+	write(t, dir, "text", "hello")
+	write(t, dir, "empty", "")
+	for name, want := range map[string][]string{"program": {"built"}, "dump": {"bytes"}, "text": nil, "empty": nil, "gone": nil} {
+		expect(t, trackedFaults(dir, name), want...)
+	}
+}
+
 func TestMissingWordsWantsAWordSetApart(t *testing.T) {
 	page := ".Sh REFUSALS\n.It Cm bow-out\nThe hash is wrong.\n.\\\" comment ttl\n" +
 		".TP\n\\fBchecksum\\fR\nwrong\n.TP 4\nlength\nshort\n" +

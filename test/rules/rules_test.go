@@ -105,6 +105,17 @@ func TestGoFilesAreFormattedAndShort(t *testing.T) {
 	}
 }
 
+func TestNothingThatWasBuiltIsUnderVersionControl(t *testing.T) {
+	r := load(t)
+	names, err := tracked(r.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		report(t, trackedFaults(r.dir, name))
+	}
+}
+
 func TestNothingIsMarkedAsUnfinished(t *testing.T) {
 	for _, f := range load(t).sources {
 		report(t, markerFaults(f))
