@@ -415,6 +415,9 @@ func (e *Engine) Resign(now Instant, to State, why Reason) Effects {
 		e.yield(now, ReasonStalled, netip.Addr{}, e.masterDown(bid{}))
 	case e.state == Master:
 		e.release(now, to, why)
+		if why == ReasonFailed {
+			e.holdBack(now) // as after Failed, but in good order
+		}
 	case e.state == Releasing:
 		e.target, e.handing = to, e.handing && to == Backup
 	case e.state == Backup && to == Init:

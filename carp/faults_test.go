@@ -92,6 +92,21 @@ func TestFailedTakeoverHoldsBackLongerEachTime(t *testing.T) {
 	r.state(Master)
 }
 
+// A master that cannot serve any more lets go in order, where there is something to be
+// let go of before another one takes it, and is held back as well.
+func TestFailedMasterThatLetsGoInOrderIsHeldBackToo(t *testing.T) {
+	r := newRig(t).master()
+	r.do(r.e.Resign(r.now, Backup, ReasonFailed))
+	r.want("MASTER->RELEASING failed")
+	r.run(500 * time.Millisecond)
+	r.do(r.e.Released(r.now, nil))
+	r.want("RELEASING->BACKUP released, send 255/255")
+	r.run(9400 * time.Millisecond)
+	r.state(Backup)
+	r.run(4 * time.Second)
+	r.state(Master)
+}
+
 func TestGuardIsAskedAndPermitsWait(t *testing.T) {
 	r := newRig(t, func(c *Config) { c.Guarded = true })
 	r.take()

@@ -283,11 +283,13 @@ func (b *band) down(ctx context.Context, m member, t carp.Transition) error {
 	over := false
 	b.mu.Lock()
 	s := b.standing(m)
-	s.holding = false
 	if b.moving == "" {
 		b.stuck = nil // what could not be demoted is tried again
 	}
-	b.leaves(s, t.Reason)
+	if s.ready || s.holding {
+		b.leaves(s, t.Reason)
+	}
+	s.holding = false
 	for {
 		off := over || !slices.ContainsFunc(b.members, func(s *standing) bool { return s.holding })
 		switch {

@@ -226,6 +226,10 @@ func (i *instance) undo(ctx context.Context, t carp.Transition, err error) error
 // giveUp leaves a mastership whose addresses are lost and cannot be put back.
 func (i *instance) giveUp(epoch carp.Epoch, err error) {
 	i.d.book.raise(i.name, "not-served", fmt.Sprintf("%s lost its addresses as master and cannot put them back, and leaves the role: %v", i.name, err))
+	if p := i.plan.Load(); p.carp.Resources > 0 || i.group != nil {
+		i.speaker.Resign(carp.Backup, carp.ReasonFailed) // what it holds is let go before the bow-out
+		return
+	}
 	i.speaker.Failed(epoch)
 }
 

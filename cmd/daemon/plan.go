@@ -63,6 +63,8 @@ func load(path string) (*config.File, []plan, error) {
 func (p *plan) movesInOrder() error {
 	resources := slices.ContainsFunc(p.entries, func(h config.Hook) bool { return h.On == "" })
 	switch {
+	case resources && p.Compat == "bsd":
+		return errors.New("compat: bsd leaves the role as the kernels do, before anything is let go: say compat: none, which speaks to them as well")
 	case !resources || p.carp.Replay == carp.ReplaySealed && !p.VRRP():
 		return nil
 	case p.Priority == carp.OwnerPriority:

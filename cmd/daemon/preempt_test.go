@@ -18,6 +18,7 @@ func TestAGroupThatHoldsResourcesIsNotPreemptedByAnAdvert(t *testing.T) {
 		{carp + "preempt: false" + resource, ""},
 		{carp + "preempt: true\n    replay: sealed" + resource, ""},
 		{carp + "preempt: true", ""},
+		{carp + "compat: bsd" + resource, "compat: none"},
 		{vrrp + "preempt: true" + resource, "preempt: false"},
 		{vrrp + "preempt: false" + resource, ""},
 		{vrrp + "priority: 255\n    preempt: false" + resource, "priority 255"},

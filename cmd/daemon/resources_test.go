@@ -1,0 +1,63 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"testing"
+
+	"github.com/carpd/carpd/carp"
+	"github.com/carpd/carpd/hooks"
+)
+
+// clinging is a resource that does not let go.
+type clinging struct{ shared }
+
+func (c *clinging) Demote(context.Context, hooks.Event) error { return errors.New("it is in use") }
+
+func TestWhatCannotBeLetGoIsFollowedByWhatTheFileSays(t *testing.T) {
+	for policy, want := range map[hooks.Policy]string{
+		hooks.PhaseDefault: "alarm", hooks.Alarm: "alarm", hooks.Reboot: "alarm, restart", hooks.StopWatchdog: "alarm, starving",
+	} {
+		t.Run(policy.String(), func(t *testing.T) {
+			journal, err := hooks.OpenJournal(filepath.Join(t.TempDir(), "journal"), "boot")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer journal.Close()
+			runner, err := hooks.NewRunner([]hooks.Step{
+				{Name: "thing", Kind: "test", OnStuck: policy, Resource: &clinging{shared{d: &diary{}}}},
+			}, hooks.Options{Journal: journal})
+			if err != nil {
+				t.Fatal(err)
+			}
+			restarted := false
+			log := slog.New(slog.DiscardHandler)
+			i := &instance{d: &Daemon{log: log, book: newBook(log), restart: func() { restarted = true }}, name: "9@eth0"}
+			i.plan.Store(&plan{})
+			i.runner.Store(runner)
+			if err := runner.Run(t.Context(), hooks.BeforeUp, hooks.Event{Epoch: 1}); err != nil {
+				t.Fatal(err)
+			}
+			if err := i.letGo(t.Context(), carp.Transition{From: carp.Master, To: carp.Backup}); err == nil {
+				t.Error("it is said to be let go")
+			}
+			got := ""
+			for _, a := range i.d.book.standing(i.name) {
+				if a.Name == "not-let-go" {
+					got = "alarm"
+				}
+			}
+			if restarted {
+				got += ", restart"
+			}
+			if i.d.watchdog.starving.Load() {
+				got += ", starving"
+			}
+			if got != want {
+				t.Errorf("got %s, want %s", got, want)
+			}
+		})
+	}
+}
