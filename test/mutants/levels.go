@@ -40,11 +40,12 @@ func allLevels(seeds int) []level {
 		{name: "config", pkg: "cmd/daemon/config", dirs: []string{"cmd/daemon/config"}},
 		{name: "guardian", pkg: "cmd/daemon/guardian", dirs: []string{"cmd/daemon/guardian"}},
 		{name: "daemon", pkg: "cmd/daemon", dirs: []string{"cmd/daemon"}},
+		{name: "hooks", pkg: "hooks", dirs: []string{"hooks"}},
 		{name: "soak", pkg: "test/sim", dirs: protocol, tests: "^TestSoak$", args: []string{fmt.Sprintf("-sim.seeds=%d", seeds)}, harness: true},
 		{name: "explore", pkg: "test/sim/explore", dirs: protocol, tests: "^TestNoStateOfASmallWorldBreaksAPromise$", harness: true},
 		{name: "kernel", pkg: "vip", dirs: []string{"vip"}, importing: module + "/test/lab", clock: true},
 		{name: "wire", pkg: "carp/link", dirs: []string{"carp/link"}, importing: module + "/test/lab", clock: true},
-		{name: "lab", pkg: "cmd/carpd", dirs: []string{"carp", "vip", "cmd/daemon"}, tests: labTests, clock: true},
+		{name: "lab", pkg: "cmd/carpd", dirs: []string{"carp", "vip", "hooks", "cmd/daemon"}, tests: labTests, clock: true},
 	}
 }
 
@@ -52,7 +53,9 @@ func allLevels(seeds int) []level {
 // are quick.
 const labTests = "^(TestHooksRunInOrderAroundTheAddresses|TestFailingGateMakesTheOtherNodeMaster|TestHookThatFailsAfterTheAddressesAreUpLeavesNoneBehind|" +
 	"TestSlowGateKeepsTheAddressOffAndTheAdvertsGoing|TestStoppedMasterTakesItsAddressesOffBeforeItBowsOut|" +
-	"TestManyAddressesAreAllOffBeforeTheBowOut|TestFrozenMasterHoldsNothingAndYieldsAtOnceWhenItWakes|TestHandoverHasNoInstantWithTwoHoldersAndLastsUntilResume)$"
+	"TestManyAddressesAreAllOffBeforeTheBowOut|TestFrozenMasterHoldsNothingAndYieldsAtOnceWhenItWakes|TestHandoverHasNoInstantWithTwoHoldersAndLastsUntilResume|" +
+	"TestAResourceMovesBetweenTheAddressesOfOldAndNewMaster|TestTheGiverTakesBackWhatTheTakerCannotPromote|TestWhatAKilledRunLeftIsLetGoBeforeTheElection|" +
+	"TestAResourceInAnotherRoleThanItsNodeIsAnAlarm|TestInstancesOfAGroupMoveTogether)$"
 
 func levelNames() []string {
 	var names []string
