@@ -220,6 +220,11 @@ func (e *Engine) masterIsDown(now Instant) {
 			why = ReasonPreempting
 		}
 	}
+	if turn := e.rank(now); turn > 0 && e.plan.turnAfter != e.lastHeard+1 {
+		e.plan.turnAfter = e.lastHeard + 1
+		e.arm(timerDown, now.Add(time.Duration(turn)*rankTime))
+		return
+	}
 	e.takeOver(now, why, p)
 }
 

@@ -43,7 +43,7 @@ func (e *Engine) AppendState(dst []byte, now Instant) []byte {
 	}
 	dst = append(dst, byte(e.state), byte(e.target))
 	claim(e.held)
-	for _, b := range []bool{e.knows, e.up, e.cutOff, e.stopped, e.permitted, e.asking, e.farewell, e.handing, e.spoken} {
+	for _, b := range []bool{e.knows, e.up, e.cutOff, e.stopped, e.permitted, e.asking, e.farewell, e.handing, e.spoken, e.ready, e.plan.turnAfter == e.lastHeard+1} {
 		flag(b)
 	}
 	for t, at := range e.timers {

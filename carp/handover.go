@@ -27,6 +27,9 @@ const (
 	// unheardFor is how long a node that let go because it was not heard does not ask
 	// for the role again.
 	unheardFor = time.Minute
+	// rankTime is what a backup leaves to each member that would take the role of a
+	// silent master at the same instant: by then its advert is here.
+	rankTime = 20 * time.Millisecond
 )
 
 // planner is what the engine keeps for planned moves.
@@ -41,6 +44,7 @@ type planner struct {
 	deaf      uint8   // node id of who did not hear this master, which let go for that,
 	deafUntil Instant // and how long others are not asked for the role because of it
 	passed    Instant // when the role was let go for another node
+	turnAfter uint64  // lastHeard + 1, when this node last waited for those that come before it
 }
 
 // stateTime is how far apart a node's peer states are.
@@ -71,6 +75,23 @@ func (e *Engine) tellState(now Instant, claim timing) {
 func (e *Engine) misses(now Instant) bool {
 	dead := e.silentAt()
 	return dead != 0 && dead >= e.timers[timerHold] && dead <= now.Add(e.masterDown(e.followed(now))/missingEarly)
+}
+
+// rank is how many members take the role of a silent master before this node: backups of
+// the same weight with a lower node id. All of them have waited equally long.
+func (e *Engine) rank(now Instant) (before int) {
+	if !e.sealedGroup() {
+		return 0
+	}
+	own, earliest := e.timing(), now.Add(-memberRounds*e.stateTime())
+	for i := range e.plan.members.of[:e.plan.members.n] {
+		p := &e.plan.members.of[i]
+		equal := timing{p.AdvBase, p.AdvSkew} == own && p.Node < e.cfg.NodeID
+		if equal && p.State == Backup && p.Fitness != Unfit && p.At >= earliest {
+			before++
+		}
+	}
+	return before
 }
 
 // silentAt is when the first of the master-down timers fires, or 0.

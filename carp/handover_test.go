@@ -399,3 +399,25 @@ func TestNodeThatStartsDeafIsAloneAsItTakesTheRole(t *testing.T) {
 	g.alone(10 * time.Minute)
 	g.want(Backup, Backup, Master)
 }
+
+// All backups of one weight have waited equally long when their master is silent: without
+// an order all of them would take the role at one instant.
+func TestEqualMembersTakeTheRoleOfASilentMasterInTurn(t *testing.T) {
+	equal := func(c *Config) { c.AdvSkew = 0 }
+	g := newGroup(t, equal, equal, equal, equal)
+	g.run(10 * time.Second)
+	g.want(Master, Backup, Backup, Backup)
+	for first := range 3 {
+		for _, m := range g.nodes {
+			m.log = nil
+		}
+		g.nodes[first].dead = true
+		g.alone(10 * time.Second)
+		for n := range g.nodes {
+			if n > first+1 {
+				g.nodes[n].wantLog(t)
+			}
+		}
+		g.nodes[first+1].wantLog(t, "BACKUP->MASTER master-timed-out")
+	}
+}

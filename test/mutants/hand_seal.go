@@ -43,4 +43,6 @@ func sealMutants(add adder) {
 		replace(windowFile, "counter-l.counter-1 < windowStride {\n\t\t\treturn true", "counter-l.counter-1 < windowStride {\n\t\t\treturn false"))
 	add("window-for-ever", "a recording of a BSD may be played without end",
 		replace(windowFile, "if *e>>16&7 == windowAgain {", "if *e>>16&7 > windowAgain {"))
+	add("members-all-at-once", "all members of one weight take the role of a silent master at one instant",
+		replace(engine, "if turn := e.rank(now); turn > 0 &&", "if turn := e.rank(now); turn < 0 &&"))
 }
