@@ -30,6 +30,10 @@ type Command struct {
 	// Quiet keeps the output out of the log: for what is run every few seconds. Errors
 	// show the last lines of it all the same.
 	Quiet bool
+	// Daemon is for a program that makes a daemon of itself and exits: what it leaves
+	// running when it exits stays, and is outside of the cgroup of the hooks, so that it
+	// outlives a crash of ours. Stopped before that by its context, it ends as others do.
+	Daemon bool
 }
 
 // ExitError is the failure of a program that ran and ended by itself.

@@ -300,3 +300,21 @@ func TestQuietCommandShowsItsLastLinesInTheErrorOnly(t *testing.T) {
 		t.Errorf("%v, log:\n%s", err, log)
 	}
 }
+
+func TestWhatADaemonLeavesRunningStays(t *testing.T) {
+	script := hookstest.Script(t, "sleep 600 & echo $! >left")
+	if _, err := Run(t.Context(), Command{Path: script, Daemon: true}); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(filepath.Dir(script), "left"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Errorf("what it left running is gone: %v", err)
+	}
+}

@@ -14,7 +14,7 @@
 // context ends, whatever is left of its session, in whatever process group, gets
 // SIGTERM, two seconds later SIGKILL, and Run returns when nothing of it lives. So two
 // roles never have programs running at the same time. A process in a session of its
-// own (setsid) is out of reach here.
+// own (setsid) is out of reach here, and so is what Command.Daemon starts.
 //
 // The program is started in the cgroup that the runner has for hooks, if it has one
 // (hooks.Cgroup): whoever survives the daemon can end all that is in it. Without one,

@@ -92,22 +92,32 @@ func supervise(ctx context.Context, c Command, out *output) error {
 	if err := closeOnExec(); err != nil {
 		return fmt.Errorf("command: run %s: %w", c.Path, err)
 	}
-	cmd, err := begin(ctx, func() *exec.Cmd { return c.prepare(lines, errs) })
+	dir := hooks.Cgroup(ctx)
+	if c.Daemon {
+		dir = nil
+	}
+	cmd, err := begin(ctx, dir, func() *exec.Cmd { return c.prepare(lines, errs) })
 	if err != nil {
 		return startError(cmd.Path, err)
 	}
 	exited := make(chan error, 1)
 	go func() { exited <- awaitExit(cmd.Process.Pid) }()
 	log := hooks.Logger(ctx)
+	stays := false
 	select {
 	case err = <-exited:
+		if stays = c.Daemon; stays {
+			break // it may not even have left the session yet
+		}
 		if left, _ := survivors(cmd.Process.Pid, 0, nil); len(left) > 0 {
 			log.Warn("hook left processes behind: they are ended; start what is to stay with systemctl or setsid", "pids", left)
 		}
 	case <-ctx.Done():
 		log.Warn("hook is being stopped", "because", ctx.Err())
 	}
-	err = errors.Join(err, endSession(cmd.Process.Pid))
+	if !stays {
+		err = errors.Join(err, endSession(cmd.Process.Pid))
+	}
 	waited := cmd.Wait()
 	lines.flush()
 	errs.flush()
@@ -117,12 +127,11 @@ func supervise(ctx context.Context, c Command, out *output) error {
 	return verdict(ctx, cmd, waited, out)
 }
 
-// begin starts the program, in the cgroup of the hooks if there is one. Where that
+// begin starts the program, in a cgroup if there is one. Where that
 // does not work (it was removed, or the kernel is not allowed to), the program is
 // worth more than its cgroup.
-func begin(ctx context.Context, command func() *exec.Cmd) (*exec.Cmd, error) {
+func begin(ctx context.Context, dir *os.File, command func() *exec.Cmd) (*exec.Cmd, error) {
 	cmd := command()
-	dir := hooks.Cgroup(ctx)
 	if dir == nil {
 		return cmd, cmd.Start()
 	}
