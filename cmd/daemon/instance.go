@@ -44,9 +44,9 @@ type instance struct {
 	done sync.WaitGroup
 
 	// Only Handle uses these; it runs one at a time.
-	holding bool // addresses may be up
-	passed  bool // the before-up hooks of this mastership have run
-	owing   bool // after-down has not run since
+	holding bool       // addresses may be up
+	passed  carp.Epoch // of the mastership whose before-up hooks have run and resources are promoted
+	owing   bool       // after-down has not run since
 }
 
 // newInstance makes an instance ready to run: its link is open and claimed, and
@@ -172,22 +172,22 @@ func (i *instance) up(ctx context.Context, t carp.Transition) error {
 			return i.undo(ctx, t, fmt.Errorf("save the epoch, without which no gate may run: %w", err))
 		}
 	}
-	if t.From == carp.Master && i.passed && (hasResources(p.steps) || i.group != nil) {
+	if t.From == carp.Master && i.passed == t.Epoch && (hasResources(p.steps) || i.group != nil) {
 		switch p.OnContest {
 		case "yield":
 			return i.undo(ctx, t, errors.New("another master was heard, and on_contest is yield"))
 		case "regate":
-			i.passed = false
+			i.passed = 0
 			if i.group != nil {
 				i.group.again()
 			}
 		}
 	}
-	if !i.passed { // a contest finds them passed, unless it came while they ran
+	if i.passed != t.Epoch { // a contest finds them passed, unless it came while they ran
 		if err := i.run(ctx, hooks.BeforeUp, t); err != nil {
 			return i.undo(ctx, t, err)
 		}
-		i.passed = true
+		i.passed = t.Epoch // the next mastership has its own, also if a down between was passed over
 	}
 	if i.group != nil {
 		if err := i.group.up(ctx, i, t); err != nil {
@@ -219,7 +219,7 @@ func (i *instance) undo(ctx context.Context, t carp.Transition, err error) error
 	i.resources.until.Store(0)
 	i.set.Permit(carp.Permit{})
 	downErr := i.set.Down(ctx)
-	i.holding, i.passed = downErr != nil, false
+	i.holding, i.passed = downErr != nil, 0
 	return errors.Join(err, downErr, i.letGo(ctx, t)) // after-down runs with the transition to BACKUP that follows
 }
 
@@ -238,7 +238,7 @@ func (i *instance) down(ctx context.Context, t carp.Transition) error {
 		// A failed before-down hook is reported, but nothing may keep the address.
 		i.run(ctx, hooks.BeforeDown, t)
 	}
-	i.passed = false
+	i.passed = 0
 	i.resources.until.Store(0)
 	if i.holding {
 		if err := i.set.Down(ctx); err != nil {
@@ -251,7 +251,11 @@ func (i *instance) down(ctx context.Context, t carp.Transition) error {
 		return i.letGo(ctx, t)
 	}
 	i.speaker.Released(t, nil)
-	return errors.Join(i.letGo(ctx, t), i.after(ctx, t))
+	err := errors.Join(i.letGo(ctx, t), i.after(ctx, t))
+	if t.To == carp.Backup {
+		err = errors.Join(err, i.letGoLater(ctx, t))
+	}
+	return err
 }
 
 func (i *instance) after(ctx context.Context, t carp.Transition) error {

@@ -181,6 +181,26 @@ func (i *instance) letGo(ctx context.Context, t carp.Transition) error {
 	return err
 }
 
+// letGoLater goes on to let go of what is still held, until it is or a newer transition
+// comes: what kept it may be gone.
+func (i *instance) letGoLater(ctx context.Context, t carp.Transition) (err error) {
+	for pause := settleFirst; ctx.Err() == nil && i.holds(); pause = min(2*pause, settleLong) {
+		again := time.NewTimer(pause)
+		select {
+		case <-again.C:
+			err = i.letGo(ctx, t)
+		case <-ctx.Done():
+			again.Stop()
+		}
+	}
+	return err
+}
+
+// holds reports whether a resource is promoted here, or may be.
+func (i *instance) holds() bool {
+	return i.runner.Load().Holds() || i.group != nil && i.group.runner.Holds()
+}
+
 // escalate is for a node that cannot let go.
 func (d *Daemon) escalate(p hooks.Policy) {
 	switch p {
