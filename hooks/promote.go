@@ -220,9 +220,6 @@ func (r *Runner) lookAgain(ctx context.Context, i int, err error, want Role) err
 	if blind == nil {
 		report, blind = r.look(ctx, i)
 	}
-	if ctx.Err() != nil && err == nil {
-		err = ctx.Err() // it was not looked at: of unknown state
-	}
 	switch {
 	case err != nil:
 		return err

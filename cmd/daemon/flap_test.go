@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/carpd/carpd/carp"
 	"github.com/carpd/carpd/carp/link"
+	"github.com/carpd/carpd/cmd/daemon/api"
 	"github.com/carpd/carpd/hooks"
 	"github.com/carpd/carpd/vip"
 	"github.com/carpd/carpd/vip/viptest"
@@ -35,13 +37,12 @@ type flapping struct {
 
 // flaps is an instance whose engine is the test.
 type flaps struct {
-	t       *testing.T
-	i       *instance
-	kernel  *viptest.FakeKernel
-	steps   []*flapping
-	faults  atomic.Int32 // in a hundred steps
-	stuck   atomic.Int32 // calls that ignore their end
-	settled bool
+	t      *testing.T
+	i      *instance
+	kernel *viptest.FakeKernel
+	steps  []*flapping
+	faults atomic.Int32 // in a hundred steps
+	held   atomic.Bool  // nothing can be demoted
 
 	// The mailbox of the speaker.
 	mu     sync.Mutex
@@ -107,8 +108,6 @@ func (f *flapping) step(ctx context.Context) (lie bool, err error) {
 	case 8:
 		panic("flapping")
 	case 9, 10: // takes the step, though it was cancelled
-		f.x.stuck.Add(1)
-		defer f.x.stuck.Add(-1)
 		takes *= 12
 		return false, wait(context.Background())
 	}
@@ -125,6 +124,9 @@ func (f *flapping) Promote(ctx context.Context, ev hooks.Event) error {
 
 func (f *flapping) Demote(ctx context.Context, _ hooks.Event) error {
 	defer f.enter("demote")()
+	if f.x.held.Load() {
+		return errors.New("held by a process")
+	}
 	return f.move(ctx, false)
 }
 
@@ -235,8 +237,6 @@ func (h slowHook) Run(ctx context.Context, ev hooks.Event) error {
 		f.mu.Unlock()
 	}
 	if h.rng.IntN(4) == 0 {
-		h.x.stuck.Add(1)
-		defer h.x.stuck.Add(-1)
 		late := time.NewTimer(time.Duration(h.rng.IntN(5000)) * time.Millisecond)
 		<-late.C
 	}
@@ -335,8 +335,41 @@ func TestFlappingRolesNeverMixAndEndWhereTheRoleIs(t *testing.T) {
 	}
 }
 
-func (x *flaps) run(rng *rand.Rand, rounds int) {
-	t := x.t
+// What could not be let go is let go when what held it is gone, though the role has long
+// moved.
+func TestWhatCouldNotBeLetGoIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newFlaps(t, 1)
+		defer x.i.closeJournal()
+		defer x.begin()()
+		alarm := func() bool {
+			return slices.ContainsFunc(x.i.d.book.standing(x.i.name), func(a api.Alarm) bool { return a.Name == "not-let-go" })
+		}
+		x.held.Store(true)
+		for _, to := range []carp.State{carp.Master, carp.Backup} {
+			x.mu.Lock()
+			x.become(to, carp.ReasonTimedOut)
+			x.mu.Unlock()
+			pause(10 * time.Minute)
+		}
+		if !x.i.holds() || !alarm() {
+			t.Fatalf("a resource that is held by a process is let go: %v, alarm %v", !x.i.holds(), alarm())
+		}
+		x.held.Store(false)
+		pause(settleLong + time.Minute)
+		if x.i.holds() || alarm() {
+			t.Errorf("it is held still: %v, alarm: %v", x.i.holds(), alarm())
+		}
+	})
+}
+
+func pause(d time.Duration) {
+	timer := time.NewTimer(d)
+	<-timer.C
+}
+
+// begin runs all that an instance has beside its speaker.
+func (x *flaps) begin() (end func()) {
 	ctx, stop := context.WithCancel(context.Background())
 	stop()
 	_ = x.i.speaker.Run(ctx) // it ends at once
@@ -345,11 +378,12 @@ func (x *flaps) run(rng *rand.Rand, rounds int) {
 	all.Go(func() { x.i.set.Run(ctx) })
 	all.Go(func() { x.i.watchResources(ctx) })
 	all.Go(func() { x.work(ctx) })
-	defer func() { stop(); all.Wait() }()
-	pause := func(d time.Duration) {
-		timer := time.NewTimer(d)
-		<-timer.C
-	}
+	return func() { stop(); x.cancel(); all.Wait() }
+}
+
+func (x *flaps) run(rng *rand.Rand, rounds int) {
+	t := x.t
+	defer x.begin()()
 	for round := range rounds {
 		x.faults.Store(int32([]int{0, 10, 30}[rng.IntN(3)]))
 		for range 1 + rng.IntN(8) {
@@ -378,7 +412,7 @@ func (x *flaps) run(rng *rand.Rand, rounds int) {
 		}
 		role := map[carp.State]hooks.Role{carp.Master: hooks.RolePromoted, carp.Backup: hooks.RoleDemoted}[want]
 		for _, f := range x.steps {
-			report, _ := f.Monitor(ctx)
+			report, _ := f.Monitor(t.Context())
 			if report.Role != role {
 				t.Fatalf("round %d: the node is %v, and %s is %v: %v", round, want, f.name, report.Role, f.on)
 			}

@@ -4,6 +4,7 @@ package main
 func resourceMutants(add adder) {
 	const (
 		promote = "hooks/promote.go"
+		journal = "hooks/journal.go"
 		band    = "cmd/daemon/band.go"
 		wiring  = "cmd/daemon/resources.go"
 	)
@@ -21,6 +22,16 @@ func resourceMutants(add adder) {
 		replace(promote, "if final && r.o.Permit != nil {", "if final && r.o.Permit != nil && false {"))
 	add("preempts-a-holder", "a group with resources may be preempted by an advert",
 		replace("cmd/daemon/plan.go", "\tcase p.Preempt:\n", "\tcase p.Preempt && false:\n"))
+	add("gate-of-another-mastership", "the gate is not run again in the next mastership if the down between was passed over",
+		replace(instance, "if i.passed != t.Epoch { //", "if i.passed == 0 { //"))
+	add("cancelled-demotion-believed", "a cancelled demotion that says it is done is believed without a look",
+		replace(promote, "case blind != nil:", "case blind != nil && ctx.Err() == nil:"), replace(promote, "case report.Role != want:", "case report.Role != want && ctx.Err() == nil:"))
+	add("damage-taken-for-a-crash", "a journal that is damaged in the middle is cut off there",
+		replace(journal, "errors.Is(err, errDamaged) && len(rest) == 0 {", "errors.Is(err, errDamaged) {"))
+	add("journal-shared", "two processes write one journal",
+		replace(journal, "syscall.LOCK_EX|syscall.LOCK_NB", "syscall.LOCK_SH|syscall.LOCK_NB"))
+	add("stuck-for-good", "what could not be let go once stays, though what held it is gone",
+		replace(instance, "if t.To == carp.Backup {\n\t\terr = errors.Join(err, i.letGoLater", "if false {\n\t\terr = errors.Join(err, i.letGoLater"))
 	add("group-not-whole", "an address of a group comes up before all are elected",
 		replace(band, "return !slices.ContainsFunc(b.members, func(s *standing) bool { return !s.ready })", "return true"))
 	add("group-stays", "an instance keeps the role when another one of its group leaves",
