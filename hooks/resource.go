@@ -43,6 +43,7 @@ type Monitor interface {
 type Report struct {
 	Role   Role
 	Health Health
+	Weight int    // by how much it demotes while degraded, 1 to 254, instead of Watch.Weight; 0: that
 	Text   string // one clause for an operator: "replica of 192.0.2.2, 0 s behind"; may be empty
 }
 

@@ -11,40 +11,6 @@ import (
 	"time"
 )
 
-// A grade follows looks of which enough came in a row, and no further than all of them went.
-func TestGradeFollowsLooksInARow(t *testing.T) {
-	for _, c := range []struct {
-		rise, fall int
-		looks      string // o: healthy, d: degraded, u: unfit, x: cannot be looked at
-		grades     string
-	}{
-		{1, 1, "odoudxo", "odoudu" + "o"},
-		{1, 3, "uuu", "oou"},
-		{1, 3, "uuouuu", "ooooou"},
-		{1, 3, "dduuu", "ooddd"},
-		{1, 3, "udd", "ood"},
-		{1, 3, "xxxx", "oouu"},
-		{3, 1, "uooo", "uuuo"},
-		{3, 1, "uoodoo", "uuudd" + "d"},
-		{3, 1, "uoouooo", "uuuuuuo"},
-		{2, 2, "ddoodduuoo", "oddoodduuo"},
-		{2, 2, "dduoduod", "odddddd" + "d"},
-		{1, 2, "duduuu", "oddduu"},
-	} {
-		g, got := grading{rise: c.rise, fall: c.fall}, ""
-		for _, look := range c.looks {
-			seen, err := map[rune]Health{'o': Healthy, 'd': Degraded, 'u': Unfit}[look], error(nil)
-			if look == 'x' {
-				err = errors.New("no answer")
-			}
-			got += string("odu"[g.next(seen, err)])
-		}
-		if got != c.grades {
-			t.Errorf("rise %d, fall %d, looks %s: %s, want %s", c.rise, c.fall, c.looks, got, c.grades)
-		}
-	}
-}
-
 // looks is a monitor that says what it is told to.
 type looks struct {
 	says chan Report

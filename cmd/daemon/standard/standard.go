@@ -3,6 +3,7 @@
 package standard
 
 import (
+	_ "github.com/carpd/carpd/hooks/check"   // monitors interface, route, process, file, tcp, http
 	_ "github.com/carpd/carpd/hooks/exec"    // kind exec, monitor script
 	_ "github.com/carpd/carpd/hooks/fifo"    // kind fifo
 	_ "github.com/carpd/carpd/hooks/haproxy" // kind haproxy, also as a resource and as a monitor
