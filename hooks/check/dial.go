@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // parseTarget checks where to connect to: host and port, or the absolute path of a unix
@@ -77,15 +78,24 @@ func checkAuthorities(f *faults, path string) {
 	}
 }
 
-// connect connects, and says why it could not in one clause without an address, which
-// who calls knows.
-func connect(ctx context.Context, network, target string) (net.Conn, error) {
+// connect connects, and with settings speaks TLS. Reads and writes end with ctx. It says
+// why it could not in one clause without an address, which who calls knows.
+func connect(ctx context.Context, network, target string, settings *tls.Config) (net.Conn, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, network, target)
 	if err != nil {
 		return nil, plain(ctx, err)
 	}
-	return conn, nil
+	context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	if settings == nil {
+		return conn, nil
+	}
+	secure := tls.Client(conn, settings)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("TLS: %w", plain(ctx, err))
+	}
+	return secure, nil
 }
 
 // plain is the cause of an error of package net, without what is said anyway.

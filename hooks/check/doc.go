@@ -51,7 +51,7 @@ func (f *faults) add(when bool, format string, args ...any) {
 
 func (f faults) err() error { return errors.Join(f...) }
 
-// oneOf returns the keys that are given.
+// given returns the names of those that are true.
 func given(keys map[string]bool) []string {
 	var names []string
 	for name, is := range keys {

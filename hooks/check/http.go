@@ -1,8 +1,10 @@
 package check
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/carpd/carpd/hooks"
 )
@@ -112,14 +115,23 @@ func wanted(all []int, status int) bool {
 	return slices.Contains(all, status) || slices.Contains(all, status/100)
 }
 
-// Monitor implements hooks.Monitor.
+// Monitor implements hooks.Monitor. Each look has a connection of its own: one that was
+// kept open would not show that no more are taken.
 func (m *HTTP) Monitor(ctx context.Context) (hooks.Report, error) {
-	request, transport, err := m.prepare(ctx)
+	request, settings, err := m.prepare(ctx)
 	if err != nil {
 		return hooks.Report{}, err
 	}
-	defer transport.CloseIdleConnections()
-	answer, err := transport.RoundTrip(request)
+	network, target := m.target()
+	conn, err := connect(ctx, network, target, settings)
+	if err != nil {
+		return unfit("%s: %v", m.name(), err)
+	}
+	defer conn.Close()
+	if err := request.Write(conn); err != nil {
+		return unfit("%s: %v", m.name(), plain(ctx, err))
+	}
+	answer, err := read(conn, request)
 	if err != nil {
 		return unfit("%s: %v", m.name(), plain(ctx, err))
 	}
@@ -140,16 +152,43 @@ func (m *HTTP) Monitor(ctx context.Context) (hooks.Report, error) {
 	return fine("%s: status %d", m.name(), answer.StatusCode)
 }
 
+// read reads the answer, after at most maxInformed informational ones, of at most twice
+// maxRead in all.
+func read(conn net.Conn, request *http.Request) (answer *http.Response, err error) {
+	in := bufio.NewReader(io.LimitReader(conn, 2*maxRead))
+	for range 1 + maxInformed {
+		answer, err = http.ReadResponse(in, request)
+		if err != nil || answer.StatusCode >= http.StatusOK || answer.StatusCode == http.StatusSwitchingProtocols {
+			break
+		}
+	}
+	return answer, err
+}
+
+const maxInformed = 5
+
+// target is where to connect to.
+func (m *HTTP) target() (network, address string) {
+	if m.network != "" {
+		return m.network, m.c.Address
+	}
+	port := m.url.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[m.url.Scheme]
+	}
+	return "tcp", net.JoinHostPort(m.url.Hostname(), port)
+}
+
 // name names the page, without its query, which may hold a secret.
 func (m *HTTP) name() string { return m.url.Scheme + "://" + m.url.Host + m.url.EscapedPath() }
 
-// prepare reads the files and makes the request. Each look has a connection of its own:
-// one that was kept open would not show that no more are taken.
-func (m *HTTP) prepare(ctx context.Context) (*http.Request, *http.Transport, error) {
+// prepare reads the files and makes the request.
+func (m *HTTP) prepare(ctx context.Context) (*http.Request, *tls.Config, error) {
 	request, err := http.NewRequestWithContext(ctx, m.c.Method, m.url.String(), nil)
 	if err != nil {
 		return nil, nil, errors.New("the request cannot be made") // the cause holds the query
 	}
+	request.Close = true
 	request.Header.Set("User-Agent", "carpd")
 	for name, value := range m.c.Headers {
 		request.Header.Set(name, value)
@@ -160,7 +199,10 @@ func (m *HTTP) prepare(ctx context.Context) (*http.Request, *http.Transport, err
 			return nil, nil, fmt.Errorf("authorization_file: %w", err)
 		}
 		line, _, _ := strings.Cut(string(text), "\n")
-		request.Header.Set("Authorization", strings.TrimSpace(line))
+		if line = strings.TrimSpace(line); line == "" || strings.ContainsFunc(line, unicode.IsControl) {
+			return nil, nil, fmt.Errorf("authorization_file: %s: its first line is not that of a header", m.c.AuthorizationFile)
+		}
+		request.Header.Set("Authorization", line)
 	}
 	name := m.url.Hostname()
 	if m.c.Host != "" {
@@ -169,17 +211,9 @@ func (m *HTTP) prepare(ctx context.Context) (*http.Request, *http.Transport, err
 			name = host
 		}
 	}
-	settings, err := tlsConfig(name, m.c.CAFile)
-	if err != nil {
-		return nil, nil, err
+	if m.url.Scheme != "https" {
+		return request, nil, nil
 	}
-	return request, &http.Transport{
-		TLSClientConfig: settings, DisableKeepAlives: true, MaxResponseHeaderBytes: maxRead,
-		DialContext: func(ctx context.Context, network, target string) (net.Conn, error) {
-			if m.network != "" {
-				network, target = m.network, m.c.Address
-			}
-			return connect(ctx, network, target)
-		},
-	}, nil
+	settings, err := tlsConfig(name, m.c.CAFile)
+	return request, settings, err
 }

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"path/filepath"
-	"time"
 
 	"github.com/carpd/carpd/hooks"
 )
@@ -60,19 +59,11 @@ func (m *TCP) Monitor(ctx context.Context) (hooks.Report, error) {
 	if err != nil {
 		return hooks.Report{}, err
 	}
-	conn, err := connect(ctx, m.network, m.c.Address)
+	conn, err := connect(ctx, m.network, m.c.Address, settings)
 	if err != nil {
 		return unfit("%s: %v", m.c.Address, err)
 	}
 	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
-	if settings != nil {
-		secure := tls.Client(conn, settings)
-		if err := secure.HandshakeContext(ctx); err != nil {
-			return unfit("%s: TLS: %v", m.c.Address, plain(ctx, err))
-		}
-		conn = secure
-	}
 	if len(question) > 0 {
 		if _, err := conn.Write(question); err != nil {
 			return unfit("%s: %v", m.c.Address, plain(ctx, err))
@@ -106,7 +97,7 @@ func (m *TCP) prepare() (question []byte, settings *tls.Config, err error) {
 func expect(ctx context.Context, conn net.Conn, want []byte) error {
 	var have []byte
 	for len(have) < maxRead {
-		part := make([]byte, 4096)
+		part := make([]byte, min(4096, maxRead-len(have)))
 		n, err := conn.Read(part)
 		from := max(len(have)-len(want)+1, 0)
 		have = append(have, part[:n]...)

@@ -202,11 +202,21 @@ func environment(ctx context.Context, open func() hooks.Hook) error {
 	if err := call(ctx, runTime, h, SampleEvent(hooks.AfterUp)); err != nil {
 		return err
 	}
-	dir, env, files := surroundings()
-	for range 5 {
-		if err := call(ctx, runTime, h, SampleEvent(hooks.AfterUp)); err != nil {
-			return err
+	return unchanged(func() error {
+		for range 5 {
+			if err := call(ctx, runTime, h, SampleEvent(hooks.AfterUp)); err != nil {
+				return err
+			}
 		}
+		return nil
+	})
+}
+
+// unchanged checks that what is done leaves the process as it was.
+func unchanged(what func() error) error {
+	dir, env, files := surroundings()
+	if err := what(); err != nil {
+		return err
 	}
 	return settled(func() error {
 		dir2, env2, files2 := surroundings()
@@ -216,7 +226,7 @@ func environment(ctx context.Context, open func() hooks.Hook) error {
 		case !slices.Equal(env, env2):
 			return fmt.Errorf("the environment of the process changed")
 		case files2 > files:
-			return fmt.Errorf("open files grew from %d to %d in five runs", files, files2)
+			return fmt.Errorf("open files grew from %d to %d", files, files2)
 		}
 		return nil
 	})
@@ -263,14 +273,19 @@ func (e *brokenError) Error() string { return e.what }
 
 // call runs h, and returns a *brokenError if it panics or takes too long.
 func call(ctx context.Context, limit time.Duration, h hooks.Hook, ev hooks.Event) error {
+	return guarded(limit, "Run", func() error { return h.Run(ctx, ev) })
+}
+
+// guarded calls, and returns a *brokenError if what is called panics or takes too long.
+func guarded(limit time.Duration, what string, f func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		defer func() {
 			if p := recover(); p != nil {
-				done <- &brokenError{fmt.Sprintf("Run panicked: %v\n%s", p, debug.Stack())}
+				done <- &brokenError{fmt.Sprintf("%s panicked: %v\n%s", what, p, debug.Stack())}
 			}
 		}()
-		done <- h.Run(ctx, ev)
+		done <- f()
 	}()
 	late := time.NewTimer(limit)
 	defer late.Stop()
@@ -278,6 +293,6 @@ func call(ctx context.Context, limit time.Duration, h hooks.Hook, ev hooks.Event
 	case err := <-done:
 		return err
 	case <-late.C:
-		return &brokenError{fmt.Sprintf("Run has not returned within %v", limit)}
+		return &brokenError{fmt.Sprintf("%s has not returned within %v", what, limit)}
 	}
 }
