@@ -65,6 +65,7 @@ func operNames() [7]string {
 
 // trouble says why nothing can be sent over the interface, or nothing.
 func (l linkState) trouble() string {
+	names := operNames()
 	switch {
 	case l.flags&unix.IFF_UP == 0:
 		return "it is down"
@@ -72,8 +73,8 @@ func (l linkState) trouble() string {
 		return "it has no carrier"
 	case l.operstate == operUp || l.operstate == operUnknown:
 		return ""
-	case int(l.operstate) < len(operNames()):
-		return "its operational state is " + operNames()[l.operstate]
+	case int(l.operstate) < len(names):
+		return "its operational state is " + names[l.operstate]
 	}
 	return fmt.Sprintf("its operational state is %d", l.operstate)
 }
