@@ -76,7 +76,8 @@ func (d *Daemon) endGuard() {
 }
 
 // makeBowOuts keeps the guardian's bow-outs fresh: those of every master, each few
-// seconds, and after each transition.
+// seconds, and after each transition. Not where resources move with the role: a bow-out
+// says that they are let go, and nobody lets go of them for a dead daemon.
 func (d *Daemon) makeBowOuts(ctx context.Context) {
 	tick := time.NewTicker(bowOutEach)
 	defer tick.Stop()
@@ -88,6 +89,9 @@ func (d *Daemon) makeBowOuts(ctx context.Context) {
 		case <-d.guard.news:
 		}
 		for _, i := range d.all() {
+			if i.plan.Load().carp.Resources > 0 {
+				continue
+			}
 			i.guarded.bowOuts(i.pack(i.speaker.BowOuts(bowOutAhead)))
 		}
 	}
