@@ -500,6 +500,16 @@ func (e *Engine) Failed(now Instant, epoch Epoch) Effects {
 	return e.finish()
 }
 
+// Abandon is Failed where something of the mastership is still here: the role is left in
+// order, with a bow-out only when Released says that all is gone.
+func (e *Engine) Abandon(now Instant, epoch Epoch) Effects {
+	if e.state == Master && epoch == e.epoch {
+		return e.Resign(now, Backup, ReasonFailed)
+	}
+	e.begin(now)
+	return e.finish()
+}
+
 // giveUp leaves the role that cannot be served.
 func (e *Engine) giveUp(now Instant, why Reason) {
 	e.emit(now, leave)

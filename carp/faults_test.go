@@ -96,7 +96,9 @@ func TestFailedTakeoverHoldsBackLongerEachTime(t *testing.T) {
 // let go of before another one takes it, and is held back as well.
 func TestFailedMasterThatLetsGoInOrderIsHeldBackToo(t *testing.T) {
 	r := newRig(t).master()
-	r.do(r.e.Resign(r.now, Backup, ReasonFailed))
+	r.do(r.e.Abandon(r.now, r.e.epoch-1)) // of an epoch that is over
+	r.state(Master)
+	r.do(r.e.Abandon(r.now, r.e.epoch))
 	r.want("MASTER->RELEASING failed")
 	r.run(500 * time.Millisecond)
 	r.do(r.e.Released(r.now, nil))

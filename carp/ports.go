@@ -2,6 +2,7 @@ package carp
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 )
 
@@ -123,7 +124,8 @@ type Poller interface {
 // idempotent.
 //
 // For a transition to MASTER, an error means that the node cannot serve: the
-// handler has undone what it did, and the engine leaves the role. With From and
+// handler has undone what it did, and the engine leaves the role. What wraps ErrHeld
+// could not be undone in all: the role is left by RELEASING. With From and
 // To both MASTER the mastership was contested: the handler announces again. For
 // a transition away from MASTER, the handler calls Speaker.Released as soon as
 // the addresses (and, for RELEASING, the resources) are gone; a return without
@@ -132,6 +134,10 @@ type Poller interface {
 type Handler interface {
 	Handle(ctx context.Context, t Transition) error
 }
+
+// ErrHeld is wrapped by the error of a Handler for a transition to MASTER that has not
+// let go of all that it took: nobody is to be called in by a bow-out yet.
+var ErrHeld = errors.New("carp: something of the role is still held")
 
 // HandlerFunc makes a Handler of a function.
 type HandlerFunc func(ctx context.Context, t Transition) error

@@ -266,12 +266,15 @@ func (s *Speaker) work() {
 		await(told)
 		err := s.handler.Handle(ctx, t)
 		s.mailbox.done()
-		if t.To == Master && err != nil && ctx.Err() == nil {
-			s.Failed(t.Epoch)
-		} else if t.To != Master {
+		switch {
+		case t.To != Master:
 			s.Released(t, err)
-		} else {
+		case err == nil || ctx.Err() != nil:
 			s.do(func() {}) // lets the loop see that the worker is idle
+		case errors.Is(err, ErrHeld):
+			s.Abandon(t.Epoch)
+		default:
+			s.Failed(t.Epoch)
 		}
 	}
 }
@@ -280,6 +283,12 @@ func (s *Speaker) work() {
 // longer, and are off: as Engine.Failed. It does nothing once the epoch is over.
 func (s *Speaker) Failed(epoch Epoch) {
 	s.input(func(now Instant) Effects { return s.engine.Failed(now, epoch) })
+}
+
+// Abandon leaves the mastership of this epoch, which cannot be served, in order: as
+// Engine.Abandon. It does nothing once the epoch is over.
+func (s *Speaker) Abandon(epoch Epoch) {
+	s.input(func(now Instant) Effects { return s.engine.Abandon(now, epoch) })
 }
 
 // Released tells that the addresses and resources of the mastership that t ended

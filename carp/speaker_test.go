@@ -257,6 +257,39 @@ func TestFailedTakeoverBowsOutAndIsHeldBack(t *testing.T) {
 	})
 }
 
+// A handler that could not undo all of a takeover keeps the others waiting until it has.
+func TestNobodyIsCalledInWhileATakeoverThatFailedIsNotUndone(t *testing.T) {
+	onLoops(t, func(t *testing.T, bus segment) {
+		undone := make(chan struct{})
+		a := join(t, bus, "192.0.2.1", group(0), func(n *node) {
+			n.handle = func(ctx context.Context, tr carp.Transition) error {
+				switch tr.To {
+				case carp.Master:
+					return fmt.Errorf("no disk: %w", carp.ErrHeld)
+				case carp.Releasing:
+					select {
+					case <-undone:
+					case <-ctx.Done():
+					}
+				}
+				return ctx.Err()
+			}
+		})
+		b := join(t, bus, "192.0.2.2", group(100), nil)
+		within(t, 4*time.Second, "a lets go", func() bool { return a.state() == carp.Releasing })
+		pass(500 * time.Millisecond)
+		if s := b.state(); s != carp.Backup {
+			t.Errorf("b is %v while a lets go", s)
+		}
+		close(undone)
+		within(t, time.Second, "b is master", func() bool { return b.state() == carp.Master })
+		if st, _ := a.Status(); st.Demotions[carp.OwnerFailure] != 240 {
+			t.Errorf("a is not held back: %+v", st)
+		}
+		stopAll(t, a, b)
+	})
+}
+
 // The addresses went while it was master, and cannot be put back.
 func TestMasterThatLostItsAddressesBowsOutAndIsHeldBack(t *testing.T) {
 	onLoops(t, func(t *testing.T, bus segment) {

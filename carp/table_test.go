@@ -96,6 +96,8 @@ var tableInputs = []struct {
 	{"denied", func(r *rig) { r.do(r.e.Denied(r.now, r.e.epoch)) }, [4]string{"", "", "", ""}},
 	{"failed", func(r *rig) { r.do(r.e.Failed(r.now, r.e.epoch)) },
 		[4]string{"", "", "MASTER->BACKUP failed, send 255/255", ""}},
+	{"abandon", func(r *rig) { r.do(r.e.Abandon(r.now, r.e.epoch)) },
+		[4]string{"", "", "MASTER->RELEASING failed", ""}},
 	{"renew at once", func(r *rig) { r.do(r.e.Renew(r.now)) }, [4]string{"", "", "", ""}},
 	{"renew", func(r *rig) { r.now = r.now.Add(100 * time.Millisecond); r.do(r.e.Renew(r.now)) },
 		[4]string{"", "", "send 1/100, permit", ""}},
@@ -144,7 +146,7 @@ func TestTheTableHasEveryInputOfTheEngine(t *testing.T) {
 	}
 	for _, known := range []string{
 		"Receive", "Tick", "LinkUp", "LinkDown", "Demote", "SetState", "Resign", "Released", "Ready",
-		"Granted", "Denied", "Failed", "Sent", "SendFailed", "Reconfigure", "Renew", "ResetSeal", "ClientSide", "PathUp", "PathDown",
+		"Granted", "Denied", "Failed", "Abandon", "Sent", "SendFailed", "Reconfigure", "Renew", "ResetSeal", "ClientSide", "PathUp", "PathDown",
 	} {
 		delete(inputs, known)
 	}

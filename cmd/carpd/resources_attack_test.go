@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"strings"
 	"testing"
 )
 
@@ -13,5 +14,24 @@ func TestNobodyIsCalledInForADeadDaemonThatHeldAResource(t *testing.T) {
 	c.awaitDiary("b promoted")
 	if d := c.diary(); d[len(d)-2] != "b TWO PRIMARIES state-a" || d[len(d)-3] != "b promote master-timed-out" {
 		t.Errorf("b took over so: %q", d)
+	}
+}
+
+// A promotion that failed and cannot be undone: the other one is not called in, and finds
+// out by itself that nobody speaks.
+func TestNoBowOutCallsSomebodyInWhileAFailedPromotionIsNotUndone(t *testing.T) {
+	t.Parallel()
+	p, c := shareThing(t, nil)
+	c.set("fail-promote-b", "")
+	c.set("fail-demote-b", "")
+	seq := p.b.seq()
+	p.a.post("/v1/handover", map[string]string{}, nil)
+	p.b.awaitEvent(seq, "transition", "release-failed")
+	c.awaitDiary("a promoted")
+	if got := strings.Join(c.diary(), ", "); !strings.Contains(got, "a promote master-timed-out") {
+		t.Errorf("it went %s", got)
+	}
+	if p.b.alarm("not-let-go") == "" {
+		t.Error("b has no alarm")
 	}
 }

@@ -213,21 +213,24 @@ func (i *instance) up(ctx context.Context, t carp.Transition) error {
 // engine, which leaves the role unless a newer transition has come.
 func (i *instance) undo(ctx context.Context, t carp.Transition, err error) error {
 	if ctx.Err() != nil || errors.Is(err, vip.ErrSuperseded) {
-		return err // the newer transition continues from here
+		return errors.Join(err, carp.ErrHeld) // the newer transition continues from here
 	}
 	i.d.book.raise(i.name, "not-served", fmt.Sprintf("%s was elected but cannot serve, and leaves the role: %v", i.name, err))
 	i.resources.until.Store(0)
 	i.set.Permit(carp.Permit{})
 	downErr := i.set.Down(ctx)
 	i.holding, i.passed = downErr != nil, 0
-	return errors.Join(err, downErr, i.letGo(ctx, t)) // after-down runs with the transition to BACKUP that follows
+	if held := errors.Join(downErr, i.letGo(ctx, t)); held != nil {
+		return errors.Join(err, held, carp.ErrHeld)
+	}
+	return err // after-down runs with the transition to BACKUP that follows
 }
 
 // giveUp leaves a mastership whose addresses are lost and cannot be put back.
 func (i *instance) giveUp(epoch carp.Epoch, err error) {
 	i.d.book.raise(i.name, "not-served", fmt.Sprintf("%s lost its addresses as master and cannot put them back, and leaves the role: %v", i.name, err))
 	if p := i.plan.Load(); p.carp.Resources > 0 || i.group != nil {
-		i.speaker.Resign(carp.Backup, carp.ReasonFailed) // what it holds is let go before the bow-out
+		i.speaker.Abandon(epoch) // what it holds is let go before the bow-out
 		return
 	}
 	i.speaker.Failed(epoch)
