@@ -246,7 +246,7 @@ func (h slowHook) Run(ctx context.Context, ev hooks.Event) error {
 // become is what the engine does: it puts a transition in the mailbox, and withdraws or
 // gives the permit. The caller holds mu.
 func (x *flaps) become(to carp.State, why carp.Reason) {
-	if to == carp.Master && x.state != carp.Master {
+	if to == carp.Master && (x.state != carp.Master || why == carp.ReasonContested) {
 		x.epoch++
 	}
 	t := carp.Transition{VHID: 51, From: x.state, To: to, Reason: why, Epoch: x.epoch}

@@ -39,14 +39,15 @@ type instance struct {
 	saving     chan struct{} // capacity 1: held while an epoch is written
 	guarded    guarded       // what the guardian knows
 	taken      atomic.Bool   // the guardian has acted for this instance, which is to leave the role
+	left       atomic.Bool   // a mastership has ended since the last up
 
 	stop context.CancelFunc
 	done sync.WaitGroup
 
 	// Only Handle uses these; it runs one at a time.
-	holding bool       // addresses may be up
-	passed  carp.Epoch // of the mastership whose before-up hooks have run and resources are promoted
-	owing   bool       // after-down has not run since
+	holding bool // addresses may be up
+	passed  bool // the before-up hooks of this mastership have run, and its resources are promoted
+	owing   bool // after-down has not run since
 }
 
 // newInstance makes an instance ready to run: its link is open and claimed, and
@@ -167,27 +168,30 @@ func (i *instance) Announce() { i.set.Announce() }
 func (i *instance) up(ctx context.Context, t carp.Transition) error {
 	i.holding, i.owing = true, true
 	p := i.plan.Load()
+	if i.left.Swap(false) || t.From != carp.Master {
+		i.passed = false // each mastership has its own gate, also if the down between was passed over
+	}
 	if p.gated() {
 		if err := i.saveEpoch(ctx, t.Epoch); err != nil {
 			return i.undo(ctx, t, fmt.Errorf("save the epoch, without which no gate may run: %w", err))
 		}
 	}
-	if t.From == carp.Master && i.passed == t.Epoch && (hasResources(p.steps) || i.group != nil) {
+	if t.From == carp.Master && i.passed && (hasResources(p.steps) || i.group != nil) {
 		switch p.OnContest {
 		case "yield":
 			return i.undo(ctx, t, errors.New("another master was heard, and on_contest is yield"))
 		case "regate":
-			i.passed = 0
+			i.passed = false
 			if i.group != nil {
 				i.group.again()
 			}
 		}
 	}
-	if i.passed != t.Epoch { // a contest finds them passed, unless it came while they ran
+	if !i.passed { // a contest finds them passed, unless it came while they ran
 		if err := i.run(ctx, hooks.BeforeUp, t); err != nil {
 			return i.undo(ctx, t, err)
 		}
-		i.passed = t.Epoch // the next mastership has its own, also if a down between was passed over
+		i.passed = true
 	}
 	if i.group != nil {
 		if err := i.group.up(ctx, i, t); err != nil {
@@ -219,7 +223,7 @@ func (i *instance) undo(ctx context.Context, t carp.Transition, err error) error
 	i.resources.until.Store(0)
 	i.set.Permit(carp.Permit{})
 	downErr := i.set.Down(ctx)
-	i.holding, i.passed = downErr != nil, 0
+	i.holding, i.passed = downErr != nil, false
 	if held := errors.Join(downErr, i.letGo(ctx, t)); held != nil {
 		return errors.Join(err, held, carp.ErrHeld)
 	}
@@ -241,7 +245,7 @@ func (i *instance) down(ctx context.Context, t carp.Transition) error {
 		// A failed before-down hook is reported, but nothing may keep the address.
 		i.run(ctx, hooks.BeforeDown, t)
 	}
-	i.passed = 0
+	i.passed = false
 	i.resources.until.Store(0)
 	if i.holding {
 		if err := i.set.Down(ctx); err != nil {
@@ -308,6 +312,9 @@ func (i *instance) run(ctx context.Context, phase hooks.Phase, t carp.Transition
 func (i *instance) observe(t carp.Transition) {
 	if t.To == carp.Releasing {
 		i.set.Leave() // an up that is under way is to be over soon
+	}
+	if t.From == carp.Master && t.To != carp.Master {
+		i.left.Store(true)
 	}
 	e := api.Event{
 		Instance: i.name, Kind: "transition", From: t.From.String(), To: t.To.String(),

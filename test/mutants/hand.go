@@ -181,7 +181,7 @@ func permitMutants(add adder) {
 // daemonMutants move role, addresses and hooks in the wrong order.
 func daemonMutants(add adder) {
 	add("gate-skipped", "the before-up hooks do not run",
-		replace(instance, "if i.passed != t.Epoch { //", "if false { //"))
+		replace(instance, "if !i.passed { //", "if false { //"))
 	add("gate-ignored", "a before-up hook that fails does not stop the addresses",
 		replace(instance, "if err := i.run(ctx, hooks.BeforeUp, t); err != nil {\n\t\t\treturn i.undo(ctx, t, err)\n\t\t}", "_ = i.run(ctx, hooks.BeforeUp, t)"))
 	add("hook-of-the-wrong-role", "the after-up hooks run when the node has left the role",

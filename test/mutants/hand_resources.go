@@ -11,7 +11,11 @@ func resourceMutants(add adder) {
 	add("released-before-demotion", "a node that lets go bows out before its resources are demoted",
 		replace(instance, "\t\treturn i.letGo(ctx, t)\n\t}\n\ti.speaker.Released", "\t\treturn nil\n\t}\n\ti.speaker.Released"))
 	add("failed-gate-keeps-resources", "a node that could not promote all keeps what it has promoted",
-		replace(instance, "return errors.Join(err, downErr, i.letGo(ctx, t))", "return errors.Join(err, downErr)"))
+		replace(instance, "held := errors.Join(downErr, i.letGo(ctx, t))", "held := downErr"))
+	add("bow-out-while-held", "a node that can neither promote nor demote calls another one in",
+		replace(instance, "return errors.Join(err, held, carp.ErrHeld)", "return errors.Join(err, held)"))
+	add("bow-out-for-the-dead", "the guardian bows out for a dead daemon that held a resource",
+		replace("cmd/daemon/guard.go", "if i.plan.Load().carp.Resources > 0 {", "if false {"))
 	add("election-before-settling", "a node stands for election with what an earlier run left promoted",
 		replace(engine, "|| e.stopped || !e.ready:", "|| e.stopped:"))
 	add("exit-believed", "a resource that says it is promoted is not looked at",
@@ -23,7 +27,9 @@ func resourceMutants(add adder) {
 	add("preempts-a-holder", "a group with resources may be preempted by an advert",
 		replace("cmd/daemon/plan.go", "\tcase p.Preempt:\n", "\tcase p.Preempt && false:\n"))
 	add("gate-of-another-mastership", "the gate is not run again in the next mastership if the down between was passed over",
-		replace(instance, "if i.passed != t.Epoch { //", "if i.passed == 0 { //"))
+		replace(instance, "if i.left.Swap(false) || t.From != carp.Master {", "if false {"))
+	add("contest-unnoticed", "what follows from a contest is not what is configured",
+		replace(instance, "t.From == carp.Master && i.passed &&", "false &&"))
 	add("cancelled-demotion-believed", "a cancelled demotion that says it is done is believed without a look",
 		replace(promote, "case blind != nil:", "case blind != nil && ctx.Err() == nil:"), replace(promote, "case report.Role != want:", "case report.Role != want && ctx.Err() == nil:"))
 	add("damage-taken-for-a-crash", "a journal that is damaged in the middle is cut off there",
