@@ -105,7 +105,8 @@ func (db *DB) lead(ctx context.Context) error {
 	}
 	e.close()
 	if s.role() != hooks.RolePromoted {
-		return fmt.Errorf("%s is not promoted", db.self.name)
+		hooks.Logger(ctx).Info("not promoted: no replica is pointed here")
+		return nil // the resource says so
 	}
 	self := view{server: db.self, state: s}
 	var faults []error
