@@ -5,15 +5,14 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/carpd/carpd/hooks"
+	"github.com/carpd/carpd/hooks/secret"
 )
 
 func init() {
@@ -29,8 +28,7 @@ const (
 	DefaultPeerTimeout  = 2 * time.Second
 	MaxPeers            = 16
 
-	maxWait     = time.Hour
-	maxPassword = 1024 // bytes of a file
+	maxWait = time.Hour
 )
 
 // Choice says what follows where a server is not sure to have all.
@@ -208,32 +206,10 @@ func checkSecret(key, path string) error {
 	return nil
 }
 
-// readSecret reads the first line of a file that nobody else may read. It is read each
-// time it is used, so that a new password needs no restart.
+// readSecret reads a password each time it is used, so that a new one needs no restart.
 func readSecret(path string) (string, error) {
 	if path == "" {
 		return "", nil
 	}
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close() // nothing was written
-	info, err := f.Stat()
-	if err != nil {
-		return "", err
-	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return "", fmt.Errorf("%s may be read by others (mode %04o): chmod 600 it", path, info.Mode().Perm())
-	}
-	text, err := io.ReadAll(io.LimitReader(f, maxPassword+1))
-	if err != nil {
-		return "", err
-	}
-	line, _, _ := strings.Cut(string(text), "\n")
-	line = strings.TrimSuffix(line, "\r")
-	if line == "" || len(text) > maxPassword {
-		return "", fmt.Errorf("%s: write the password in its first line, with at most %d bytes in all", path, maxPassword)
-	}
-	return line, nil
+	return secret.Read(path)
 }

@@ -183,18 +183,18 @@ func TestNewNamesAllFaults(t *testing.T) {
 		t.Errorf("a server alone: %v", err)
 	}
 	_, err := New(Config{
-		Socket: "s", Address: "db1:3306", PasswordFile: file("open", "secret\n", 0o644), ReplicationPasswordFile: file("empty", "\n", 0o600),
+		Socket: "s", Address: "db1:3306", PasswordFile: file("open", "hidden\n", 0o644), ReplicationPasswordFile: file("empty", "\n", 0o600),
 		Peers: []string{"192.0.2.1:0", "192.0.2.2:3306", "192.0.2.2:3306"}, TLSCA: good, LagLimit: -1, OnTimeout: "maybe", WithoutSource: "no",
 	})
 	if err == nil {
 		t.Fatal("all is well")
 	}
-	for _, want := range []string{"socket:", "address:", "may be read by others", "first line", "192.0.2.1:0", "given twice", "no certificate", "lag_limit", "on_timeout", "without_source", "user: required", "replication_user"} {
+	for _, want := range []string{"socket:", "address:", "others on this machine may use it", "first line is empty", "192.0.2.1:0", "given twice", "no certificate", "lag_limit", "on_timeout", "without_source", "user: required", "replication_user"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not in:\n%v", want, err)
 		}
 	}
-	if strings.Contains(err.Error(), "secret") {
+	if strings.Contains(err.Error(), "hidden") {
 		t.Error("the password is in the error")
 	}
 }
