@@ -13,6 +13,7 @@ func handMutants() []mutant {
 	permitMutants(add)
 	daemonMutants(add)
 	pathMutants(add)
+	mysqlMutants(add)
 	vrrpElectionMutants(add)
 	vrrpRoleMutants(add)
 	vrrpPeerMutants(add)

@@ -41,10 +41,12 @@ func allLevels(seeds int) []level {
 		{name: "guardian", pkg: "cmd/daemon/guardian", dirs: []string{"cmd/daemon/guardian"}},
 		{name: "daemon", pkg: "cmd/daemon", dirs: []string{"cmd/daemon"}},
 		{name: "hooks", pkg: "hooks", dirs: []string{"hooks"}},
+		{name: "mysql", pkg: "hooks/mysql", dirs: []string{"hooks/mysql"}, importing: "!" + module + "/test/lab"},
 		{name: "soak", pkg: "test/sim", dirs: protocol, tests: "^TestSoak$", args: []string{fmt.Sprintf("-sim.seeds=%d", seeds)}, harness: true},
 		{name: "explore", pkg: "test/sim/explore", dirs: protocol, tests: "^TestNoStateOfASmallWorldBreaksAPromise$", harness: true},
 		{name: "kernel", pkg: "vip", dirs: []string{"vip"}, importing: module + "/test/lab", clock: true},
 		{name: "wire", pkg: "carp/link", dirs: []string{"carp/link"}, importing: module + "/test/lab", clock: true},
+		{name: "mariadb", pkg: "hooks/mysql", dirs: []string{"hooks/mysql"}, tests: "^TestLabMariaDB$", clock: true},
 		{name: "lab", pkg: "cmd/carpd", dirs: []string{"carp", "vip", "hooks", "cmd/daemon"}, tests: labTests, clock: true},
 	}
 }
