@@ -53,8 +53,18 @@ func plannedSwitch(t *testing.T, kit *mariadb.Kit) {
 	w.more(200)
 	for _, turn := range [][2]*node{{a, b}, {b, a}, {a, b}} {
 		from, to := turn[0], turn[1]
+		// read_only alone would let this one be committed after the switch.
+		admin := from.Root()
+		tx, err := admin.Begin()
+		must(t, err)
+		_, err = tx.Exec("INSERT INTO test.t VALUES (0, 'by an administrator')")
+		must(t, err)
 		began := time.Now()
 		must(t, from.demote(t.Context()))
+		if err := tx.Commit(); err == nil {
+			t.Error("an administrator's transaction was committed after the demotion")
+		}
+		must(t, admin.Close())
 		must(t, to.promote(t.Context(), carp.ReasonBowOut))
 		active.Store(to)
 		w.more(1)
@@ -249,6 +259,8 @@ func fenced(t *testing.T, kit *mariadb.Kit) {
 	a, b := s.nodes[0], s.nodes[1]
 	w := s.write(t, 1000, func() *node { return a })
 	w.more(100)
+	b.Exec("STOP SLAVE IO_THREAD")
+	w.more(100) // the replica has to fetch these
 	// Nobody demotes the old primary: its carpd is dead, its server is not.
 	must(t, b.promote(t.Context(), carp.ReasonTimedOut))
 	w.end()

@@ -190,9 +190,6 @@ func number(err error) uint16 {
 // absent reports whether an error of connect says that nobody answers there, as opposed to
 // a server that does not let us in: that one lives.
 func absent(err error) bool {
-	if err == nil || number(err) != 0 {
-		return false
-	}
 	op, dialled := errors.AsType[*net.OpError](err)
 	return dialled && op.Op == "dial" || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) || stopped(err)
 }

@@ -16,7 +16,7 @@ func mysqlMutants(add adder) {
 	add("mysql-unbounded-read-only", "read_only waits for whoever holds a lock",
 		replace(dir+"session.go", ", lock_wait_timeout = 1\"", ", lock_wait_timeout = 3600\""))
 	add("mysql-denied-is-absent", "a primary that does not let carpd in counts as dead",
-		replace(dir+"session.go", "if err == nil || number(err) != 0 {", "if err == nil {"))
+		replace(dir+"peers.go", "case absent(v.err):", "case v.err != nil:"))
 	add("mysql-half-the-tail", "a planned switch does not wait for the old primary's last transactions",
 		replace(dir+"drain.go", "return extra(from.state.executed, s.executed), nil", "return nil, nil"))
 }

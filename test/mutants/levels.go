@@ -41,7 +41,7 @@ func allLevels(seeds int) []level {
 		{name: "guardian", pkg: "cmd/daemon/guardian", dirs: []string{"cmd/daemon/guardian"}},
 		{name: "daemon", pkg: "cmd/daemon", dirs: []string{"cmd/daemon"}},
 		{name: "hooks", pkg: "hooks", dirs: []string{"hooks"}},
-		{name: "mysql", pkg: "hooks/mysql", dirs: []string{"hooks/mysql"}, importing: "!" + module + "/test/lab"},
+		{name: "mysql", pkg: "hooks/mysql", dirs: []string{"hooks/mysql"}, importing: "!" + module + "/test/mariadb"},
 		{name: "soak", pkg: "test/sim", dirs: protocol, tests: "^TestSoak$", args: []string{fmt.Sprintf("-sim.seeds=%d", seeds)}, harness: true},
 		{name: "explore", pkg: "test/sim/explore", dirs: protocol, tests: "^TestNoStateOfASmallWorldBreaksAPromise$", harness: true},
 		{name: "kernel", pkg: "vip", dirs: []string{"vip"}, importing: module + "/test/lab", clock: true},

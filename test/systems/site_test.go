@@ -3,7 +3,6 @@ package systems_test
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -11,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -187,13 +185,4 @@ func (m *machine) post(path, instance string) {
 func (m *machine) crash() {
 	m.Unplug()
 	m.KillAll()
-}
-
-// stop ends carpd in order.
-func (m *machine) stop() {
-	m.t.Helper()
-	m.proc.Signal(syscall.SIGTERM)
-	if err := m.proc.Wait(soon); errors.Is(err, lab.ErrRunning) {
-		m.t.Fatalf("carpd on %s does not end", m.Name)
-	}
 }
