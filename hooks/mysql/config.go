@@ -74,6 +74,8 @@ type DB struct {
 	self  *server
 	peers []*server
 	seen  watched
+	last  []view    // of the peers, and
+	asked time.Time // when
 }
 
 // New returns the kind for one configuration. It checks all that can be checked without a

@@ -62,6 +62,7 @@ func TestJudgeGradesWhatItSees(t *testing.T) {
 		{"same server_id", replica(func(s *state, _ *replication) { s.server = 2 }), promoted, 0, hooks.RoleDemoted, hooks.Unfit, "server_id 2"},
 		{"not in the file", replica(func(s *state, _ *replication) { s.origin = "COMPILE-TIME" }), promoted, 0, hooks.RoleDemoted, hooks.Degraded, "configuration file"},
 		{"not strict", replica(func(s *state, _ *replication) { s.strict = false }), promoted, 0, hooks.RoleDemoted, hooks.Degraded, "gtid_strict_mode"},
+		{"a privilege is missing", replica(func(s *state, _ *replication) { s.lacks = []string{"RELOAD"} }), promoted, 0, hooks.RoleDemoted, hooks.Degraded, "lacks RELOAD"},
 		{"no log", replica(func(s *state, _ *replication) { s.logs = false }), promoted, 0, hooks.RoleDemoted, hooks.Unfit, "log_bin"},
 		{"events on a replica", replica(func(s *state, _ *replication) { s.events = true }), promoted, 0, hooks.RoleDemoted, hooks.Degraded, "event scheduler"},
 		{"from elsewhere", replica(func(_ *state, r *replication) { r.host = "192.0.2.9" }), promoted, 0, hooks.RoleDemoted, hooks.Degraded, "none of the peers"},
@@ -69,6 +70,30 @@ func TestJudgeGradesWhatItSees(t *testing.T) {
 		got := judge(tc.self, []view{tc.peer}, Config{LagLimit: DefaultLagLimit, Events: true}, tc.behind)
 		if got.Role != tc.role || got.Health != tc.health || !strings.Contains(got.Text, tc.text) {
 			t.Errorf("%s: %v, %v, %q; want %v, %v, ...%q", tc.name, got.Role, got.Health, got.Text, tc.role, tc.health, tc.text)
+		}
+	}
+}
+
+func TestPrivilegesThatAreMissingAreNamed(t *testing.T) {
+	d, err := dialectOf("10.11.6-MariaDB")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wanted := d.privileges(Config{})
+	const most = "GRANT PROCESS, READ_ONLY ADMIN, SLAVE MONITOR, REPLICATION SLAVE ADMIN, CONNECTION ADMIN"
+	for _, tc := range []struct {
+		lines []string
+		want  string
+	}{
+		{[]string{most + ", RELOAD ON *.* TO `carpd`@`%` IDENTIFIED BY PASSWORD '*00'"}, ""},
+		{[]string{most + " ON *.* TO `carpd`@`%`"}, "RELOAD"},
+		{[]string{most + " ON *.* TO `carpd`@`%`", "GRANT RELOAD ON `test`.* TO `carpd`@`%`"}, "RELOAD"},
+		{[]string{"GRANT ALL PRIVILEGES ON *.* TO `carpd`@`%` WITH GRANT OPTION"}, ""},
+		{[]string{"GRANT USAGE ON *.* TO `carpd`@`%`", "GRANT `dba` TO `carpd`@`%`"}, ""},
+		{[]string{"GRANT USAGE ON *.* TO `carpd`@`%`"}, strings.Join(wanted, " ")},
+	} {
+		if got := strings.Join(lacking(wanted, tc.lines), " "); got != tc.want {
+			t.Errorf("%q lacks %q, want %q", tc.lines, got, tc.want)
 		}
 	}
 }

@@ -50,7 +50,10 @@ func (db *DB) Monitor(ctx context.Context) (hooks.Report, error) {
 	if err != nil {
 		return hooks.Report{}, err
 	}
-	views := db.ask(ctx)
+	if s.lacks, err = e.grants(ctx, db.Config); err != nil {
+		return hooks.Report{}, err
+	}
+	views := db.glanceAt(ctx)
 	if r := s.source(); r != nil {
 		for _, v := range views {
 			if v.state != nil && r.at(v.server) {
@@ -116,6 +119,9 @@ func (f *findings) settings(s *state, views []view, c Config) {
 	}
 	if s.origin == "COMPILE-TIME" || s.origin == "COMPILED" {
 		f.add(hooks.Degraded, "read_only is not in its configuration file: it would be writable after a restart")
+	}
+	if len(s.lacks) > 0 {
+		f.add(hooks.Degraded, "its account lacks %s", strings.Join(s.lacks, ", "))
 	}
 	for _, v := range views {
 		if v.state != nil && v.state.server == s.server {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/carpd/carpd/hooks"
 )
@@ -25,10 +27,34 @@ func (v view) role() hooks.Role {
 }
 
 // ask looks at all peers, at the same time.
-func (db *DB) ask(ctx context.Context) []view {
+func (db *DB) ask(ctx context.Context) []view { return db.askBut(ctx, nil) }
+
+// silence is how long a peer that did not answer need not be asked again by who only looks:
+// the look that follows a promotion must not wait for the dead a second time.
+const silence = 5 * time.Second
+
+// glanceAt is ask without those that have just not answered.
+func (db *DB) glanceAt(ctx context.Context) []view {
+	var dead []view
+	if time.Since(db.asked) < silence {
+		for _, v := range db.last {
+			if absent(v.err) {
+				dead = append(dead, v)
+			}
+		}
+	}
+	return db.askBut(ctx, dead)
+}
+
+// askBut looks at all peers but those that were seen already.
+func (db *DB) askBut(ctx context.Context, seen []view) []view {
 	views := make([]view, len(db.peers))
 	var all sync.WaitGroup
 	for i, p := range db.peers {
+		if at := slices.IndexFunc(seen, func(v view) bool { return v.server == p }); at >= 0 {
+			views[i] = seen[at]
+			continue
+		}
 		all.Go(func() {
 			within, cancel := context.WithTimeout(ctx, 2*db.PeerTimeout)
 			defer cancel()
@@ -43,6 +69,9 @@ func (db *DB) ask(ctx context.Context) []view {
 		})
 	}
 	all.Wait()
+	if len(seen) == 0 {
+		db.last, db.asked = views, time.Now()
+	}
 	return views
 }
 

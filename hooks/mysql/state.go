@@ -20,11 +20,12 @@ type state struct {
 	half     bool   // MySQL: read_only without super_read_only, or the other way round
 	events   bool   // the event scheduler runs
 
-	logs     bool   // binary log on
-	passesOn bool   // what a replica applies is in its binary log too
-	byGTID   bool   // MySQL: gtid_mode; MariaDB always
-	strict   bool   // MariaDB: gtid_strict_mode; MySQL always
-	origin   string // where read_only was set: CONFIG, SQL, COMPILE-TIME; "" if unknown
+	logs     bool     // binary log on
+	passesOn bool     // what a replica applies is in its binary log too
+	byGTID   bool     // MySQL: gtid_mode; MariaDB always
+	strict   bool     // MariaDB: gtid_strict_mode; MySQL always
+	lacks    []string // privileges of carpd's account; only Monitor asks
+	origin   string   // where read_only was set: CONFIG, SQL, COMPILE-TIME; "" if unknown
 
 	sources  []replication
 	executed gtids // all it has
