@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -288,6 +289,9 @@ func (w *writer) end() {
 // missing returns which acknowledged rows a server has not.
 func (w *writer) missing(nd *node) (lost []int) {
 	w.t.Helper()
+	w.mu.Lock()
+	all := slices.Clone(w.acked) // before the server is asked: the client goes on
+	w.mu.Unlock()
 	db := nd.Root()
 	defer func() { _ = db.Close() }()
 	rows, err := db.Query("SELECT id FROM test.t WHERE id >= ?", w.first)
@@ -303,9 +307,7 @@ func (w *writer) missing(nd *node) (lost []int) {
 		}
 		have[id] = true
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, id := range w.acked {
+	for _, id := range all {
 		if !have[id] {
 			lost = append(lost, id)
 		}

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -120,6 +121,9 @@ func (w *worker) outage(since time.Time) (longest time.Duration) {
 // missing returns which acknowledged rows a server has not.
 func (w *worker) missing(server *mariadb.Server) (lost []int) {
 	w.t.Helper()
+	w.mu.Lock()
+	all := slices.Clone(w.done) // before the server is asked: the client goes on
+	w.mu.Unlock()
 	db := server.Root()
 	defer func() { _ = db.Close() }()
 	rows, err := db.Query("SELECT id FROM test.t")
@@ -135,9 +139,7 @@ func (w *worker) missing(server *mariadb.Server) (lost []int) {
 		}
 		have[id] = true
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, id := range w.done {
+	for _, id := range all {
 		if !have[id] {
 			lost = append(lost, id)
 		}

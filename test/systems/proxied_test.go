@@ -72,35 +72,43 @@ func TestLabProxiedPair(t *testing.T) {
 	s.dbs[0].post("/v1/resume", "db")
 
 	since = time.Now()
-	s.dbs[1].crash()
+	s.servers[1].Kill()
 	s.dbs[0].await("db", "MASTER")
+	tell("the primary's server is killed", since)
+	s.servers[1].Restart()
+	lost := s.returns(1, w)
+
+	since = time.Now()
+	s.dbs[0].crash()
+	s.dbs[1].await("db", "MASTER")
 	tell("the machine of the primary dies", since)
 	w.end()
 	r.end()
-	lost := w.missing(s.servers[0])
-	t.Logf("%d rows were acknowledged, %d of them never left the primary that died", w.count(), len(lost))
-	s.returns(1, lost)
+	s.servers[0].Restart()
+	s.dbs[0].Plug()
+	s.dbs[0].restart()
+	lost += s.returns(0, w)
+	t.Logf("%d rows were acknowledged; %d of them never left a primary that died, and it says so", w.count(), lost)
 }
 
-// returns brings back a machine that died as the primary, and checks that its carpd joins
-// it again, or names what was lost.
-func (s *proxied) returns(i int, lost []int) {
+// returns checks that a server that died as the primary becomes a replica, or is named with
+// what was lost, and returns how many acknowledged rows that is.
+func (s *proxied) returns(i int, w *worker) (lost int) {
 	s.t.Helper()
-	s.servers[i].Restart()
-	s.dbs[i].Plug()
-	s.dbs[i].restart()
 	var text, fault string
-	lab.Eventually(s.t, soon, "the old primary rejoins, or says why not", func() bool {
+	lab.Eventually(s.t, 2*soon, "the old primary rejoins, or says why not", func() bool {
 		text, fault = s.dbs[i].hook("db", "db").Text, s.dbs[i].hook("db", "follow").Error
 		return strings.HasPrefix(text, "replica of") || strings.Contains(fault, "transactions that")
 	})
-	s.t.Logf("the old primary: %s %s", text, fault)
-	if len(lost) > 0 && !strings.Contains(fault, "transactions that") {
-		s.t.Errorf("%d rows were lost, and the old primary says %q", len(lost), text)
+	s.t.Logf("the old primary, %s: %s %s", s.dbs[i].Name, text, fault)
+	lost = len(w.missing(s.servers[1-i]))
+	if lost > 0 && !strings.Contains(fault, "transactions that") {
+		s.t.Errorf("%d rows were lost, and the old primary says %q", lost, text)
 	}
 	if s.servers[i].Value("SELECT @@GLOBAL.read_only") != "1" {
 		s.t.Error("the old primary can be written to")
 	}
+	return lost
 }
 
 // replicates waits until a server is the replica of another one.
@@ -159,8 +167,8 @@ instances:
     vhid: 6
     interface: eth0
     passphrase: of the databases
-    advskew: %d
     replay: sealed
+    preempt: true # of one that is unfit: they are equal otherwise
     addresses: [%s/24]
     hooks:
       - {kind: mysql, name: db, interval: 1s, timeout: 20s, with: %s}
@@ -174,7 +182,7 @@ instances:
     addresses: [%s/24]
     hooks:
       - {kind: mysql, name: serves, on: monitor, interval: 500ms, with: %s}
-`, i+1, 100*i, writerAddress, with, with, 100*(1-i), readerAddress, with)
+`, i+1, writerAddress, with, with, 100*(1-i), readerAddress, with)
 }
 
 // proxyConfig is that of both proxies. They run all the time: the address alone moves. The
