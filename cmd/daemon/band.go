@@ -47,7 +47,8 @@ type band struct {
 	failed  error              // why they are not, until all have left
 	moving  hooks.Action       // what is under way; "": nothing
 	cancel  context.CancelFunc // ends it
-	stuck   error              // how the last demotion ended
+	tried   bool               // a demotion has ended since the last promotion, or since somebody asked again
+	stuck   error              // how it ended
 	news    chan struct{}      // closed and replaced at each change
 	jobs    []func()           // what is to be told to members, by run
 	work    chan struct{}      // capacity 1: there are jobs
@@ -60,8 +61,9 @@ type standing struct {
 	ready   bool // elected, and its own gates are passed
 	holding bool // its addresses may be on
 	epoch   carp.Epoch
-	failed  bool // it could not serve, and the others are demoted for it
-	leaving bool // it was told to leave the role
+	failed  bool        // it could not serve, and the others are demoted for it
+	mend    *time.Timer // ends that
+	leaving bool        // it was told to leave the role
 }
 
 func newBand(name string, runner *hooks.Runner, event func(carp.Transition) hooks.Event) *band {
@@ -141,9 +143,12 @@ func (b *band) observe(m member, t carp.Transition) {
 	case t.To == carp.Master:
 		b.recovered(s)
 	case t.Reason == carp.ReasonFailed:
+		if s.mend != nil {
+			s.mend.Stop() // it is of an earlier failure
+		}
 		s.failed = true
 		b.hinder(s, hasFailed, 240)
-		time.AfterFunc(bandFailed, func() {
+		s.mend = time.AfterFunc(bandFailed, func() {
 			b.mu.Lock()
 			defer b.mu.Unlock()
 			b.recovered(s)
@@ -170,7 +175,7 @@ const (
 
 // leaves has the others leave the role with a member. The caller has mu.
 func (b *band) leaves(s *standing, because carp.Reason) {
-	s.ready = false
+	s.ready, b.moved = false, false // the next mastership looks at the resources anew
 	if b.moving == hooks.Promotion {
 		b.cancel() // it is not for all any more
 	}
@@ -194,9 +199,19 @@ func (b *band) whole() bool {
 
 // missing names the members that are not. The caller has mu.
 func (b *band) missing() string {
+	return b.without(func(s *standing) bool { return s.ready })
+}
+
+// absent names the members that are not elected: one that is and still busy with gates of
+// its own is waited for. The caller has mu.
+func (b *band) absent() string {
+	return b.without(func(s *standing) bool { return s.ready || s.state == carp.Master })
+}
+
+func (b *band) without(is func(*standing) bool) string {
 	var names []string
 	for _, s := range b.members {
-		if !s.ready {
+		if !is(s) {
 			names = append(names, fmt.Sprintf("%s is %v", s.label(), s.state))
 		}
 	}
@@ -208,6 +223,7 @@ func (b *band) missing() string {
 func (b *band) up(ctx context.Context, m member, t carp.Transition) error {
 	late := time.NewTimer(bandWait)
 	defer late.Stop()
+	over := false
 	b.mu.Lock()
 	s := b.standing(m)
 	s.ready, s.epoch = true, t.Epoch
@@ -223,17 +239,18 @@ func (b *band) up(ctx context.Context, m member, t carp.Transition) error {
 			return nil
 		case b.whole() && b.moving == "":
 			b.promote(t)
+		case over && b.absent() != "":
+			defer b.mu.Unlock()
+			return fmt.Errorf("group %s is not whole here within %v: %s", b.name, bandWait, b.absent())
 		}
-		news, missing := b.news, b.missing()
+		news := b.news
 		b.mu.Unlock()
 		select {
 		case <-news:
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-late.C:
-			if missing != "" {
-				return fmt.Errorf("group %s is not whole here within %v: %s", b.name, bandWait, missing)
-			}
+			over = true
 		}
 		b.mu.Lock()
 	}
@@ -245,13 +262,16 @@ func (b *band) promote(t carp.Transition) {
 		t.Epoch = max(t.Epoch, s.epoch)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	b.moving, b.cancel, b.stuck = hooks.Promotion, cancel, nil
+	b.moving, b.cancel, b.tried, b.stuck = hooks.Promotion, cancel, false, nil
 	go func() {
 		err := b.runner.Run(ctx, hooks.BeforeUp, b.event(t))
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		cancel()
 		b.moving, b.moved, b.failed = "", err == nil, err
+		if ctx.Err() != nil { // somebody left: who is elected again meanwhile begins anew
+			b.moved, b.failed = false, nil
+		}
+		cancel()
 		b.forgive()
 		b.changed()
 	}()
@@ -284,7 +304,7 @@ func (b *band) down(ctx context.Context, m member, t carp.Transition) error {
 	b.mu.Lock()
 	s := b.standing(m)
 	if b.moving == "" {
-		b.stuck = nil // what could not be demoted is tried again
+		b.tried, b.stuck = false, nil // what could not be demoted is tried again
 	}
 	if s.ready || s.holding {
 		b.leaves(s, t.Reason)
@@ -313,9 +333,9 @@ func (b *band) down(ctx context.Context, m member, t carp.Transition) error {
 	}
 }
 
-// owes reports whether there is something to be demoted that was not tried since it was
-// promoted. The caller has mu.
-func (b *band) owes() bool { return b.stuck == nil && b.runner.Holds() }
+// owes reports whether there is something to be demoted that was not tried yet. A journal
+// that cannot be written goes on to say that it is held. The caller has mu.
+func (b *band) owes() bool { return !b.tried && b.runner.Holds() }
 
 // demote begins to demote the resources. The caller has mu.
 func (b *band) demote(t carp.Transition) {
@@ -326,7 +346,7 @@ func (b *band) demote(t carp.Transition) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		cancel()
-		b.moving, b.stuck = "", err
+		b.moving, b.tried, b.stuck = "", true, err
 		b.changed()
 	}()
 }

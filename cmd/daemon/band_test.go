@@ -51,10 +51,12 @@ func (m *mate) mayAct() error { return nil }
 
 // shared is the resource of a group.
 type shared struct {
-	d    *diary
-	fail error
-	role hooks.Role
-	gate chan struct{} // promotion waits for it to be closed; nil: it does not
+	d       *diary
+	fail    error
+	role    hooks.Role
+	gate    chan struct{} // promotion waits for it to be closed; nil: it does not
+	demoted int
+	slow    time.Duration // how long a cancelled promotion takes to end
 }
 
 func (s *shared) Promote(ctx context.Context, ev hooks.Event) error {
@@ -63,6 +65,8 @@ func (s *shared) Promote(ctx context.Context, ev hooks.Event) error {
 		select {
 		case <-s.gate:
 		case <-ctx.Done():
+			end := time.NewTimer(s.slow)
+			<-end.C
 			s.d.note("promotion cancelled")
 			return ctx.Err()
 		}
@@ -76,6 +80,9 @@ func (s *shared) Promote(ctx context.Context, ev hooks.Event) error {
 
 func (s *shared) Demote(context.Context, hooks.Event) error {
 	s.d.note("demote")
+	if s.demoted++; s.demoted > 1000 {
+		return errors.New("it is demoted without end")
+	}
 	s.role = hooks.RoleDemoted
 	return nil
 }
@@ -89,7 +96,8 @@ type bandBench struct {
 	*band
 	*diary
 	*shared
-	a, b *mate
+	a, b    *mate
+	journal *hooks.Journal
 }
 
 func inBand(t *testing.T, test func(t *testing.T, x *bandBench)) {
@@ -106,6 +114,7 @@ func inBand(t *testing.T, test func(t *testing.T, x *bandBench)) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		x.journal = journal
 		x.band = newBand("g", runner, func(t carp.Transition) hooks.Event { return hooks.Event{Epoch: t.Epoch} })
 		x.join(x.a)
 		x.join(x.b)
@@ -236,6 +245,65 @@ func TestWhoLeavesDuringThePromotionEndsIt(t *testing.T) {
 		}
 		if err := <-gone; err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+func TestALeaverThatIsElectedAgainMayBeServedAfterTheCancelledPromotion(t *testing.T) {
+	inBand(t, func(t *testing.T, x *bandBench) {
+		x.gate, x.slow = make(chan struct{}), 2*time.Second
+		ctx, newer := context.WithCancel(t.Context())
+		first, second := x.elected(ctx, x.a, 7), x.elected(ctx, x.b, 8)
+		want(t, x, "promote 8")
+		newer() // both are told to leave, and are elected again before anybody has let go
+		for _, m := range []*mate{x.b, x.a} {
+			x.observe(m, carp.Transition{From: carp.Master, To: carp.Backup, Reason: carp.ReasonBetterMaster})
+		}
+		if <-first == nil || <-second == nil {
+			t.Error("an address comes up though the promotion was cancelled")
+		}
+		first, second = x.elected(t.Context(), x.a, 9), x.elected(t.Context(), x.b, 10)
+		synctest.Wait()
+		close(x.gate)
+		if err := errors.Join(<-first, <-second); err != nil {
+			t.Error(err)
+		}
+		if got := x.take(); !strings.Contains(got, "promotion cancelled, promote 10") {
+			t.Errorf("got %s", got)
+		}
+	})
+}
+
+func TestAMemberWaitsForTheGateOfAnotherThatIsElected(t *testing.T) {
+	inBand(t, func(t *testing.T, x *bandBench) {
+		first := x.elected(t.Context(), x.a, 7)
+		slow := carp.Transition{From: carp.Backup, To: carp.Master, Reason: carp.ReasonTimedOut, Epoch: 8}
+		x.observe(x.b, slow)
+		gate := time.NewTimer(2 * bandWait)
+		<-gate.C
+		if err := errors.Join(<-x.ups(t.Context(), x.b, slow), <-first); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Whether it is demoted says the resource, and not the disk.
+func TestAGroupLetsGoOnceThoughItsJournalCannotBeWritten(t *testing.T) {
+	inBand(t, func(t *testing.T, x *bandBench) {
+		first, second := x.elected(t.Context(), x.a, 7), x.elected(t.Context(), x.b, 8)
+		if err := errors.Join(<-first, <-second); err != nil {
+			t.Fatal(err)
+		}
+		if err := x.journal.Close(); err != nil {
+			t.Fatal(err)
+		}
+		x.take()
+		gone, also := x.goes(x.a, carp.Backup, carp.ReasonBetterMaster), x.goes(x.b, carp.Backup, carp.ReasonBetterMaster)
+		if err := errors.Join(<-gone, <-also); err != nil {
+			t.Error(err)
+		}
+		if n := strings.Count(x.take(), "demote"); n == 0 || n > 2 {
+			t.Errorf("demoted %d times", n)
 		}
 	})
 }
