@@ -256,6 +256,15 @@ func (b *band) up(ctx context.Context, m member, t carp.Transition) error {
 	}
 }
 
+// off tells that the addresses of a member are off, where it was elected again before
+// anybody called down.
+func (b *band) off(m member) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.standing(m).holding = false
+	b.changed()
+}
+
 // promote begins to promote the resources. The caller has mu.
 func (b *band) promote(t carp.Transition) {
 	for _, s := range b.members {

@@ -166,11 +166,11 @@ func (i *instance) Permit(p carp.Permit) {
 func (i *instance) Announce() { i.set.Announce() }
 
 func (i *instance) up(ctx context.Context, t carp.Transition) error {
-	i.holding, i.owing = true, true
 	p := i.plan.Load()
 	if i.left.Swap(false) || t.From != carp.Master {
-		i.passed = false // each mastership has its own gate, also if the down between was passed over
+		i.anew(ctx)
 	}
+	i.holding, i.owing = true, true
 	if p.gated() {
 		if err := i.saveEpoch(ctx, t.Epoch); err != nil {
 			return i.undo(ctx, t, fmt.Errorf("save the epoch, without which no gate may run: %w", err))
@@ -211,6 +211,18 @@ func (i *instance) up(ctx context.Context, t carp.Transition) error {
 		return i.undo(ctx, t, err)
 	}
 	return nil
+}
+
+// anew begins a mastership: each has its own gate, and no address before, also if the
+// down between it and the last one was passed over.
+func (i *instance) anew(ctx context.Context) {
+	i.passed = false
+	if !i.holding || i.set.Down(ctx) != nil { // what cannot be taken off is told, and gone with its lease
+		return
+	}
+	if i.holding = false; i.group != nil {
+		i.group.off(i)
+	}
 }
 
 // undo takes back what a failed or cancelled up did. The error goes to the
