@@ -9,5 +9,6 @@ import (
 	_ "github.com/carpd/carpd/hooks/haproxy" // kind haproxy, also as a resource and as a monitor
 	_ "github.com/carpd/carpd/hooks/mysql"   // kind mysql
 	_ "github.com/carpd/carpd/hooks/syslog"  // kind syslog
+	_ "github.com/carpd/carpd/hooks/systemd" // kind systemd
 	_ "github.com/carpd/carpd/hooks/webhook" // kind webhook
 )
