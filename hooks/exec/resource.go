@@ -98,22 +98,23 @@ func (r *resource) act(ctx context.Context, ev hooks.Event, p program, action st
 // await looks until the resource is in a role: what a program has begun may take longer
 // than the program.
 func (r *resource) await(ctx context.Context, p program, want hooks.Role) error {
+	said := "it could not be looked at"
 	for pause := firstPause; ; pause = min(2*pause, longPause) {
 		report, err := r.Monitor(ctx)
-		if err == nil && report.Role == want {
+		switch {
+		case err == nil && report.Role == want:
 			return nil
+		case err == nil:
+			said = fmt.Sprintf("%s says %v, not %v: %s", r.look.argv[0], report.Role, want, report.Text)
+		case ctx.Err() == nil:
+			said = err.Error()
 		}
 		t := time.NewTimer(pause)
 		select {
 		case <-t.C:
 		case <-ctx.Done():
 			t.Stop()
-			said := report.Text
-			if err != nil {
-				said = err.Error()
-			}
-			return fmt.Errorf("exec: %s says that it is done, and %s says %v, not %v: %s: %w",
-				p.argv[0], r.look.argv[0], report.Role, want, said, ctx.Err())
+			return fmt.Errorf("exec: %s says that it is done, and %s: %w", p.argv[0], said, ctx.Err())
 		}
 	}
 }
