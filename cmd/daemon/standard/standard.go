@@ -7,6 +7,7 @@ import (
 	_ "github.com/carpd/carpd/hooks/exec"    // kind exec, monitor script
 	_ "github.com/carpd/carpd/hooks/fifo"    // kind fifo
 	_ "github.com/carpd/carpd/hooks/haproxy" // kind haproxy, also as a resource and as a monitor
+	_ "github.com/carpd/carpd/hooks/hast"    // kind hast
 	_ "github.com/carpd/carpd/hooks/mysql"   // kind mysql
 	_ "github.com/carpd/carpd/hooks/syslog"  // kind syslog
 	_ "github.com/carpd/carpd/hooks/systemd" // kind systemd

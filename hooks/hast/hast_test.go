@@ -1,0 +1,33 @@
+package hast_test
+
+import (
+	"os"
+	"testing"
+
+	"github.com/carpd/carpd/carp"
+	"github.com/carpd/carpd/hooks"
+	"github.com/carpd/carpd/hooks/hookstest"
+)
+
+func TestWhatWasWrittenIsThereAfterEachHandover(t *testing.T) {
+	a, b := serving(t)
+	must(t, os.WriteFile(a.path("one"), []byte("1"), 0o600))
+	must(t, a.demote(carp.ReasonHandover))
+	if a.mounted() || !a.is("secondary") {
+		t.Fatal("the giver still has it")
+	}
+	must(t, b.promote())
+	if text, err := os.ReadFile(b.path("one")); err != nil || string(text) != "1" {
+		t.Fatalf("%q, %v", text, err)
+	}
+	must(t, os.WriteFile(b.path("two"), []byte("2"), 0o600))
+	hookstest.Within(t, "both copies to be equal", b.insync)
+	if r := a.look(); r.Role != hooks.RoleDemoted || r.Health != hooks.Healthy {
+		t.Fatalf("the new secondary is %v, %v: %s", r.Role, r.Health, r.Text)
+	}
+	must(t, b.demote(carp.ReasonHandover))
+	must(t, a.promote())
+	if text, err := os.ReadFile(a.path("two")); err != nil || string(text) != "2" {
+		t.Fatalf("%q, %v", text, err)
+	}
+}
