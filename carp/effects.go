@@ -72,13 +72,14 @@ const (
 	ReasonRequested             // a better node of a sealed group asked for the role
 	ReasonUnheard               // a backup of a sealed group says that it does not hear this master
 	ReasonGroup                 // another instance of the group, which moves with this one, leaves the role
+	ReasonUnfit                 // this node is not fit to serve, and another member of its sealed group is
 )
 
 var reasonNames = [...]string{
 	"none", "link-up", "link-down", "master-timed-out", "better-master", "tie-lost", "preempting",
 	"master-will-time-out", "bow-out", "operator", "handover", "nobody-took-over", "stopping",
 	"released", "release-failed", "contested", "stalled", "failed", "denied", "address-owner", "incompatible-master",
-	"client-side-down", "requested", "unheard", "group",
+	"client-side-down", "requested", "unheard", "group", "unfit",
 }
 
 var reasonTexts = [...]string{
@@ -107,6 +108,7 @@ var reasonTexts = [...]string{
 	"a better node asked for the role",
 	"a backup does not hear this master, and would take the role beside it",
 	"another instance of its group leaves the role",
+	"this node is unfit, and another member is not",
 }
 
 func (r Reason) String() string { return name(reasonNames[:], int(r), "Reason") }

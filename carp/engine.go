@@ -72,6 +72,7 @@ type Engine struct {
 	ties   int // won on a further path against a master that stays
 
 	cutOff bool // the probe of the client side fails
+	health health
 
 	epoch      Epoch
 	lastSent   Instant    // last successful send of this mastership, or its start

@@ -43,7 +43,7 @@ func (e *Engine) AppendState(dst []byte, now Instant) []byte {
 	}
 	dst = append(dst, byte(e.state), byte(e.target))
 	claim(e.held)
-	for _, b := range []bool{e.knows, e.up, e.cutOff, e.stopped, e.permitted, e.asking, e.farewell, e.handing, e.spoken, e.ready, e.plan.turnAfter == e.lastHeard+1} {
+	for _, b := range []bool{e.knows, e.up, e.cutOff, e.stopped, e.permitted, e.asking, e.farewell, e.handing, e.spoken, e.ready, e.health.unfit, e.plan.turnAfter == e.lastHeard+1} {
 		flag(b)
 	}
 	for t, at := range e.timers {
@@ -56,6 +56,7 @@ func (e *Engine) AppendState(dst []byte, now Instant) []byte {
 	ahead(e.upAt.Add(e.cfg.PreemptDelay))
 	ahead(e.startAt)
 	ahead(e.contested)
+	ahead(e.health.next)
 	if e.lastReply == 0 {
 		number(0)
 	} else {
@@ -66,7 +67,7 @@ func (e *Engine) AppendState(dst []byte, now Instant) []byte {
 		number(int64(now.Sub(e.lastSent)))
 	}
 	for _, n := range []int{
-		e.errors, e.successes, int(e.failures), e.demotion, e.demotions[OwnerSendErrors], e.demotions[OwnerFailure],
+		e.errors, e.successes, int(e.failures), int(e.health.tries), e.demotion, e.demotions[OwnerSendErrors], e.demotions[OwnerFailure],
 		e.demotions[OwnerHandover], len(e.rolling), e.slowing, e.ties,
 	} {
 		number(int64(n))

@@ -130,7 +130,7 @@ func (e *Engine) tellStateInTurn(now Instant, claim timing) {
 
 func (e *Engine) fitness() Fitness {
 	switch {
-	case e.timers[timerHold] != 0:
+	case e.timers[timerHold] != 0 || e.health.unfit:
 		return Unfit
 	case e.demotion > 0:
 		return Degraded
@@ -149,6 +149,7 @@ func (e *Engine) heardState(now Instant, h *hearing, p *Packet) Drop {
 		e.missed(now, &said, e.plan.members.get(s.id))
 	}
 	e.plan.members.put(said)
+	e.leaveToFit(now)
 	return Accepted
 }
 

@@ -12,7 +12,7 @@ type Fitness uint8
 const (
 	Fit      Fitness = iota
 	Degraded         // demoted: it serves if nobody better does
-	Unfit            // held back after a takeover that failed: it is not asked
+	Unfit            // by its own word, or held back after a takeover that failed: it is not asked
 )
 
 var fitnessNames = [...]string{"fit", "degraded", "unfit"}

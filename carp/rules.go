@@ -63,19 +63,19 @@ func (e *Engine) masterDown(heard bid) time.Duration {
 }
 
 // afterBowOut is how long a backup leaves better ones the time to be first when
-// the master with this bid has left. Nodes whose probe fails are demoted to the
-// same, all of them if the probed host is dead: what is configured tells them apart,
+// the master with this bid has left. Nodes whose probe fails, or that are unfit, are demoted
+// to the same, all of them if the probed host is dead: what is configured tells them apart,
 // else two would take the role at once.
 func (e *Engine) afterBowOut(gone bid) (wait time.Duration) {
 	if e.cfg.Protocol.VRRP() {
 		own := e.bid()
 		every := follows(e.cfg.Protocol, own.every, gone.every)
-		if e.cutOff {
+		if e.cutOff || e.health.unfit {
 			wait = vrrpSkew(e.cfg.Protocol, e.cfg.Priority, every) / 2
 		}
 		return wait + vrrpSkew(e.cfg.Protocol, own.priority, every)
 	}
-	if e.cutOff {
+	if e.cutOff || e.health.unfit {
 		wait = time.Duration(e.cfg.AdvSkew) * time.Millisecond / 10
 	}
 	return wait + time.Duration(e.timing().skew)*time.Millisecond/10

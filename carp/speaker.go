@@ -335,6 +335,11 @@ func (s *Speaker) post(f func()) {
 // Ready opens the start gate of Config.StartGate.
 func (s *Speaker) Ready() { s.input(s.engine.Ready) }
 
+// Unfit tells the engine whether this node could not serve as master.
+func (s *Speaker) Unfit(is bool) {
+	s.input(func(now Instant) Effects { return s.engine.Unfit(now, is) })
+}
+
 // Demote sets one owner's demotion and returns what takes it back.
 func (s *Speaker) Demote(owner string, amount int) (undo func()) {
 	set := func(n int) { s.input(func(now Instant) Effects { return s.engine.Demote(now, owner, n) }) }

@@ -44,6 +44,7 @@ type Status struct {
 	LinkKnown         bool           // the link has said whether it is up
 	LinkUp            bool
 	Paths             []PathStatus // the primary one first; nil if there is no other
+	Unfit             bool         // this node has said that it is not fit to serve
 	CutOff            bool         // the probe of the client side fails
 	ContestedUntil    Instant      // another master was heard, and the contest counts as on until then
 	Local             Local
@@ -66,7 +67,7 @@ func (e *Engine) Status(now Instant) Status {
 		AdvBase: e.cfg.AdvBase, AdvSkew: e.cfg.AdvSkew, EffectiveAdvSkew: e.timing().skew,
 		Demotion: e.demotion, Demotions: maps.Clone(e.demotions),
 		LinkKnown: e.knows, LinkUp: e.up, Local: e.local, ContestedUntil: e.contested,
-		Paths: e.pathStatus(now), CutOff: e.cutOff,
+		Paths: e.pathStatus(now), CutOff: e.cutOff, Unfit: e.health.unfit,
 		Protocol: e.cfg.Protocol, Priority: e.cfg.Priority, EffectivePriority: e.bid().priority, Interval: e.cfg.AdvertInterval(),
 		MasterDown: e.masterDown(e.followed(now)),
 		HeldUntil:  e.timers[timerHold],

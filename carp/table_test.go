@@ -77,6 +77,8 @@ var tableInputs = []struct {
 	{"client side cut off", func(r *rig) { r.do(r.e.ClientSide(r.now, false)) },
 		[4]string{"", "", "MASTER->RELEASING client-side-down", ""}},
 	{"client side good as ever", func(r *rig) { r.do(r.e.ClientSide(r.now, true)) }, [4]string{"", "", "", ""}},
+	{"unfit", func(r *rig) { r.do(r.e.Unfit(r.now, true)) }, [4]string{"", "", "send 1/240, permit", ""}},
+	{"fit as ever", func(r *rig) { r.do(r.e.Unfit(r.now, false)) }, [4]string{"", "", "", ""}},
 	{"path up", func(r *rig) { r.do(r.e.PathUp(r.now, 1, rigLocal)) }, [4]string{"", "", "", ""}},
 	{"path down", func(r *rig) { r.do(r.e.PathDown(r.now, 1)) }, [4]string{"", "", "", ""}},
 	{"demote", func(r *rig) { r.do(r.e.Demote(r.now, "x", 9)) }, [4]string{"", "", "send 1/109, permit", ""}},
@@ -146,7 +148,7 @@ func TestTheTableHasEveryInputOfTheEngine(t *testing.T) {
 	}
 	for _, known := range []string{
 		"Receive", "Tick", "LinkUp", "LinkDown", "Demote", "SetState", "Resign", "Released", "Ready",
-		"Granted", "Denied", "Failed", "Abandon", "Sent", "SendFailed", "Reconfigure", "Renew", "ResetSeal", "ClientSide", "PathUp", "PathDown",
+		"Granted", "Denied", "Failed", "Abandon", "Sent", "SendFailed", "Reconfigure", "Renew", "ResetSeal", "ClientSide", "Unfit", "PathUp", "PathDown",
 	} {
 		delete(inputs, known)
 	}
