@@ -21,6 +21,7 @@ func (i *instance) alarms(st carp.Status, now carp.Instant) {
 		}
 	}
 	i.lookForLost(st.State, now)
+	i.lookForFit(st, now)
 	i.lookForConflict(st)
 	b.set(st.RollingUntil != 0, i.name, "rolling", fmt.Sprintf(
 		"%s: the old passphrase or address list is still in use beside the new one until %s. Reload all nodes before then.",

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/carpd/carpd/carp"
@@ -35,6 +36,9 @@ func (i *instance) explain() api.Explanation {
 	explainWeight(say, p, st)
 	for _, owner := range slices.Sorted(maps.Keys(st.Demotions)) {
 		say("It is demoted by %d: %s.", st.Demotions[owner], owner)
+	}
+	if grade, why, _ := i.health(); len(why) > 0 {
+		say("For what is watched here it is %v: %s.", grade, strings.Join(why, "; "))
 	}
 	explainOthers(say, p, st, now)
 	explainPaths(say, p, st, now)

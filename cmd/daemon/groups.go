@@ -134,7 +134,7 @@ func (g *group) result(r hooks.Result) {
 
 func (g *group) judged(v hooks.Verdict) {
 	for _, i := range g.instances() {
-		i.judged(v)
+		i.judge(g.stepName(v.Step.Name), v)
 	}
 }
 

@@ -33,6 +33,7 @@ type instance struct {
 	restoredAt atomic.Int64           // when last, as a carp.Instant
 	trouble    atomic.Pointer[string] // what last failed about the addresses, until they are on again
 	resources  resources
+	fitness    fitness
 	group      *group        // that it moves with; nil: by itself
 	unfinished atomic.Bool   // the last reload did not work in all
 	foreign    atomic.Bool   // an address was there before this node put it there
@@ -54,7 +55,7 @@ type instance struct {
 // nothing has been sent.
 func (d *Daemon) newInstance(p plan) (*instance, error) {
 	i := &instance{d: d, name: p.Name, owing: true, saving: make(chan struct{}, 1)}
-	i.resources.changed = make(chan struct{}, 1)
+	i.resources.changed, i.fitness.news = make(chan struct{}, 1), make(chan struct{}, 1)
 	i.plan.Store(&p)
 	if err := i.setHooks(p.steps); err != nil {
 		return nil, err
@@ -372,6 +373,7 @@ func (i *instance) reconfigure(ctx context.Context, p plan) error {
 	i.plan.Store(&p)
 	i.guarded.configure(&p)
 	i.regroup(old, &p)
+	i.unwatch()
 	if err := i.side.use(p.Track); err != nil {
 		return err
 	}

@@ -146,8 +146,9 @@ func newPlan(file *config.File, i config.Instance) (plan, error) {
 		}
 		if step.Resource != nil {
 			p.carp.Resources++
-			p.carp.ReleaseBudget, p.carp.StartGate = p.carp.ReleaseBudget+h.Release, true
+			p.carp.ReleaseBudget += h.Release
 		}
+		p.carp.StartGate = p.carp.StartGate || step.Hook == nil
 	}
 	if t := file.MovesWith(i); t != nil {
 		p.with = t.Name
@@ -155,9 +156,10 @@ func newPlan(file *config.File, i config.Instance) (plan, error) {
 		for _, h := range t.Hooks {
 			if h.On == "" {
 				p.entries = append(p.entries, h) // to be judged with its own
-				p.carp.ReleaseBudget, p.carp.StartGate = p.carp.ReleaseBudget+h.Release, true
+				p.carp.ReleaseBudget += h.Release
 				p.carp.Resources++
 			}
+			p.carp.StartGate = p.carp.StartGate || h.On == "" || h.On == config.OnMonitor
 		}
 	}
 	if i.ReleaseBudget > 0 {

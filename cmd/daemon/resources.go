@@ -98,9 +98,9 @@ func (i *instance) mayAct() error {
 	return errors.New("the permit has ended: another node may have the role")
 }
 
-// settleResources lets go of what the last run left, and then opens the start gate. It
-// tries until that works: a node that does not know what it holds has no part in the
-// election.
+// settleResources lets go of what the last run left, and opens the start gate when each
+// monitor has been looked at, too. It tries until that works: a node that does not know
+// what it holds, and how fit it is, has no part in the election.
 func (i *instance) settleResources(ctx context.Context) {
 	for pause := settleFirst; ; pause = min(2*pause, settleLong) {
 		t := carp.Transition{VHID: i.plan.Load().VHID}
@@ -122,6 +122,7 @@ func (i *instance) settleResources(ctx context.Context) {
 		}
 	}
 	i.d.book.clear(i.name, "unsettled")
+	i.awaitLooks(ctx)
 	i.resources.settled.Store(true)
 	i.speaker.Ready()
 }
@@ -140,26 +141,6 @@ func (i *instance) watchResources(ctx context.Context) {
 		stop()
 		watching.Wait()
 	}
-}
-
-// judged carries out what follows from a look.
-func (i *instance) judged(v hooks.Verdict) {
-	if v.Step.Resource != nil {
-		i.d.book.set(v.Apart, i.name, "role-mismatch-"+v.Step.Name, fmt.Sprintf("%s: %s is not in the role of this node: %s", i.name, v.Step.Name, v.Text))
-	}
-	i.d.book.set(v.Health != hooks.Healthy, i.name, "health-"+v.Step.Name, fmt.Sprintf("%s: %s is %v: %s", i.name, v.Step.Name, v.Health, v.Text))
-	i.speaker.Demote("health "+v.Step.Name, healthDemotion(v))
-}
-
-// healthDemotion is by how much the node is demoted because of a verdict.
-func healthDemotion(v hooks.Verdict) int {
-	switch {
-	case v.Health == hooks.Healthy || v.Step.OnFailure == hooks.Alarm:
-		return 0
-	case v.Health == hooks.Unfit && v.Step.OnFailure == hooks.Retreat:
-		return 240
-	}
-	return v.Step.Watch.Weight
 }
 
 // letGo demotes the resources, those of the group first. The addresses are off.

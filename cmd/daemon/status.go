@@ -66,6 +66,9 @@ func (i *instance) status() api.Instance {
 		out.Addresses = append(out.Addresses, api.Address{Prefix: a.Prefix.String(), Present: a.Present})
 	}
 	out.Hooks = hookStatus(i.runner.Load())
+	if grade, _, known := i.health(); known {
+		out.Health = grade.String()
+	}
 	for d, n := range st.Drops {
 		out.Drops[d.String()] = n
 	}

@@ -23,6 +23,7 @@ func handMutants() []mutant {
 	fenceMutants(add)
 	conflictMutants(add)
 	resourceMutants(add)
+	healthMutants(add)
 	return all
 }
 

@@ -6,7 +6,7 @@ func resourceMutants(add adder) {
 		promote = "hooks/promote.go"
 		journal = "hooks/journal.go"
 		band    = "cmd/daemon/band.go"
-		wiring  = "cmd/daemon/resources.go"
+		wiring  = "cmd/daemon/health.go"
 	)
 	add("released-before-demotion", "a node that lets go bows out before its resources are demoted",
 		replace(instance, "\t\treturn i.letGo(ctx, t)\n\t}\n\ti.speaker.Released", "\t\treturn nil\n\t}\n\ti.speaker.Released"))

@@ -42,6 +42,7 @@ func allLevels(seeds int) []level {
 		{name: "daemon", pkg: "cmd/daemon", dirs: []string{"cmd/daemon"}},
 		{name: "hooks", pkg: "hooks", dirs: []string{"hooks"}},
 		{name: "mysql", pkg: "hooks/mysql", dirs: []string{"hooks/mysql"}, importing: "!" + module + "/test/mariadb"},
+		{name: "check", pkg: "hooks/check", dirs: []string{"hooks/check"}, clock: true},
 		{name: "soak", pkg: "test/sim", dirs: protocol, tests: "^TestSoak$", args: []string{fmt.Sprintf("-sim.seeds=%d", seeds)}, harness: true},
 		{name: "explore", pkg: "test/sim/explore", dirs: protocol, tests: "^TestNoStateOfASmallWorldBreaksAPromise$", harness: true},
 		{name: "kernel", pkg: "vip", dirs: []string{"vip"}, importing: module + "/test/lab", clock: true},
@@ -57,7 +58,8 @@ const labTests = "^(TestHooksRunInOrderAroundTheAddresses|TestFailingGateMakesTh
 	"TestSlowGateKeepsTheAddressOffAndTheAdvertsGoing|TestStoppedMasterTakesItsAddressesOffBeforeItBowsOut|" +
 	"TestManyAddressesAreAllOffBeforeTheBowOut|TestFrozenMasterHoldsNothingAndYieldsAtOnceWhenItWakes|TestHandoverHasNoInstantWithTwoHoldersAndLastsUntilResume|" +
 	"TestAResourceMovesBetweenTheAddressesOfOldAndNewMaster|TestTheGiverTakesBackWhatTheTakerCannotPromote|TestWhatAKilledRunLeftIsLetGoBeforeTheElection|" +
-	"TestAResourceInAnotherRoleThanItsNodeIsAnAlarm|TestInstancesOfAGroupMoveTogether)$"
+	"TestAResourceInAnotherRoleThanItsNodeIsAnAlarm|TestInstancesOfAGroupMoveTogether|TestUnfitMasterLetsGoForAFitMember|" +
+	"TestNodeStaysInInitUntilEachMonitorHasBeenLookedAt)$"
 
 func levelNames() []string {
 	var names []string

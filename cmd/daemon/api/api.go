@@ -59,7 +59,8 @@ type Instance struct {
 	Master            *Master           `json:"master,omitempty"` // the other master last heard; absent if none is known
 	Addresses         []Address         `json:"addresses"`
 	Hooks             []Hook            `json:"hooks"`
-	Drops             map[string]uint64 `json:"drops"` // by the names of the manual, zero counters left out
+	Health            string            `json:"health,omitempty"` // ok, degraded or unfit; absent: nothing is watched
+	Drops             map[string]uint64 `json:"drops"`            // by the names of the manual, zero counters left out
 	Counters          Counters          `json:"counters"`
 	Lease             *Lease            `json:"lease,omitempty"`
 	Seal              *Seal             `json:"seal,omitempty"`    // CARP
