@@ -178,7 +178,7 @@ func (r *Runner) marks(i int, entry func(EntryState) Entry) Marks {
 				return err
 			}
 			if final && r.o.Permit != nil {
-				return r.o.Permit()
+				return r.permitted(ctx)
 			}
 			return nil
 		},
@@ -188,6 +188,29 @@ func (r *Runner) marks(i int, entry func(EntryState) Entry) Marks {
 			return r.o.Journal.add(ctx, e)
 		},
 		Recall: func(key string) string { return r.o.Journal.recall(r.slots[i].Name, key) },
+	}
+}
+
+// permitPoll is between two looks at the permit.
+const permitPoll = 20 * time.Millisecond
+
+// permitted waits until this node may act as master, no longer than the call may take: the
+// first permit of a mastership comes after its first advert, its grace and its guard. One
+// that has ended comes back when the loop goes on and finds the node master still; if it
+// finds that it is not, the call is cancelled.
+func (r *Runner) permitted(ctx context.Context) error {
+	each := time.NewTicker(permitPoll)
+	defer each.Stop()
+	for {
+		err := r.o.Permit()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-each.C:
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", ctx.Err(), err)
+		}
 	}
 }
 

@@ -143,8 +143,8 @@ func marksOf(ctx context.Context) Marks {
 func Mark(ctx context.Context, step string) error { return mark(ctx, step, false) }
 
 // MarkNoReturn is Mark for a step that could harm the node that has the role if that is
-// no longer this one: it also fails without a live permit. What it guards is to follow at
-// once.
+// no longer this one: it also waits for a live permit of this node, and fails if there is
+// none before the context ends. What it guards is to follow at once.
 func MarkNoReturn(ctx context.Context, step string) error { return mark(ctx, step, true) }
 
 func mark(ctx context.Context, step string, final bool) error {

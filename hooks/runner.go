@@ -36,8 +36,8 @@ type Options struct {
 	Cgroup *os.File
 	// Journal is where actions on resources are recorded. Required if there are any.
 	Journal *Journal
-	// Permit returns an error when this node may not act as master at this moment.
-	// nil: it always may.
+	// Permit returns an error when this node may not act as master at this moment. It is
+	// asked again and again. nil: it always may.
 	Permit func() error
 	// Judge is called by Watch after the first look at a resource or monitor, and when what
 	// it says has changed.

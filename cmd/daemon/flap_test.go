@@ -52,6 +52,7 @@ type flaps struct {
 	wake   chan struct{}
 	state  carp.State
 	epoch  carp.Epoch
+	at     carp.Instant
 	latest carp.Transition
 }
 
@@ -246,10 +247,11 @@ func (h slowHook) Run(ctx context.Context, ev hooks.Event) error {
 // become is what the engine does: it puts a transition in the mailbox, and withdraws or
 // gives the permit. The caller holds mu.
 func (x *flaps) become(to carp.State, why carp.Reason) {
+	x.at++
 	if to == carp.Master && (x.state != carp.Master || why == carp.ReasonContested) {
 		x.epoch++
 	}
-	t := carp.Transition{VHID: 51, From: x.state, To: to, Reason: why, Epoch: x.epoch}
+	t := carp.Transition{VHID: 51, From: x.state, To: to, Reason: why, Epoch: x.epoch, At: x.at}
 	x.state, x.latest, x.next = to, t, &t
 	if x.cancel != nil {
 		x.cancel()

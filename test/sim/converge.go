@@ -64,6 +64,9 @@ func (c *Convergence) Begin(w *World) {
 	}
 	work += o.AddTime.Max + 2*o.HookTime.Max + 2*o.HookStopTime.Max + o.GuardTime.Max + 8*o.LoopLate.Max + carp.DefaultGrace + 4*lat +
 		carp.DefaultReleaseBudget + clearAgain
+	if o.Plan.Steps > 0 { // one that was demoted is promoted again, and both may have to begin anew
+		work += 2*(o.Plan.longest(o)+o.Plan.Timeout) + longestPause + o.HookSlowTime.Max
+	}
 	c.OneHolder = start + hold + down + 3*interval + 2*work
 	c.RightHolder = c.OneHolder + max(preempt, 30*time.Second) + down + 3*interval + 2*work
 }
@@ -118,6 +121,7 @@ func (c *Convergence) Look(w *World) {
 			w.Fail(c, "%s answers, but %s is better and preempts%s", holder.Name, h.Name, states(w))
 		}
 	}
+	c.rests(w, holder)
 	for _, client := range w.clients {
 		if client.Server() != holder && c.quiet {
 			w.Fail(c, "client %s does not get its answers from %s", client.Name, holder.Name)

@@ -26,8 +26,10 @@ const (
 	KindAddrOff    // and no more
 	KindHookStart  // Text is the phase
 	KindHookEnd
-	KindFault // Text says what breaks; Host may be nil
-	KindMend  // Text says what is whole again
+	KindPrimary   // a resource is past its step without return
+	KindSecondary // and no more
+	KindFault     // Text says what breaks; Host may be nil
+	KindMend      // Text says what is whole again
 	numKinds
 )
 
@@ -45,7 +47,7 @@ type Event struct {
 	Bad    bool // KindHeard: altered on its way
 	BowOut bool // KindHeard: a bow-out
 	Sent   time.Duration
-	Late   bool // KindAddrOn, KindRenewed: the daemon stood still between asking for the permit and this
+	Late   bool // KindAddrOn, KindRenewed, KindPrimary: the daemon stood still between asking for the permit and this
 	Text   string
 
 	packet *packet // KindHeard
@@ -63,6 +65,10 @@ func (e *Event) String() string {
 		return "hook " + e.Text
 	case KindHookEnd:
 		return "hook " + e.Text + " ends"
+	case KindPrimary:
+		return "primary"
+	case KindSecondary:
+		return "no primary any more"
 	}
 	return e.Text
 }

@@ -163,12 +163,21 @@ func (n *nemesis) stopAt(h *Host, points []trapPoint, stop, resume func()) {
 	}}
 }
 
+// traps are where a daemon is stopped; half of the time in its plan, if there is one.
+func (n *nemesis) traps() []trapPoint {
+	all := []trapPoint{trapNone, trapBeforeNow, trapBeforeSend, trapBeforePut}
+	if n.w.opts.Plan.Steps > 0 {
+		all = append(all, trapBeforeStep, trapBeforeStep, trapBeforeStep)
+	}
+	return all
+}
+
 func (n *nemesis) freeze(h, _ *Host) {
-	n.stopAt(h, []trapPoint{trapNone, trapBeforeNow, trapBeforeSend, trapBeforePut}, h.Freeze, h.Resume)
+	n.stopAt(h, n.traps(), h.Freeze, h.Resume)
 }
 
 func (n *nemesis) pause(h, _ *Host) {
-	n.stopAt(h, []trapPoint{trapNone, trapBeforeNow, trapBeforeSend, trapBeforePut}, h.Pause, h.Unpause)
+	n.stopAt(h, n.traps(), h.Pause, h.Unpause)
 }
 
 func (n *nemesis) hang(h, _ *Host) {

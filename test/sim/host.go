@@ -71,9 +71,10 @@ type Host struct {
 	reserved uint64     // on disk: of the group clock
 	lost     int        // how often both were lost
 
-	worker worker
-	set    set
-	kernel kernel
+	worker   worker
+	resource resource
+	set      set
+	kernel   kernel
 
 	state     carp.State
 	promoted  time.Duration // when the present mastership began
@@ -114,6 +115,7 @@ const (
 	trapBeforeNow            // adverts are made, the time before sending is not taken
 	trapBeforeSend           // the time is taken, nothing is sent
 	trapBeforePut            // the permit is checked, the kernel not yet called
+	trapBeforeStep           // the permit is checked, the step without return not yet begun
 )
 
 // Host makes a host that is switched on and runs its daemon, unless opts.Off.
@@ -125,7 +127,7 @@ func (w *World) Host(name string, c carp.Config, opts HostOptions) *Host {
 		lastOK: -1, powered: true,
 	}
 	h.title = name
-	h.kernel.h, h.set.h, h.worker.h = h, h, h
+	h.kernel.h, h.set.h, h.worker.h, h.resource.h = h, h, h, h
 	rng := newSource(w.seed, "engine "+name)
 	h.Config.Rand = rng.Uint64
 	if !opts.NoLease && h.opts.Lease == (Lease{}) {
@@ -236,6 +238,8 @@ func (h *Host) Start() {
 	h.startedAt = h.w.now
 	h.upAt = h.w.now
 	h.w.mend(h, "daemon starts")
+	h.resource.settled = false
+	h.worker.settle()
 	if h.beside != nil {
 		h.apply(e.PathUp(h.now(), 1, h.besideLocal()))
 	}
@@ -253,7 +257,7 @@ func (h *Host) Kill(forget bool) {
 	h.w.fault(h, "killed")
 	h.die()
 	if forget {
-		h.saved, h.reserved = 0, 0
+		h.saved, h.reserved, h.resource.held = 0, 0, false
 		h.lost++
 	}
 }
@@ -288,6 +292,7 @@ func (h *Host) PowerOff() {
 	}
 	h.paused = false
 	h.kernel.remove("(power off)")
+	h.resource.lose()
 	h.powered = false
 	h.linkChanged()
 }

@@ -28,13 +28,26 @@ const (
 	TwoHooks               // a cancelled hook is not waited for
 	OldestWins             // a newer transition does not replace one that waits
 	WrongKey               // the passphrase is another one
+
+	// Those of hosts that share a resource.
+	StepUnpermitted // the step without return is taken without looking at the permit
+	BowOutFirst     // the bow-out comes before the demotion
+	StayPromoted    // it is never demoted
+	Unsettled       // the election is joined with what an earlier daemon left
+	AddressFirst    // the address does not wait for the promotion
+	GateOnce        // the gate is passed once for all masterships
+	TriedOnce       // a demotion that failed is not tried again
 	numMutants
 )
 
-// Mutants lists all mutants.
-func Mutants() []Mutant {
-	var all []Mutant
-	for m := NoMutant + 1; m < numMutants; m++ {
+// Mutants lists all mutants but those of a shared resource.
+func Mutants() []Mutant { return mutants(NoMutant+1, StepUnpermitted) }
+
+// ResourceMutants lists the mutants of a shared resource.
+func ResourceMutants() []Mutant { return mutants(StepUnpermitted, numMutants) }
+
+func mutants(from, to Mutant) (all []Mutant) {
+	for m := from; m < to; m++ {
 		all = append(all, m)
 	}
 	return all
@@ -44,6 +57,7 @@ var mutantNames = [...]string{
 	"none", "ignore-permits", "permit-forever", "forget-lateness", "no-wait-for-permit",
 	"keep-permit", "released-early", "failure-untold", "sent-though-not", "sent-late", "clock-back",
 	"timer-stops", "no-grace", "two-hooks", "oldest-wins", "wrong-key",
+	"step-unpermitted", "bow-out-first", "stay-promoted", "unsettled", "address-first", "gate-once", "tried-once",
 }
 
 func (m Mutant) String() string {

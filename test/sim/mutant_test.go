@@ -43,6 +43,29 @@ func TestSoakOfVRRPFindsEveryMutant(t *testing.T) {
 	}
 }
 
+// And where hosts share a resource, those of what moves it.
+func TestSoakOfASharedResourceFindsEveryMutant(t *testing.T) {
+	for _, m := range append(sim.ResourceMutants(), sim.IgnorePermits, sim.PermitForever, sim.KeepPermit, sim.ReleasedEarly, sim.TwoHooks, sim.OldestWins) {
+		t.Run(m.String(), func(t *testing.T) {
+			var found sim.Report
+			ran := 0
+			sim.Sweep(context.Background(), 1, mutantSeeds, runtime.GOMAXPROCS(0), func(seed uint64) sim.Options {
+				o := sim.DrawResource(seed)
+				o.Mutant = m
+				return o
+			}, func(r sim.Report) bool {
+				ran, found = ran+1, r
+				return r.Err == nil
+			})
+			if found.Err == nil {
+				t.Fatalf("not found by %d seeds", ran)
+			}
+			text, _, _ := strings.Cut(found.Err.Error(), "\n")
+			t.Logf("found by the %dth seed (%d), after %.0f s: %.160s", ran, found.Seed, found.Simulated.Seconds(), text)
+		})
+	}
+}
+
 // hunt runs seeds, or only those that are VRRP's, until one finds the mutant.
 func hunt(m sim.Mutant, vrrp bool) (found sim.Report, ran int) {
 	seeds := mutantSeeds

@@ -64,6 +64,7 @@ type Options struct {
 	HookStopTime    Range // from its cancellation to its end
 	GuardTime       Range
 	GuardDenyChance float64
+	Plan            Plan // the resource that the hosts share
 
 	// Faults of the first phase: the mean time between two, how long one lasts, and
 	// how often each kind is chosen.
@@ -138,6 +139,29 @@ func Draw(seed uint64) Options {
 	o.KillWeight = max(o.KillWeight, 0.05) // something always happens
 	o.drawProtocol(seed)
 	o.drawReplay(seed)
+	return o
+}
+
+// DrawResource returns a climate as Draw does, of two or three hosts that share a
+// resource: without preemption by advert, as carpd asks for it.
+func DrawResource(seed uint64) Options {
+	o := Draw(seed)
+	rng := newSource(seed, "resource")
+	ms := func(lo, hi int) time.Duration { return time.Duration(lo+rng.IntN(hi-lo+1)) * time.Millisecond }
+	o.Hosts = 2 + rng.IntN(2)
+	o.Plan = Plan{
+		Steps: 2 + rng.IntN(5), MarkTime: Span(0, ms(0, 20)), StepTime: Span(0, ms(1, 300)),
+		SlowChance: []float64{0, 0.1, 0.3}[rng.IntN(3)], SlowTime: Span(0, ms(300, 20_000)),
+		FailChance: []float64{0, 0, 0.1}[rng.IntN(3)], StuckChance: []float64{0, 0, 0.2}[rng.IntN(3)],
+		Timeout: ms(2000, 20_000),
+	}
+	o.Plan.NoReturn = rng.IntN(o.Plan.Steps)
+	o.Owners, o.Mismatch = 0, NoMismatch
+	if o.Replay != carp.ReplaySealed {
+		o.PreemptChance = 0
+	}
+	o.FreezeWeight, o.KillWeight = max(o.FreezeWeight, 0.3), max(o.KillWeight, 0.3)
+	o.BreakTime = min(o.BreakTime, 20*time.Minute)
 	return o
 }
 

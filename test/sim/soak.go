@@ -22,11 +22,18 @@ type Report struct {
 	Overlap   time.Duration // the longest without harm
 	Converged time.Duration // from the end of all faults to one holder for good
 	Outage    Outage        // of the first client
-	trace     []byte
+
+	// Of hosts that share a resource.
+	Promotions int            // how often one became a primary
+	Excused    map[string]int // and another was one: by why that may be
+	trace      []byte
 }
 
 // Repeat returns the command that runs the same seed again and prints its trace.
 func (r *Report) Repeat() string {
+	if r.Options.Plan.Steps > 0 {
+		return fmt.Sprintf("go test ./test/sim -run TestSoakOfASharedResource -sim.seed=%d -v", r.Seed)
+	}
 	return fmt.Sprintf("go test ./test/sim -run TestSoak -sim.seed=%d -v", r.Seed)
 }
 
@@ -50,9 +57,14 @@ func Soak(seed uint64, o Options) Report {
 	w, c := Build(seed, o)
 	overlap := &Overlap{}
 	w.Require(overlap)
+	primaries := &Primaries{}
+	if o.Plan.Steps > 0 {
+		w.Require(primaries)
+	}
 	r := Report{Seed: seed, Options: o}
 	r.Err = c.Play(w)
 	r.Simulated, r.Faults, r.Hash, r.Overlap, r.Converged = w.now, w.faults, w.hash, overlap.Longest, c.Took
+	r.Promotions, r.Excused = primaries.Promotions, primaries.Excused
 	if len(w.clients) > 0 {
 		r.Outage = w.clients[0].Outage()
 	}
@@ -130,6 +142,10 @@ func Build(seed uint64, o Options) (*World, *Convergence) {
 		}
 		if o.IPv6 {
 			c.Addresses = append(c.Addresses, groupIPv6)
+		}
+		if o.Plan.Steps > 0 {
+			c.Resources, c.StartGate = 1, true
+			c.ReleaseBudget = carp.DefaultReleaseBudget + o.Plan.Timeout
 		}
 		if c.Replay = o.Replay; o.Protocol.VRRP() {
 			o.vrrp(&c, i, i == odd)

@@ -13,6 +13,7 @@ import (
 var (
 	oneSeed = flag.Uint64("sim.seed", 0, "run this seed alone and print what came of it")
 	seeds   = flag.Int("sim.seeds", 200, "how many seeds TestSoak runs")
+	sharing = flag.Int("sim.shared", 60, "how many seeds TestSoakOfASharedResource runs")
 	first   = flag.Uint64("sim.first", 1, "the first of them")
 	tail    = flag.Duration("sim.tail", 0, "how much of the trace of a seed that failed is shown")
 )
@@ -59,5 +60,32 @@ func TestSeedsThatOnceFailed(t *testing.T) {
 		if r := sim.Soak(seed, sim.Draw(seed)); r.Err != nil {
 			t.Errorf("%s again? %s", found, r.String())
 		}
+	}
+}
+
+// Two or three hosts share a resource, and everything is broken at every step of its plan.
+func TestSoakOfASharedResource(t *testing.T) {
+	if *oneSeed != 0 {
+		o := sim.DrawResource(*oneSeed)
+		o.TraceTime = *tail
+		if r := sim.Soak(*oneSeed, o); r.Err != nil {
+			t.Fatal(r.String())
+		}
+		return
+	}
+	masterships, excused := 0, map[string]int{}
+	sim.Sweep(context.Background(), *first, *sharing, runtime.GOMAXPROCS(0), sim.DrawResource, func(r sim.Report) bool {
+		masterships += r.Promotions
+		for why, n := range r.Excused {
+			excused[why] += n
+		}
+		if r.Err != nil {
+			t.Error(r.String())
+		}
+		return !t.Failed()
+	})
+	t.Logf("%d seeds, %d times a host became a primary, beside another one because that was: %v", *sharing, masterships, excused)
+	if masterships < 10**sharing && !t.Failed() {
+		t.Error("the role hardly moves: this proves nothing")
 	}
 }

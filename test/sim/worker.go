@@ -15,9 +15,10 @@ type worker struct {
 	busy    bool
 	next    carp.Transition
 	job     *job
-	holding bool // the address may be up
-	owing   bool // after-down has not run since
-	hooks   int  // hooks that run
+	holding bool          // the address may be up
+	owing   bool          // after-down has not run since
+	passed  time.Duration // began the mastership whose gate was passed; 0: none
+	hooks   int           // hooks that run
 }
 
 // job is one run of the handler.
@@ -103,8 +104,9 @@ func (k *worker) up(j *job) {
 			k.hook(j, "after-up", func(error) { k.done(j, nil) })
 		})
 	}
-	if j.t.From == carp.Master { // a contest finds the gates passed already
-		place()
+	regate, began := k.h.w.opts.Plan.Steps > 0 && j.t.From == carp.Master, k.h.promoted
+	if k.passed == began && !regate || k.h.opts.Mutant == GateOnce && k.passed != 0 {
+		place() // a contest finds the gates passed already
 		return
 	}
 	k.hook(j, "before-up", func(err error) {
@@ -112,7 +114,19 @@ func (k *worker) up(j *job) {
 			k.undo(j, err)
 			return
 		}
-		place()
+		gated := func(err error) {
+			if err != nil {
+				k.undo(j, err)
+				return
+			}
+			k.passed = began
+			place()
+		}
+		if k.h.opts.Mutant == AddressFirst {
+			gated(nil)
+			return
+		}
+		k.promote(j, gated)
 	})
 }
 
@@ -123,8 +137,10 @@ func (k *worker) undo(j *job, err error) {
 	}
 	k.h.set.setPermit(carp.Permit{})
 	k.h.set.down(func(downErr error) {
-		k.holding = downErr != nil
-		k.afterDown(j, func() { k.done(j, err) })
+		k.holding, k.passed = downErr != nil, 0
+		k.demote(j, func(error) {
+			k.afterDown(j, func() { k.done(j, err) })
+		})
 	})
 }
 
@@ -132,20 +148,37 @@ func (k *worker) undo(j *job, err error) {
 func (k *worker) down(j *job) {
 	if j.t.To == carp.Releasing {
 		k.hook(j, "before-down", func(error) { // its failure must not keep the address
-			k.lower(j, func(err error) { k.done(j, err) })
+			k.passed = 0
+			k.lower(j, func(err error) {
+				if k.h.opts.Mutant == BowOutFirst {
+					k.released(j.t, err)
+				}
+				k.demote(j, func(stuck error) { k.done(j, errors.Join(err, stuck)) })
+			})
 		})
 		return
+	}
+	if k.h.opts.Mutant != GateOnce {
+		k.passed = 0
 	}
 	if k.h.opts.Mutant == ReleasedEarly {
 		k.released(j.t, nil)
 	}
 	k.lower(j, func(err error) {
 		if err != nil {
-			k.done(j, err)
+			k.demote(j, func(stuck error) { k.done(j, errors.Join(err, stuck)) })
 			return
 		}
 		k.released(j.t, nil)
-		k.afterDown(j, func() { k.done(j, nil) })
+		k.demote(j, func(error) {
+			k.afterDown(j, func() {
+				if j.t.To == carp.Backup {
+					k.letGoLater(j, time.Second)
+					return
+				}
+				k.done(j, nil)
+			})
+		})
 	})
 }
 
@@ -228,15 +261,22 @@ func (k *worker) hook(j *job, phase string, then func(error)) {
 
 // hurry ends the hooks that run, at the end of all faults.
 func (k *worker) hurry() {
-	if k.job != nil && k.job.cancel != nil {
+	if k.h.w.opts.Plan.Steps == 0 && k.job != nil && k.job.cancel != nil {
 		stop := k.job.cancel
 		k.job.cancel = nil
 		stop()
 	}
 }
 
-// abandon is the end of the daemon: its hooks are killed with it.
+// abandon is the end of the daemon: its hooks are killed with it. A step of a plan may
+// have done its work.
 func (k *worker) abandon() {
+	if r := &k.h.resource; r.stepUp != 0 {
+		if k.h.w.plans.IntN(2) == 0 {
+			r.shift(r.stepUp)
+		}
+		r.stepUp = 0
+	}
 	if k.hooks > 0 {
 		k.h.w.tell(Event{Kind: KindHookEnd, Host: k.h, Text: "killed"})
 	}

@@ -21,7 +21,7 @@ type World struct {
 	clients  []*Client
 	checkers []Checker
 
-	network, loop, work, chaos source
+	network, loop, work, chaos, plans source
 
 	event     Event // scratch: the event that is being told
 	log       []Event
@@ -56,7 +56,7 @@ func New(seed uint64, o Options) *World {
 	return &World{
 		seed: seed, opts: o, hash: seed,
 		network: newSource(seed, "network"), loop: newSource(seed, "loop"),
-		work: newSource(seed, "work"), chaos: newSource(seed, "chaos"),
+		work: newSource(seed, "work"), chaos: newSource(seed, "chaos"), plans: newSource(seed, "plans"),
 	}
 }
 
