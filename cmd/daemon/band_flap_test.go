@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -118,7 +119,7 @@ func (m *restless) handle(ctx context.Context, t carp.Transition) error {
 	err := m.x.up(ctx, m, t)
 	if err == nil {
 		m.x.mu.Lock()
-		if m.x.failing == 0 && m.x.thing.role() != hooks.RolePromoted {
+		if m.x.failing.Load() == 0 && m.x.thing.role() != hooks.RolePromoted {
 			m.x.t.Errorf("%s comes up, and the resource is %v", m.name, m.x.thing.role())
 		}
 		m.x.mu.Unlock()
@@ -138,7 +139,7 @@ type bandFlaps struct {
 	t       *testing.T
 	all     []*restless
 	thing   *tardy
-	failing int
+	failing atomic.Int32
 
 	rngMu  sync.Mutex
 	rng    *rand.Rand
@@ -197,7 +198,7 @@ func (s *tardy) become(ctx context.Context, to hooks.Role) error {
 		s.x.pause(1500)
 		return ctx.Err()
 	}
-	if s.x.draw(100) < s.x.failing {
+	if s.x.draw(100) < int(s.x.failing.Load()) {
 		return errors.New("broken")
 	}
 	s.mu.Lock()
@@ -260,12 +261,12 @@ func flapTogether(t *testing.T, seed uint64) {
 		working.Go(func() { m.work(ctx) })
 	}
 	for round := range 100 {
-		x.failing = []int{0, 0, 25}[x.draw(3)]
+		x.failing.Store([]int32{0, 0, 25}[x.draw(3)])
 		for range 1 + x.draw(12) {
 			x.stir(x.all[x.draw(len(x.all))])
 			x.pause([]int{1, 100, 2000}[x.draw(3)])
 		}
-		x.failing = 0
+		x.failing.Store(0)
 		x.rest(round, carp.Master, hooks.RolePromoted)
 		if round%2 == 0 {
 			x.rest(round, carp.Backup, hooks.RoleDemoted)
