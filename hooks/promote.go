@@ -110,15 +110,18 @@ func (r *Runner) isDemoted(ctx context.Context, i int) bool {
 	return err == nil && report.Role == RoleDemoted
 }
 
-// Holds reports whether a resource is promoted, or may be.
-func (r *Runner) Holds() bool {
+// Held returns the steps of the resources that are promoted, or may be.
+func (r *Runner) Held() (held []Step) {
 	for i := range r.slots {
 		if s := &r.slots[i]; s.Resource != nil && r.o.Journal.Past(s.Name).Promoted {
-			return true
+			held = append(held, s.Step)
 		}
 	}
-	return false
+	return held
 }
+
+// Holds reports whether there are such.
+func (r *Runner) Holds() bool { return len(r.Held()) > 0 }
 
 // action does something to a resource, alone, between two records of the journal.
 func (r *Runner) action(ctx context.Context, i int, a Action, ev Event, work func(context.Context, *slot) error) error {

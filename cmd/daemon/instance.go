@@ -203,6 +203,7 @@ func (i *instance) up(ctx context.Context, t carp.Transition) error {
 		return i.undo(ctx, t, err)
 	}
 	i.d.book.clear(i.name, "not-served")
+	i.d.book.clear(i.name, notLetGo) // it is to be held again
 	if !p.gated() {
 		if err := i.saveEpoch(ctx, t.Epoch); err != nil && ctx.Err() == nil { // a newer transition saves its own
 			i.d.log.Warn("the epoch was not saved", "instance", i.name, "error", err)
@@ -328,6 +329,9 @@ func (i *instance) observe(t carp.Transition) {
 	}
 	if t.From == carp.Master && t.To != carp.Master {
 		i.left.Store(true)
+	}
+	if t.Reason == carp.ReasonReleaseFailed {
+		i.overdue()
 	}
 	e := api.Event{
 		Instance: i.name, Kind: "transition", From: t.From.String(), To: t.To.String(),

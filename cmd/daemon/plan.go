@@ -162,6 +162,9 @@ func newPlan(file *config.File, i config.Instance) (plan, error) {
 			p.carp.StartGate = p.carp.StartGate || h.On == "" || h.On == config.OnMonitor
 		}
 	}
+	if p.carp.Resources > 0 {
+		p.carp.ReleaseBudget += hooks.CancelGrace // of the promotion or the look that is under way
+	}
 	if i.ReleaseBudget > 0 {
 		p.carp.ReleaseBudget = i.ReleaseBudget
 	}

@@ -149,17 +149,40 @@ func (i *instance) letGo(ctx context.Context, t carp.Transition) error {
 	if i.group != nil {
 		err = i.group.down(ctx, i, t)
 	}
-	err = errors.Join(err, i.runner.Load().Demote(ctx, i.event(t)))
-	var stuck *hooks.StepError
-	if !errors.As(err, &stuck) {
-		if err == nil {
-			i.d.book.clear(i.name, "not-let-go")
+	own := i.runner.Load().Demote(ctx, i.event(t))
+	for _, e := range []error{err, own} {
+		if stuck, ok := errors.AsType[*hooks.StepError](e); ok {
+			i.stuck(stuck.Policy, stuck.Step, stuck.Error())
 		}
-		return err
 	}
-	i.d.book.raise(i.name, "not-let-go", fmt.Sprintf("%s: %s is still held here, and another node may take the role: %v", i.name, stuck.Step, stuck))
-	i.d.escalate(stuck.Policy)
+	if err = errors.Join(err, own); err == nil {
+		i.d.book.clear(i.name, notLetGo)
+	}
 	return err
+}
+
+// notLetGo is the alarm that a resource is held by a node that is to have let go of it.
+const notLetGo = "not-let-go"
+
+func (i *instance) stuck(p hooks.Policy, name, why string) {
+	i.d.book.raise(i.name, notLetGo, fmt.Sprintf("%s: %s is still held here, and another node may take the role: %s", i.name, name, why))
+	i.d.escalate(p)
+}
+
+// overdue is told that the adverts end though not all is let go. The next master does not
+// wait for what is still under way, so that it counts as what cannot be let go.
+func (i *instance) overdue() {
+	held := i.runner.Load().Held()
+	if i.group != nil {
+		held = append(held, i.group.runner.Held()...)
+	}
+	known := func(a api.Alarm) bool { return a.Name == notLetGo }
+	if len(held) == 0 || slices.ContainsFunc(i.d.book.standing(i.name), known) {
+		return // or it is known already, and what follows from it carried out
+	}
+	for _, s := range held {
+		i.stuck(s.OnStuck, s.Name, "letting go takes longer than its release_budget")
+	}
 }
 
 // letGoLater goes on to let go of what is still held, until it is or a newer transition
@@ -206,10 +229,20 @@ func (d *Daemon) stopBudget() time.Duration {
 	return longest + stopGrace
 }
 
-// restartMachine restarts the machine as it is: what could be written in order was tried
-// to be, and to wait longer is what must not be.
+// syncTime is how long a restart waits for the disks. One that hangs may be the reason for
+// it, and would be waited for for ever.
+const syncTime = time.Second
+
+// restartMachine restarts the machine as it is.
 func restartMachine() {
-	unix.Sync()
+	synced := make(chan struct{})
+	go func() { unix.Sync(); close(synced) }()
+	enough := time.NewTimer(syncTime)
+	defer enough.Stop()
+	select {
+	case <-synced:
+	case <-enough.C:
+	}
 	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART) // it does not return, or is not allowed: the alarm stands
 }
 

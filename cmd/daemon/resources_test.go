@@ -61,3 +61,24 @@ func TestWhatCannotBeLetGoIsFollowedByWhatTheFileSays(t *testing.T) {
 		})
 	}
 }
+
+// The next master waits for the adverts of this one, and no longer.
+func TestWhatIsStillHeldWhenTheReleaseBudgetIsOverIsFollowedByWhatTheFileSays(t *testing.T) {
+	i, thing := contender(t, "regate")
+	i.setHooks([]hooks.Step{{Name: "thing", Kind: "test", OnStuck: hooks.Reboot, Resource: thing}})
+	restarts := 0
+	i.d.restart = func() { restarts++ }
+	over := carp.Transition{From: carp.Releasing, To: carp.Backup, Reason: carp.ReasonReleaseFailed}
+	i.observe(over)
+	if restarts != 0 {
+		t.Error("the machine restarts though nothing is held")
+	}
+	if err := i.runner.Load().Run(t.Context(), hooks.BeforeUp, hooks.Event{Epoch: 1}); err != nil {
+		t.Fatal(err)
+	}
+	i.observe(over)
+	i.observe(over)
+	if alarms := i.d.book.standing(i.name); restarts != 1 || len(alarms) != 1 || alarms[0].Name != notLetGo {
+		t.Errorf("%d restarts, alarms %v", restarts, alarms)
+	}
+}
