@@ -1,8 +1,11 @@
 package main_test
 
 import (
+	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/carpd/carpd/cmd/daemon/api"
 )
 
 // Whoever takes over on a bow-out takes the resource for let go. Nobody has let it go where
@@ -34,4 +37,16 @@ func TestNoBowOutCallsSomebodyInWhileAFailedPromotionIsNotUndone(t *testing.T) {
 	if p.b.alarm("not-let-go") == "" {
 		t.Error("b has no alarm")
 	}
+}
+
+func TestAnOperatorDoesNotTakeTheRoleFromAHolderByAnAdvert(t *testing.T) {
+	t.Parallel()
+	p, c := shareThing(t, nil)
+	if e := p.b.refused("/v1/state", api.StateRequest{State: "master"}, http.StatusConflict); !strings.Contains(e.Error, "192.0.2.1") || !strings.Contains(e.Hint, "handover") {
+		t.Errorf("it was said: %+v", e)
+	}
+	p.a.stop()
+	p.b.await("MASTER")
+	c.awaitDiary("b promoted")
+	c.onePrimary()
 }

@@ -232,10 +232,25 @@ func (d *Daemon) serveState(_ context.Context, r api.StateRequest) (any, error) 
 	if err != nil || to != carp.Backup && to != carp.Master {
 		return nil, refusal{fmt.Sprintf("state %q cannot be asked for", r.State), "use backup or master"}
 	}
-	if st, _ := i.speaker.Status(); st.State == carp.Init {
+	st, _ := i.speaker.Status()
+	switch {
+	case st.State == carp.Init && !i.ready():
+		return nil, refusal{fmt.Sprintf("%s is in INIT", i.name), "it is still letting go of what an earlier run left: see its alarms and hooks in status"}
+	case st.State == carp.Init:
 		return nil, refusal{fmt.Sprintf("%s is in INIT", i.name), "its interface is down or missing, or its startup delay is not over"}
 	}
-	i.speaker.SetState(to)
+	for _, one := range i.movingWith() {
+		st, _ := one.speaker.Status()
+		if st.State == carp.Backup && to == carp.Master && st.Master.At != 0 && one.plan.Load().carp.Resources > 0 {
+			return nil, refusal{
+				fmt.Sprintf("the master of %s is %v, and would get no time to let go of its resources", one.name, st.Master.Address),
+				"run carpctl handover there",
+			}
+		}
+	}
+	for _, one := range i.movingWith() {
+		one.speaker.SetState(to)
+	}
 	return api.Result{Text: fmt.Sprintf("%s: %v asked for", i.name, to)}, nil
 }
 

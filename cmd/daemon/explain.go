@@ -20,7 +20,9 @@ func (i *instance) explain() api.Explanation {
 	p := i.plan.Load()
 	var lines []string
 	say := func(format string, a ...any) { lines = append(lines, fmt.Sprintf(format, a...)) }
-	if st.Since == 0 {
+	if !i.ready() {
+		say("%s is in INIT: it stands for election when it has let go of what an earlier run left in its resources.", i.name)
+	} else if st.Since == 0 {
 		say("%s is in INIT: its interface %s has not been up yet, or does not exist.", i.name, p.Interface)
 	} else {
 		say("%s is %v since %s (%v): %s.", i.name, st.State, wall(st.Since, now).Format("2006-01-02 15:04:05.000"),

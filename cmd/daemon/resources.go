@@ -127,6 +127,9 @@ func (i *instance) settleResources(ctx context.Context) {
 	i.speaker.Ready()
 }
 
+// ready reports whether nothing of an earlier run keeps it from the election.
+func (i *instance) ready() bool { return i.resources.settled.Load() || !i.plan.Load().carp.StartGate }
+
 // watchResources looks at resources and monitors until ctx ends.
 func (i *instance) watchResources(ctx context.Context) {
 	for ctx.Err() == nil {
