@@ -47,12 +47,22 @@ type site struct {
 // newSite starts servers: the first is the primary, the others are its replicas.
 func newSite(t *testing.T, kit *mariadb.Kit, n int, set func(i int, c *mysql.Config)) *site {
 	t.Helper()
+	return newSiteWith(t, kit, n, nil, set)
+}
+
+// newSiteWith is newSite of servers with settings of their own.
+func newSiteWith(t *testing.T, kit *mariadb.Kit, n int, settings func(i int) []string, set func(i int, c *mysql.Config)) *site {
+	t.Helper()
 	s := &site{t: t, lan: lab.New(t), kit: kit}
 	s.client = s.lan.Host("client", "192.0.2.100/24")
 	var started sync.WaitGroup
 	for i := range n {
 		h := s.lan.Host(fmt.Sprintf("db%d", i+1), fmt.Sprintf("192.0.2.%d/24", i+1))
-		server := kit.New(t, h, mariadb.Options{ID: i + 1, Settings: []string{"--read-only=1"}})
+		o := mariadb.Options{ID: i + 1, Settings: []string{"--read-only=1"}}
+		if settings != nil {
+			o.Settings = append(o.Settings, settings(i)...)
+		}
+		server := kit.New(t, h, o)
 		s.nodes = append(s.nodes, &node{Server: server, name: h.Name, log: &notes{t: t, name: h.Name},
 			journalPath: filepath.Join(t.TempDir(), "journal"), epoch: 40})
 		started.Go(server.Restart)
@@ -62,6 +72,9 @@ func newSite(t *testing.T, kit *mariadb.Kit, n int, set func(i int, c *mysql.Con
 		nd.start(t, func() *mysql.DB { return s.open(i, set) })
 		if i > 0 {
 			nd.Replicate(s.nodes[0].Server)
+			if settings != nil {
+				nd.Exec("STOP SLAVE", "CHANGE MASTER TO MASTER_SSL = 1", "START SLAVE")
+			}
 		}
 	}
 	s.nodes[0].Exec("SET GLOBAL read_only = 0", "CREATE TABLE test.t (id INT PRIMARY KEY, v VARCHAR(40)) ENGINE=InnoDB")
@@ -126,6 +139,16 @@ func (nd *node) start(t *testing.T, open func() *mysql.DB) {
 func (nd *node) promote(ctx context.Context, reason carp.Reason) error {
 	nd.epoch++
 	return nd.runner.Run(ctx, hooks.BeforeUp, hooks.Event{Name: "1@eth0", Node: nd.name, Reason: reason, Epoch: nd.epoch})
+}
+
+// promoteWithin is promote with less time than what it waits for takes.
+func (nd *node) promoteWithin(ctx context.Context, d time.Duration, reason carp.Reason) error {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	if err := nd.promote(ctx, reason); err == nil {
+		return nil
+	}
+	return errors.New(nd.status().Error)
 }
 
 func (nd *node) demote(ctx context.Context) error {
