@@ -76,6 +76,9 @@ type DB struct {
 	seen  watched
 	last  []view    // of the peers, and
 	asked time.Time // when
+	// gave is a digest of what the server had when this process demoted it, as long as
+	// nothing was seen of a peer that would have more. "": nothing is known.
+	gave string
 }
 
 // New returns the kind for one configuration. It checks all that can be checked without a

@@ -36,6 +36,10 @@ func (db *DB) Demote(ctx context.Context, ev hooks.Event) error {
 			}
 			return err
 		}
+		if s, err = e.look(ctx); err != nil {
+			return err
+		}
+		db.gave = digest(s.executed)
 	}
 	if err := hooks.Mark(ctx, "switches"); err != nil {
 		return err

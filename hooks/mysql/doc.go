@@ -25,7 +25,7 @@
 //
 // A server without a source is promoted if all peers that answer have nothing that it
 // lacks, and no peer is silent; or if it was cut from its source by an unfinished
-// promotion.
+// promotion; or if this process demoted it and has seen nobody take over.
 //
 // # Demotion
 //

@@ -54,11 +54,13 @@ func (db *DB) Monitor(ctx context.Context) (hooks.Report, error) {
 		return hooks.Report{}, err
 	}
 	views := db.glanceAt(ctx)
-	if r := s.source(); r != nil {
-		for _, v := range views {
-			if v.state != nil && r.at(v.server) {
-				db.seen.note(time.Now(), v.state.executed, s.executed)
-			}
+	for _, v := range views {
+		switch r := s.source(); {
+		case v.state == nil:
+		case r != nil && r.at(v.server):
+			db.seen.note(time.Now(), v.state.executed, s.executed)
+		case r == nil && extra(v.state.executed, s.executed).count() > 0:
+			db.gave = ""
 		}
 	}
 	return judge(s, views, db.Config, db.seen.behind()), nil

@@ -353,6 +353,13 @@ func withoutSource(t *testing.T, kit *mariadb.Kit) {
 	// All peers have no more than it has.
 	must(t, a.promote(t.Context(), carp.ReasonTimedOut))
 	must(t, a.demote(t.Context()))
+	// Who should take over dies: the one that let go takes it back.
+	b.Kill()
+	must(t, a.promote(t.Context(), carp.ReasonBowOut))
+	must(t, a.demote(t.Context()))
+	b.Restart()
+	b.Exec("START SLAVE")
+	b.CatchUp(a.Server)
 	// A peer has more.
 	must(t, b.promote(t.Context(), carp.ReasonBowOut))
 	insert(b, 1, 3)
@@ -360,7 +367,7 @@ func withoutSource(t *testing.T, kit *mariadb.Kit) {
 	if err := a.promote(t.Context(), carp.ReasonTimedOut); err == nil || !strings.Contains(err.Error(), "3 transactions that are not here") {
 		t.Errorf("promoted without what the other one has: %v", err)
 	}
-	// A peer cannot be asked.
+	// A peer cannot be asked, and was seen with more.
 	b.Kill()
 	if err := a.promote(t.Context(), carp.ReasonTimedOut); err == nil || !strings.Contains(err.Error(), "without_source") {
 		t.Errorf("promoted, and nobody knows what the other one has: %v", err)

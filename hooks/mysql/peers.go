@@ -69,6 +69,9 @@ func (db *DB) askBut(ctx context.Context, seen []view) []view {
 		})
 	}
 	all.Wait()
+	if slices.ContainsFunc(views, func(v view) bool { return v.role() == hooks.RolePromoted }) {
+		db.gave = ""
+	}
 	if len(seen) == 0 {
 		db.last, db.asked = views, time.Now()
 	}

@@ -14,7 +14,7 @@ import (
 // The keys of what a promotion keeps in the journal.
 const (
 	keySource  = "source"  // where the data came from, as IP:PORT: the reset forgets it
-	keyDrained = "drained" // digest of what the server had when it was cut from its source
+	keyDrained = "drained" // digest of what the server had when it was cut from its source; "" when it is promoted
 )
 
 // Promote makes this node's server the one that is written to. It implements
@@ -124,11 +124,15 @@ func (db *DB) unfenced(ctx context.Context, m muster) error {
 func (db *DB) alone(ctx context.Context, s *state, m muster) error {
 	for _, v := range m.here {
 		if more := extra(v.state.executed, s.executed); more.count() > 0 {
+			db.gave = ""
 			return hooks.Refuse(fmt.Errorf("%s has %d transactions that are not here, and this is no replica of it: %v: make it one, or promote that one",
 				v.name, more.count(), more))
 		}
 	}
-	if len(m.absent) == 0 || db.WithoutSource == Promote || hooks.Recall(ctx, keyDrained) == digest(s.executed) {
+	// It was cut from its source by a promotion that came no further, or let go itself and
+	// nobody took over.
+	as := digest(s.executed)
+	if len(m.absent) == 0 || db.WithoutSource == Promote || hooks.Recall(ctx, keyDrained) == as || db.gave == as {
 		return nil
 	}
 	return hooks.Refuse(fmt.Errorf("it is no replica, and %s cannot be asked whether it has more: start that one, or set without_source: promote",
@@ -177,7 +181,13 @@ func (db *DB) use(ctx context.Context, e *session) error {
 	if err == nil && s.role() != hooks.RolePromoted {
 		err = fmt.Errorf("%s: it said that it can be written to, and it cannot, or has a source again", e.name)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	if err := hooks.Remember(ctx, keyDrained, ""); err != nil { // it counts for an unfinished promotion alone
+		hooks.Logger(ctx).Warn("the journal is not written", "err", err)
+	}
+	return nil
 }
 
 // detach cuts a drained server from its source. What is lost by it was said before.

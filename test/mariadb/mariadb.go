@@ -117,8 +117,10 @@ func missing(t lab.TB, hint string) {
 	t.Skip(hint)
 }
 
+// base are the arguments of all. A server that starts removes what lies in its directory
+// for temporary tables: each has its own.
 func base(dir string) []string {
-	return []string{"--no-defaults", "--user=root", "--datadir=" + filepath.Join(dir, "data")}
+	return []string{"--no-defaults", "--user=root", "--datadir=" + filepath.Join(dir, "data"), "--tmpdir=" + dir}
 }
 
 // Start starts a server on the first IPv4 address of a host, and returns when it answers.

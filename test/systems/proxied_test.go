@@ -203,6 +203,6 @@ listen writes
 listen reads
     bind ` + proxyAddress + `:3307 transparent
     option mysql-check user ` + mariadb.Check + ` post-41
-    server reader ` + readerAddress + `:3306 check inter 250ms fall 2 rise 1 on-marked-down shutdown-sessions
+    server reader ` + readerAddress + `:3306 check inter 250ms fall 2 rise 1 on-marked-down shutdown-sessions on-marked-up shutdown-backup-sessions
     server writer ` + writerAddress + `:3306 check inter 250ms fall 2 rise 1 backup
 `
