@@ -90,8 +90,11 @@ func (g *guardian) act(now carp.Instant, gone bool, slots []int, sights []sight)
 			bowOuts = append(bowOuts, farewell{w.about.BowOuts, s.until.Add(s.margin)})
 		}
 	}
-	if hooks {
+	switch {
+	case hooks && gone:
 		d.killed = g.hooks.kill()
+	case hooks:
+		d.killed = g.hooks.end()
 	}
 	d.sessions = g.sever(severFirst, removals)
 	if d.failed = g.remover.Remove(removals...); d.failed == nil {

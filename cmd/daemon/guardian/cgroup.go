@@ -120,7 +120,8 @@ func openCgroup(dir string) cgroup {
 	return cgroup{dir, f}
 }
 
-// kill ends all that is in it and reports whether it could; new ones may come later.
+// kill ends all that is in it and reports whether it could. Nothing may be started into it
+// any more: see end.
 func (c cgroup) kill() bool {
 	if c.file == nil {
 		return false
@@ -128,6 +129,43 @@ func (c cgroup) kill() bool {
 	_, err := c.file.WriteString("1")
 	return err == nil
 }
+
+// end ends all that is in it, of a daemon that lives and will start more: process by
+// process, since Linux 6.14 and later kill whatever is started into a cgroup
+// (CLONE_INTO_CGROUP) that was ever killed as a whole. Those below it were made by the
+// hooks, and can be.
+func (c cgroup) end() bool {
+	if c.file == nil {
+		return false
+	}
+	ended := map[string]bool{}
+	for range endMost { // another round finds what was forked during the last one
+		all, err := os.ReadFile(filepath.Join(c.dir, "cgroup.procs"))
+		if err != nil {
+			return false
+		}
+		more := false
+		for line := range strings.Lines(string(all)) {
+			if pid, err := strconv.Atoi(strings.TrimSpace(line)); err == nil && !ended[line] {
+				more, ended[line] = true, true
+				if errors.Is(unix.Kill(pid, unix.SIGKILL), unix.EPERM) { // of another user
+					return c.kill()
+				}
+			}
+		}
+		if !more {
+			break
+		}
+	}
+	below, _ := filepath.Glob(filepath.Join(c.dir, "*", "cgroup.kill"))
+	for _, file := range below {
+		_ = os.WriteFile(file, []byte("1"), 0) // it may be gone
+	}
+	return true
+}
+
+// endMost is how often what runs is looked for: what is to end cannot fork any more.
+const endMost = 100
 
 // remove removes the directory, once those who were killed are gone.
 func (c cgroup) remove() {

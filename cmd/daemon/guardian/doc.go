@@ -40,7 +40,8 @@
 //
 // # What it does
 //
-// In this order: the hooks are killed, with all they have started (cgroup.kill); the
+// In this order: the hooks are killed, with all they have started (cgroup.kill, or of a
+// daemon that lives the processes in it one by one); the
 // sessions with the addresses are ended, as far as that takes 5 ms, so that clients are
 // told at once; the addresses go; the bow-outs are sent, if that worked and the margin
 // is not over (else a backup would take over beside us, or after another one); what
