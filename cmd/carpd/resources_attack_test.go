@@ -3,9 +3,11 @@ package main_test
 import (
 	"net/http"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/carpd/carpd/cmd/daemon/api"
+	"github.com/carpd/carpd/test/lab"
 )
 
 // Whoever takes over on a bow-out takes the resource for let go. Nobody has let it go where
@@ -49,4 +51,32 @@ func TestAnOperatorDoesNotTakeTheRoleFromAHolderByAnAdvert(t *testing.T) {
 	p.b.await("MASTER")
 	c.awaitDiary("b promoted")
 	c.onePrimary()
+}
+
+// A reload that is refused leaves nothing behind: the same one works when what stood
+// against it is gone.
+func TestARefusedReloadDoesNotKeepTheJournalOfAnInstance(t *testing.T) {
+	t.Parallel()
+	p, c := newPair(t), newCommons(t)
+	n := p.a
+	n.start(settings{})
+	other := strings.ReplaceAll(`node: other
+state_dir: DIR/other
+control: DIR/other.sock
+instances:
+  - {vhid: 10, interface: eth0, passphrase_file: pass, addresses: [192.0.2.60/24]}
+`, "DIR", n.dir)
+	claims := n.Start(n.command("run", "--config", n.file("other.yaml", other, 0o644)))
+	lab.Eventually(t, takeover, "the other one to run", func() bool { return strings.Contains(claims.Output(), "carpd runs") })
+
+	entry := strings.Join(c.entry("a"), "\n")
+	n.configure(settings{others: []string{"vhid: 10\ninterface: eth0\npassphrase_file: pass\naddresses: [192.0.2.60/24]\n" + entry}})
+	n.refused("/v1/reload", api.ReloadRequest{}, http.StatusConflict)
+	claims.Signal(syscall.SIGTERM)
+	if err := claims.Wait(takeover); err != nil {
+		t.Fatal(err)
+	}
+	n.post("/v1/reload", api.ReloadRequest{}, nil)
+	n.awaitNamed("10@eth0", "MASTER")
+	c.awaitDiary("a promoted")
 }
