@@ -12,6 +12,7 @@ type hold struct {
 	left   <-chan error                       // of the holder: where a call ends that was left behind
 	wanted atomic.Int32                       // actions that wait for busy
 	stop   atomic.Pointer[context.CancelFunc] // ends the look that is under way
+	wished atomic.Uint32                      // the Role that a resource should be in, as the last action says
 }
 
 func newHold() *hold { return &hold{busy: make(chan struct{}, 1)} }

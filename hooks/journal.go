@@ -205,6 +205,11 @@ func (j *Journal) hold(resource string) *hold {
 	h := j.holds[resource]
 	if h == nil {
 		h = newHold()
+		if p := j.past[resource]; p != nil && p.Promoted {
+			h.wished.Store(uint32(RolePromoted))
+		} else {
+			h.wished.Store(uint32(RoleDemoted))
+		}
 		j.holds[resource] = h
 	}
 	return h

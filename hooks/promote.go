@@ -155,10 +155,15 @@ func (r *Runner) action(ctx context.Context, i int, a Action, ev Event, work fun
 	})
 }
 
-// wish notes the role that a resource should be in from now on.
+// wish notes the role that a resource should be in from now on, for all Runners that have
+// it: one from before a reload may still be at work.
 func (r *Runner) wish(i int, role Role) {
-	r.change(i, func(st *StepStatus) { st.Wished, st.Apart, st.Current = role, time.Time{}, "" })
+	r.slots[i].wished.Store(uint32(role))
+	r.change(i, func(st *StepStatus) { st.Apart, st.Current = time.Time{}, "" })
 }
+
+// wish is what was noted last.
+func (s *slot) wish() Role { return Role(s.wished.Load()) }
 
 // record makes an entry durable. Letting go waits for no disk: a demotion goes on without.
 func (r *Runner) record(ctx context.Context, e Entry) error {

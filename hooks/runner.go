@@ -143,11 +143,7 @@ func NewRunner(steps []Step, o Options) (*Runner, error) {
 		r.slots = append(r.slots, slot{s, right})
 		status := StepStatus{Name: s.Name, Kind: s.Kind, Place: s.Place(), State: Idle}
 		if s.Resource != nil {
-			past := o.Journal.Past(s.Name)
-			status.Epoch, status.Wished = past.Epoch, RoleDemoted
-			if past.Promoted {
-				status.Wished = RolePromoted
-			}
+			status.Epoch = o.Journal.Past(s.Name).Epoch
 		}
 		r.status = append(r.status, status)
 	}
@@ -205,7 +201,11 @@ func (r *Runner) Run(ctx context.Context, phase Phase, ev Event) error {
 func (r *Runner) Status() []StepStatus {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return append([]StepStatus(nil), r.status...)
+	all := append([]StepStatus(nil), r.status...)
+	for i := range all {
+		all[i].Wished = r.slots[i].wish()
+	}
+	return all
 }
 
 // order returns the indices of the phase's steps in the order they run.

@@ -149,7 +149,7 @@ func (r *Runner) judged(i int, g severity) Verdict {
 		v.Weight = int(g)
 	}
 	r.change(i, func(st *StepStatus) {
-		st.Graded = v.Health
+		st.Graded, st.Wished = v.Health, r.slots[i].wish()
 		v.Status = *st
 	})
 	v.Text = v.Status.words()
@@ -209,7 +209,7 @@ func (r *Runner) look(ctx context.Context, i int) (report Report, err error) {
 		}
 		st.Report = report
 		switch {
-		case s.Resource == nil || report.Role == st.Wished:
+		case s.Resource == nil || report.Role == s.wish():
 			st.Apart = time.Time{}
 		case st.Apart.IsZero():
 			st.Apart = st.Seen

@@ -260,9 +260,10 @@ func newStep(h config.Hook) (hooks.Step, error) {
 	return s, nil
 }
 
-// gated reports whether a hook stands between the election and the addresses.
+// gated reports whether a hook or a resource, also of its group, stands between the election
+// and the addresses.
 func (p *plan) gated() bool {
-	return slices.ContainsFunc(p.steps, func(s hooks.Step) bool { return s.Place() == hooks.BeforeUp.String() || s.Resource != nil })
+	return p.carp.Resources > 0 || slices.ContainsFunc(p.steps, func(s hooks.Step) bool { return s.Place() == hooks.BeforeUp.String() })
 }
 
 // frozen lists the keys that differ from q and that cannot change while the

@@ -82,3 +82,22 @@ func TestWhatIsStillHeldWhenTheReleaseBudgetIsOverIsFollowedByWhatTheFileSays(t 
 		t.Errorf("%d restarts, alarms %v", restarts, alarms)
 	}
 }
+
+// What a resource is promoted with must not be used again after a crash.
+func TestTheEpochIsSavedBeforeTheResourcesOfAGroupArePromoted(t *testing.T) {
+	if p := planned(t, oneRouter); p.gated() {
+		t.Error("an instance without gates and resources has one")
+	}
+	if p := planned(t, `
+node_id: 1
+groups:
+  site:
+    together: true
+    hooks:
+      - {kind: exec, name: volume, with: {promote: [/bin/true], demote: [/bin/true], monitor: [/bin/true]}}
+instances:
+  - {vhid: 9, interface: eth0, passphrase: a secret, replay: sealed, addresses: [192.0.2.50/24], groups: [site]}
+`); !p.gated() {
+		t.Error("the resource of a group is no gate")
+	}
+}
