@@ -80,3 +80,18 @@ instances:
 	n.awaitNamed("10@eth0", "MASTER")
 	c.awaitDiary("a promoted")
 }
+
+func TestExplainSaysWhatTheAddressesOfAMasterWaitFor(t *testing.T) {
+	t.Parallel()
+	p, c := newPair(t), newCommons(t)
+	c.set("hold-promote-a", "")
+	p.a.start(settings{more: c.entry("a")})
+	p.a.await("BACKUP")
+	p.a.post("/v1/state", api.StateRequest{State: "master"}, nil)
+	c.awaitDiary("a promote operator")
+	if out, code := p.a.ctl("explain"); code != 0 || !strings.Contains(out, "Hook thing (exec, resource) is being promoted; the addresses come after it") {
+		t.Errorf("explain says %d: %s", code, out)
+	}
+	c.remove("hold-promote-a")
+	p.a.await("MASTER")
+}

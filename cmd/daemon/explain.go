@@ -9,6 +9,7 @@ import (
 
 	"github.com/carpd/carpd/carp"
 	"github.com/carpd/carpd/cmd/daemon/api"
+	"github.com/carpd/carpd/hooks"
 )
 
 // sayer takes one sentence.
@@ -42,6 +43,7 @@ func (i *instance) explain() api.Explanation {
 	if grade, why, _ := i.health(); len(why) > 0 {
 		say("For what is watched here it is %v: %s.", grade, strings.Join(why, "; "))
 	}
+	i.explainGates(say, st)
 	explainOthers(say, p, st, now)
 	explainPaths(say, p, st, now)
 	_, probed := i.side.status()
@@ -67,6 +69,37 @@ func (i *instance) explain() api.Explanation {
 		say("Alarm %s: %s", a.Name, a.Text)
 	}
 	return api.Explanation{Name: i.name, State: st.State.String(), Lines: lines}
+}
+
+// explainGates says what the addresses of a master wait for, and what is let go of.
+func (i *instance) explainGates(say sayer, st carp.Status) {
+	runners := []*hooks.Runner{i.runner.Load()}
+	if i.group != nil {
+		runners = append(runners, i.group.runner)
+		if g := i.group.status(); st.State == carp.Master && g.Missing != "" {
+			say("Its addresses wait for the others of group %s: %s.", g.Name, g.Missing)
+		}
+	}
+	for _, r := range runners {
+		for _, h := range r.Status() {
+			if h.State != hooks.Running {
+				continue
+			}
+			what := "is running"
+			switch {
+			case h.Place == hooks.PlaceResource && h.Wished == hooks.RolePromoted:
+				what = "is being promoted; the addresses come after it"
+			case h.Place == hooks.PlaceResource:
+				what = "is being demoted"
+			case h.Place == hooks.BeforeUp.String():
+				what = "is running; the addresses come after it"
+			}
+			if h.Current != "" {
+				what += ", at " + h.Current
+			}
+			say("Hook %s (%s, %s) %s.", h.Name, h.Kind, h.Place, what)
+		}
+	}
 }
 
 // explainWeight says what this node stands for election with.

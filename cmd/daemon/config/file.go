@@ -152,14 +152,21 @@ func (r *reader) interfaceOf(d *draft) {
 }
 
 // hookNames gives hooks without a name one, and checks those given. It looks at
-// the hooks of the file and of one instance together, as they run.
+// the hooks of the file, of one instance and of its group together, as they run: alarms
+// and demotions have their names.
 func (r *reader) hookNames(f *File, drafts []*draft) {
 	taken := r.named(f.Hooks, nil)
 	for n := range f.Together {
-		r.named(f.Together[n].Hooks, nil)
+		r.named(f.Together[n].Hooks, taken)
 	}
 	for _, d := range drafts {
-		r.named(d.Hooks, taken)
+		names := slices.Clone(taken)
+		if g := f.MovesWith(d.Instance); g != nil {
+			for _, h := range g.Hooks {
+				names = append(names, h.Name)
+			}
+		}
+		r.named(d.Hooks, names)
 	}
 }
 

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"slices"
+	"time"
 )
 
 // Together is a group whose instances have one role on each node: they move as one, with
@@ -106,6 +107,9 @@ func (r *reader) groupsFit(f *File, drafts []*draft) {
 			r.warn(pos{g.Line, g.Column}, "say groups: ["+g.Name+"] in those that are to", "no instance is in group %s", g.Name)
 		}
 	}
+	for _, d := range drafts {
+		r.budgetFits(f, d)
+	}
 	if len(drafts) < 2 {
 		return
 	}
@@ -114,6 +118,24 @@ func (r *reader) groupsFit(f *File, drafts []*draft) {
 			r.fault(pos{h.Line, h.Column}, "give it to the one instance that it moves with, or to a group with together: true",
 				"hooks of the file: %s is a resource, and every instance would move it", h.Kind)
 		}
+	}
+}
+
+// budgetFits warns of a release budget that ends while resources may still be let go of.
+func (r *reader) budgetFits(f *File, d *draft) {
+	all := f.HooksOf(d.Instance)
+	if g := f.MovesWith(d.Instance); g != nil {
+		all = append(all, g.Hooks...)
+	}
+	needed := time.Duration(0)
+	for _, h := range all {
+		if h.On == "" {
+			needed += h.Release
+		}
+	}
+	if d.ReleaseBudget > 0 && d.ReleaseBudget < needed {
+		r.warn(d.at["release_budget"], fmt.Sprintf("give %v or more, or leave it out", needed),
+			"release_budget: its resources may take %v to be demoted, and the next master does not wait longer than this", needed)
 	}
 }
 
