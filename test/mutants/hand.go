@@ -24,6 +24,7 @@ func handMutants() []mutant {
 	conflictMutants(add)
 	resourceMutants(add)
 	healthMutants(add)
+	proxyMutants(add)
 	return all
 }
 

@@ -116,10 +116,10 @@ func homes() []home {
 		{"github.com/spf13/cobra", []string{"cmd"}, false, "", "command lines are wiring"},
 		{"github.com/spf13/pflag", []string{"cmd"}, false, "", "command lines are wiring"},
 		{"github.com/goccy/go-yaml", []string{"cmd/daemon"}, false, "", "one place decodes, strictly"},
-		{"github.com/go-sql-driver/mysql", []string{"hooks/mysql", "hooks/galera", "test"}, true, "", "databases are the business of kinds of hooks"},
 		{"github.com/coreos/go-systemd/v22", []string{"cmd/daemon", "hooks/systemd"}, false, "", "readiness is the daemon's, units are one kind of hook"},
 		{"github.com/godbus/dbus/v5", []string{"hooks/systemd"}, false, "", "what go-systemd calls systemd with"},
 		{"example.org/acme/carp-slack", []string{"test/thirdparty"}, false, "", "the kind of somebody else's, which is a module of its own there"},
+		{"github.com/go-sql-driver/mysql", []string{"hooks/mysql", "hooks/mysqlcheck", "hooks/galera", "test"}, true, "", "databases are the business of kinds of hooks"},
 		{"pgregory.net/rapid", []string{"test"}, true, "", "properties are for tests"},
 	}
 }
