@@ -263,6 +263,15 @@ func TestLabDestinationIsDrainedBeforeItIsRemoved(t *testing.T) {
 	r.is("removed", p, hooks.RoleDemoted, hooks.Healthy)
 }
 
+func TestLabOKIsNotBelieved(t *testing.T) {
+	r := newRig(t)
+	r.glbd.Ignores = true
+	p := r.resource("", time.Second)
+	if err := p.Promote(t.Context(), hooks.Event{}); err == nil || !strings.Contains(err.Error(), "has not done it") {
+		t.Errorf("nothing was set: %v", err)
+	}
+}
+
 func TestLabRestartedGLBIsToldAgain(t *testing.T) {
 	r := newRig(t, two) // its command line
 	p := r.resource(two, time.Second)

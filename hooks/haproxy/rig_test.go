@@ -42,7 +42,7 @@ func newRig(t *testing.T) *rig {
 	}
 	lan := lab.New(t)
 	r := &rig{
-		t: t, dir: hookstest.SafeDir(t),
+		t: t, dir: shortDir(t),
 		proxy: lan.Host("proxy", "192.0.2.2/24"), server: lan.Host("server", "192.0.2.3/24"), client: lan.Host("client", "192.0.2.9/24"),
 	}
 	// The hook runs programs in the namespace of this process.
@@ -53,6 +53,21 @@ func newRig(t *testing.T) *rig {
 	t.Cleanup(r.proxy.KillAll) // also what has made itself a daemon
 	r.serve()
 	return r
+}
+
+// shortDir is a directory whose sockets have names of less than 108 bytes, which may hold
+// programs that hooks run.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "ha")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // text is a configuration that listens at a port.

@@ -38,8 +38,11 @@ type GLBD struct {
 	line    []string
 
 	// KeepsDeleted is whether connections of a deleted destination go on. It is set
-	// before anything else is done.
+	// before anything else is done, as Ignores is.
 	KeepsDeleted bool
+
+	// Ignores is whether destinations are taken with "Ok" and not set.
+	Ignores bool
 
 	mu         sync.Mutex
 	listeners  []net.Listener
@@ -217,6 +220,9 @@ func (g *GLBD) change(command string) string {
 	}
 	if err != nil || !addr.Is4() || len(f) > 3 {
 		return "Error\n"
+	}
+	if g.Ignores {
+		return "Ok\n"
 	}
 	at := netip.AddrPortFrom(addr, uint16(port))
 	for i, d := range g.dests {
