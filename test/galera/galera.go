@@ -17,6 +17,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -277,6 +278,39 @@ func (n *Node) Root() *sql.DB {
 		n.t.Fatalf("galera: %v", err)
 	}
 	return sql.OpenDB(connector)
+}
+
+// Client opens connections from a host to an address, as the account App, with the schema
+// test. The caller closes them.
+func (c *Cluster) Client(from *lab.Host, to netip.AddrPort) *sql.DB {
+	cfg := mysql.NewConfig()
+	cfg.User, cfg.Passwd, cfg.DBName, cfg.Net, cfg.Addr = App, AppPassword, "test", "tcp", to.String()
+	cfg.Logger = &mysql.NopLogger{}
+	cfg.Timeout = 5 * time.Second
+	cfg.DialFunc = func(ctx context.Context, network, address string) (conn net.Conn, err error) {
+		err = from.DoErr(func() error {
+			conn, err = new(net.Dialer).DialContext(ctx, network, address)
+			return err
+		})
+		return conn, err
+	}
+	connector, err := mysql.NewConnector(cfg)
+	if err != nil {
+		c.t.Fatalf("galera: %v", err)
+	}
+	return sql.OpenDB(connector)
+}
+
+// Node returns the node on the host of a name.
+func (c *Cluster) Node(name string) *Node {
+	c.t.Helper()
+	for _, n := range c.Nodes {
+		if n.Host.Name == name {
+			return n
+		}
+	}
+	c.t.Fatalf("galera: there is no node %q", name)
+	return nil
 }
 
 // Exec runs a statement as root.

@@ -30,11 +30,17 @@ type worker struct {
 	seen []string    // what it was told
 }
 
-// work starts a client of an address. do is given a connection and a number, and returns
-// what the server told.
-func work(t *testing.T, name string, server *mariadb.Server, from *lab.Host, to netip.AddrPort, do func(ctx context.Context, db *sql.DB, n int) (string, error)) *worker {
+// doing is given connections and a number, and returns what the server told.
+type doing func(ctx context.Context, db *sql.DB, n int) (string, error)
+
+// work starts a client of an address.
+func work(t *testing.T, name string, server *mariadb.Server, from *lab.Host, to netip.AddrPort, do doing) *worker {
+	return workOn(t, name, server.Client(from, to), do)
+}
+
+// workOn starts a client that has these connections, and closes them in the end.
+func workOn(t *testing.T, name string, db *sql.DB, do doing) *worker {
 	w := &worker{t: t, name: name, stop: make(chan struct{})}
-	db := server.Client(from, to)
 	db.SetMaxIdleConns(1)
 	w.ended.Go(func() {
 		defer func() { _ = db.Close() }()
@@ -121,11 +127,16 @@ func (w *worker) outage(since time.Time) (longest time.Duration) {
 // missing returns which acknowledged rows a server has not.
 func (w *worker) missing(server *mariadb.Server) (lost []int) {
 	w.t.Helper()
+	db := server.Root()
+	defer func() { _ = db.Close() }()
+	return w.missingFrom(db)
+}
+
+func (w *worker) missingFrom(db *sql.DB) (lost []int) {
+	w.t.Helper()
 	w.mu.Lock()
 	all := slices.Clone(w.done) // before the server is asked: the client goes on
 	w.mu.Unlock()
-	db := server.Root()
-	defer func() { _ = db.Close() }()
 	rows, err := db.Query("SELECT id FROM test.t")
 	if err != nil {
 		w.t.Fatal(err)
