@@ -11,6 +11,7 @@ import (
 
 	"github.com/carpd/carpd/hooks"
 	"github.com/carpd/carpd/hooks/galera"
+	"github.com/carpd/carpd/hooks/hookstest"
 	"github.com/carpd/carpd/hooks/mysqlcheck"
 	cluster "github.com/carpd/carpd/test/galera"
 	"github.com/carpd/carpd/test/lab"
@@ -70,6 +71,30 @@ func TestLabThreeRealNodes(t *testing.T) {
 		return report, err
 	}
 	login := func(*mysqlcheck.Config) {}
+
+	t.Run("contract", func(t *testing.T) {
+		for _, m := range []struct {
+			kind string
+			open func() (hooks.Monitor, error)
+		}{
+			{"galera", func() (hooks.Monitor, error) {
+				return galera.New(galera.Config{Address: first.Socket, User: cluster.Check})
+			}},
+			{"mysql-check", func() (hooks.Monitor, error) {
+				return mysqlcheck.New(mysqlcheck.Config{Address: first.Socket, User: cluster.Check})
+			}},
+		} {
+			t.Run(m.kind, func(t *testing.T) {
+				hookstest.Monitors(t, func() hooks.Monitor {
+					opened, err := m.open()
+					if err != nil {
+						t.Fatal(err)
+					}
+					return opened
+				})
+			})
+		}
+	})
 
 	t.Run("the states of a node", func(t *testing.T) {
 		for _, n := range c.Nodes {

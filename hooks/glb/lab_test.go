@@ -176,6 +176,28 @@ func TestLabResourceKeepsTheContract(t *testing.T) {
 	}
 }
 
+// there makes looks in the namespace of glbd's host.
+type there struct {
+	monitor hooks.Monitor
+	host    *lab.Host
+}
+
+func (l there) Monitor(ctx context.Context) (r hooks.Report, err error) {
+	l.host.Do(func() { r, err = l.monitor.Monitor(ctx) })
+	return r, err
+}
+
+func TestLabMonitorKeepsTheContract(t *testing.T) {
+	r := newRig(t, one)
+	hookstest.Monitors(t, func() hooks.Monitor {
+		m, err := glb.NewMonitor(glb.Config{Control: "192.0.2.2:8011"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return there{m, r.host}
+	})
+}
+
 func TestLabDrainWaitsForTheLastSession(t *testing.T) {
 	r := newRig(t)
 	p := r.resource("", patience)

@@ -263,6 +263,15 @@ func TestLabHealthIsWhatClientsWouldMeet(t *testing.T) {
 	await("HAProxy that does not run to be unfit", hooks.Unfit)
 	r.must(r.hook(func(c *haproxy.Config) { c.Action = haproxy.Start }))
 	await("a server to be up", hooks.Healthy)
+	t.Run("contract", func(t *testing.T) {
+		hookstest.Monitors(t, func() hooks.Monitor {
+			m, err := haproxy.NewMonitor(haproxy.Config{Socket: r.path("admin.sock")})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return m
+		})
+	})
 	r.stopServer()
 	await("no server to be unfit", hooks.Unfit)
 
@@ -282,6 +291,40 @@ func TestLabHealthIsWhatClientsWouldMeet(t *testing.T) {
 		t.Errorf("a process that does not answer: %+v", report)
 	}
 	r.must(r.hook(func(c *haproxy.Config) { c.Action = haproxy.Stop })) // stopped all the same
+	if left := r.pids(); len(left) > 0 {
+		t.Errorf("after stop these live: %v", left)
+	}
+}
+
+// A stand-in for systemctl: it answers when it has been done, as the real one does.
+const systemctl = `#!/bin/sh
+cd "${0%/*}" || exit 9
+[ "$2" = haproxy.service ] || exit 5
+case $1 in
+start) setsid ./haproxy -W -D -f $PWD/haproxy.cfg -p $PWD/pid; while ! [ -s pid ]; do sleep 0.02; done; sleep 0.1 ;;
+stop) kill "$(cat pid)"; while [ -d /proc/"$(cat pid)" ]; do sleep 0.02; done; rm pid ;;
+reload) kill -USR2 "$(cat pid)" ;;
+esac
+`
+
+func TestLabUnitIsStartedReloadedAndStopped(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.write("systemctl", systemctl, 0o700)
+	unit := func(action haproxy.Action) hooks.Hook {
+		return r.hook(func(c *haproxy.Config) {
+			c.Unit, c.Systemctl, c.PIDFile, c.Master, c.Action = "haproxy.service", r.path("systemctl"), "", "", action
+		})
+	}
+	r.must(unit(haproxy.Start))
+	r.serves(3306)
+	before := pidOf(t, r.ask("show info"))
+	r.must(unit(haproxy.Reload))
+	if after := pidOf(t, r.ask("show info")); after == before {
+		t.Error("the same process answers after a reload")
+	}
+	r.serves(3306)
+	r.must(unit(haproxy.Stop))
 	if left := r.pids(); len(left) > 0 {
 		t.Errorf("after stop these live: %v", left)
 	}

@@ -111,14 +111,24 @@ func commandLine(pid int) string {
 // Success=0 when it has been done, and lines of the log; before, it closes the connection
 // at once.
 func (p *proxy) orderMaster(ctx context.Context) error {
-	said, err := ask(ctx, p.Master, "reload")
-	if strings.HasPrefix(said, "Success=0") {
-		return fmt.Errorf("haproxy: reload: the new configuration does not start, the old one goes on: %s", tail(said))
+	each := time.NewTicker(20 * time.Millisecond)
+	defer each.Stop()
+	for {
+		said, err := ask(ctx, p.Master, "reload")
+		switch {
+		case strings.HasPrefix(said, "Success=0"):
+			return fmt.Errorf("haproxy: reload: the new configuration does not start, the old one goes on: %s", tail(said))
+		case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+			return nil // it has gone to reload
+		case !errors.Is(err, errDown):
+			return err
+		}
+		select { // somebody else has it reloaded just now
+		case <-each.C:
+		case <-ctx.Done():
+			return err
+		}
 	}
-	if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
-		err = nil // it has gone to reload
-	}
-	return err
 }
 
 // tail is the last lines of what was said, on one.
