@@ -571,7 +571,7 @@ func (e *Engine) Demote(now Instant, owner string, amount int) Effects {
 }
 
 func (e *Engine) setDemotion(now Instant, owner string, amount int) {
-	before := e.demotion
+	before, said := e.demotion, e.bid()
 	e.demotion += amount - e.demotions[owner]
 	if amount == 0 {
 		delete(e.demotions, owner)
@@ -580,7 +580,7 @@ func (e *Engine) setDemotion(now Instant, owner string, amount int) {
 	}
 	switch {
 	case e.demotion == before:
-	case e.state == Master && e.out.Change == nil:
+	case e.state == Master && e.out.Change == nil && e.compare(said, e.bid()) != 0: // out of turn it could pass for a farewell
 		e.advertise(now)
 	case e.state == Backup:
 		e.hasten(now)

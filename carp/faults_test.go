@@ -33,12 +33,16 @@ func TestThreeSendErrorsDemoteAndTimeHeals(t *testing.T) {
 func TestThreeSuccessesForgiveSendErrors(t *testing.T) {
 	r := newRig(t).master()
 	r.sendErr = true
-	for n := range 3 {
-		r.do(r.e.Demote(r.now, "x", n+1))
+	send := func() {
+		r.now = r.now.Add(100 * time.Millisecond)
+		r.do(r.e.Renew(r.now))
+	}
+	for range 3 {
+		send()
 	}
 	r.sendErr = false
-	for n := range 3 {
-		r.do(r.e.Demote(r.now, "x", n+10))
+	for range 3 {
+		send()
 	}
 	if r.e.demotions[OwnerSendErrors] != 0 || r.e.errors != 0 {
 		t.Errorf("still demoted: %v, %d errors", r.e.demotions, r.e.errors)

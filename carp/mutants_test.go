@@ -291,11 +291,10 @@ func TestLinkUpAgainKeepsWhatCountsFromTheFirst(t *testing.T) {
 
 func TestSendErrorsAreForgivenAfterThreeSuccessesInARow(t *testing.T) {
 	r := newRig(t).master()
-	n := 0
 	send := func(fails bool) {
-		n++
 		r.sendErr = fails
-		r.do(r.e.Demote(r.now, "x", n))
+		r.now = r.now.Add(100 * time.Millisecond)
+		r.do(r.e.Renew(r.now))
 	}
 	sent := r.e.counters.Sent
 	for _, fails := range []bool{true, true, true, false, false, true, false, false} {

@@ -374,7 +374,7 @@ func (e *Engine) keep(now Instant, h *hearing, p *Packet) {
 }
 
 func (e *Engine) inGrace(now Instant, h *hearing, p *Packet) {
-	sure := p.Src == e.old && e.isFarewell(now, p)
+	sure := p.Src == e.old && e.isFarewell(now, h, p)
 	if sure {
 		e.disarm(timerGrace)
 		e.oldCounter = e.lastHeard
@@ -436,15 +436,17 @@ func (e *Engine) answer(now Instant, first bool) {
 // isFarewell tells the last advert of the master that was preempted, which has let
 // go, from one that it sent before it heard of this node. CARP preempts as it hears
 // an advert, so the next round is the farewell. VRRP may preempt just before the
-// next one is due: only an advert out of turn is a farewell, else the grace runs on.
-func (e *Engine) isFarewell(now Instant, p *Packet) bool {
-	if p.At != 0 && p.At <= e.lastSent {
+// next one is due: only an advert out of turn is a farewell, else the grace runs on. A
+// farewell says what the master said last: with another weight it is the word of one that
+// has just been demoted, and may not have heard anything.
+func (e *Engine) isFarewell(now Instant, h *hearing, p *Packet) bool {
+	last := e.sighting(p.Src)
+	if p.At != 0 && p.At <= e.lastSent || last != nil && e.compare(last.bid, h.bid) != 0 {
 		return false
 	}
 	if !e.cfg.Protocol.VRRP() {
 		return e.lastHeard != e.oldCounter
 	}
-	last := e.sighting(p.Src)
 	if last == nil {
 		return false
 	}

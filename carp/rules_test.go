@@ -122,6 +122,30 @@ func TestPreemptionOfASilentYielderWaitsForTheGrace(t *testing.T) {
 	r.want("permit")
 }
 
+// A master says at once that it has been demoted, whether it has heard of this node or not.
+func TestWordOfADemotionIsNoFarewell(t *testing.T) {
+	r := newRig(t, preempting)
+	r.hear(peerLow, 1, 200)
+	r.take()
+	r.run(20 * time.Millisecond)
+	r.hear(peerLow, 1, 240)
+	r.run(79 * time.Millisecond)
+	r.want("")
+	r.run(time.Millisecond)
+	r.want("permit")
+}
+
+// Nor is there anything to say of a demotion that changes no weight.
+func TestDemotionThatChangesNoWeightIsNotSaid(t *testing.T) {
+	r := newRig(t).master()
+	r.do(r.e.Demote(r.now, "x", 240))
+	r.take()
+	r.do(r.e.Demote(r.now, "y", 50))
+	r.want("")
+	r.do(r.e.Demote(r.now, "x", 0))
+	r.want("send 1/150, permit")
+}
+
 func TestSecondFormOfTheSameRoundIsNoFarewell(t *testing.T) {
 	r := newRig(t, preempting)
 	p := r.advert(peerLow, 1, 200)

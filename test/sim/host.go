@@ -435,6 +435,15 @@ func (h *Host) Demote(owner string, amount int) {
 	})
 }
 
+// Unfit tells the daemon that it could not serve, or could again: another node may be the
+// better one from then on, as with Demote.
+func (h *Host) Unfit(is bool) {
+	h.command(func() {
+		h.linkChanged()
+		h.apply(h.engine.Unfit(h.now(), is))
+	})
+}
+
 // SetState asks for a state, as an operator does.
 func (h *Host) SetState(to carp.State) {
 	h.command(func() { h.apply(h.engine.SetState(h.now(), to)) })
@@ -466,6 +475,7 @@ func (h *Host) heal() {
 	h.worker.hurry()
 	h.Demote(operator, 0)
 	h.Demote(carp.OwnerHandover, 0)
+	h.Unfit(false)
 }
 
 const operator = "operator"
