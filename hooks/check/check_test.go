@@ -117,7 +117,7 @@ func TestBadSettingsAreRefusedAllAtOnceWithAHint(t *testing.T) {
 		{func() (hooks.Monitor, error) { return check.NewTCP(check.TCPConfig{}) }, []string{"address", "host:port"}},
 		{func() (hooks.Monitor, error) {
 			return check.NewTCP(check.TCPConfig{Address: "192.0.2.1:http", Send: "x", SendFile: "y", CAFile: "/etc/absent.pem", ServerName: "x"})
-		}, []string{"port is a number", "keep one", "absolute path", "only with tls", "absent.pem"}},
+		}, []string{"port is a number", "keep one", "use an absolute path", "only with tls", "absent.pem"}},
 		{func() (hooks.Monitor, error) { return check.NewTCP(check.TCPConfig{Address: "/run/x", TLS: true}) }, []string{"server_name: required"}},
 		{func() (hooks.Monitor, error) { return check.NewTCP(check.TCPConfig{Address: ":80"}) }, []string{"host is missing"}},
 		{func() (hooks.Monitor, error) { return check.NewHTTP(check.HTTPConfig{}) }, []string{"url: required"}},
@@ -125,7 +125,7 @@ func TestBadSettingsAreRefusedAllAtOnceWithAHint(t *testing.T) {
 		{func() (hooks.Monitor, error) {
 			return check.NewHTTP(check.HTTPConfig{URL: "http://x/", Method: "POST", Host: "http://y", Status: []string{"200", "6xx", "ok"}, Address: "y",
 				Headers: map[string]string{"Host": "z", "a b": "c", "X": "a\nb", "authorization": "d"}, AuthorizationFile: "e"})
-		}, []string{"GET, HEAD or OPTIONS", "without http://", `status "6xx"`, `status "ok"`, "address:", "use the key host", `"a b"`, `"X"`, "has Authorization, too", "no absolute path"}},
+		}, []string{"GET, HEAD or OPTIONS", "without http://", `status "6xx"`, `status "ok"`, "address:", "use the key host", `"a b"`, `"X"`, "has Authorization, too", "use an absolute path"}},
 		{func() (hooks.Monitor, error) {
 			return check.NewHTTP(check.HTTPConfig{URL: "http://x/", Method: "HEAD", Body: "x"})
 		}, []string{"body"}},

@@ -11,13 +11,13 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"unicode"
 
 	"github.com/carpd/carpd/hooks"
+	"github.com/carpd/carpd/hooks/secret"
 )
 
 func init() { hooks.RegisterMonitor("http", NewHTTP) }
@@ -66,7 +66,10 @@ func NewHTTP(c HTTPConfig) (hooks.Monitor, error) {
 		f.add(c.AuthorizationFile != "" && strings.EqualFold(name, "Authorization"), "authorization_file: headers has Authorization, too: keep one of them")
 	}
 	f.add(!singleLine(c.Host) || strings.ContainsAny(c.Host, " /"), "host %q: the name of a host, without http:// and path", c.Host)
-	f.add(c.AuthorizationFile != "" && !filepath.IsAbs(c.AuthorizationFile), "authorization_file: %q is no absolute path", c.AuthorizationFile)
+	if c.AuthorizationFile != "" {
+		_, err := authorization(c.AuthorizationFile)
+		f.add(err != nil, "%w", err)
+	}
 	checkAuthorities(&f, c.CAFile)
 	f.add(c.CAFile != "" && m.url != nil && m.url.Scheme != "https", "ca_file: only with https")
 	for _, s := range c.Status {
@@ -95,6 +98,18 @@ func (m *HTTP) checkURL(f *faults) {
 	default:
 		m.url = u
 	}
+}
+
+// authorization reads the header from its file, which nobody else may read.
+func authorization(path string) (string, error) {
+	line, err := secret.Read(path)
+	if err != nil {
+		return "", fmt.Errorf("authorization_file: %w", err)
+	}
+	if strings.ContainsFunc(line, unicode.IsControl) {
+		return "", fmt.Errorf("authorization_file: %s: its first line is not that of a header", path)
+	}
+	return line, nil
 }
 
 func validHeader(name, value string) bool {
@@ -194,13 +209,9 @@ func (m *HTTP) prepare(ctx context.Context) (*http.Request, *tls.Config, error) 
 		request.Header.Set(name, value)
 	}
 	if m.c.AuthorizationFile != "" {
-		text, err := readPlain(m.c.AuthorizationFile)
+		line, err := authorization(m.c.AuthorizationFile)
 		if err != nil {
-			return nil, nil, fmt.Errorf("authorization_file: %w", err)
-		}
-		line, _, _ := strings.Cut(string(text), "\n")
-		if line = strings.TrimSpace(line); line == "" || strings.ContainsFunc(line, unicode.IsControl) {
-			return nil, nil, fmt.Errorf("authorization_file: %s: its first line is not that of a header", m.c.AuthorizationFile)
+			return nil, nil, err
 		}
 		request.Header.Set("Authorization", line)
 	}

@@ -8,9 +8,9 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"path/filepath"
 
 	"github.com/carpd/carpd/hooks"
+	"github.com/carpd/carpd/hooks/secret"
 )
 
 func init() { hooks.RegisterMonitor("tcp", NewTCP) }
@@ -19,7 +19,7 @@ func init() { hooks.RegisterMonitor("tcp", NewTCP) }
 type TCPConfig struct {
 	Address    string `yaml:"address"`     // host:port, or the absolute path of a unix socket; required
 	Send       string `yaml:"send"`        // what is sent once connected; nothing unless given
-	SendFile   string `yaml:"send_file"`   // the same from a file, which may be a secret
+	SendFile   string `yaml:"send_file"`   // the same from a file, at most 4 KiB, which nobody else may read
 	Expect     string `yaml:"expect"`      // a text that is to be in the answer, within its first 64 KiB
 	TLS        bool   `yaml:"tls"`         // speak TLS
 	ServerName string `yaml:"server_name"` // the name in the certificate, and in SNI; default: the host
@@ -39,7 +39,10 @@ func NewTCP(c TCPConfig) (hooks.Monitor, error) {
 	network, err := parseTarget(c.Address)
 	f.add(err != nil, "address: %w", err)
 	f.add(c.Send != "" && c.SendFile != "", "send_file: send is given, too: keep one of them")
-	f.add(c.SendFile != "" && !filepath.IsAbs(c.SendFile), "send_file: %q is no absolute path", c.SendFile)
+	if c.SendFile != "" {
+		_, err := secret.ReadAll(c.SendFile)
+		f.add(err != nil, "send_file: %w", err)
+	}
 	checkAuthorities(&f, c.CAFile)
 	f.add(!c.TLS && c.ServerName != "", "server_name: only with tls: true")
 	f.add(!c.TLS && c.CAFile != "", "ca_file: only with tls: true")
@@ -82,7 +85,7 @@ func (m *TCP) Monitor(ctx context.Context) (hooks.Report, error) {
 func (m *TCP) prepare() (question []byte, settings *tls.Config, err error) {
 	question = []byte(m.c.Send)
 	if m.c.SendFile != "" {
-		if question, err = readPlain(m.c.SendFile); err != nil {
+		if question, err = secret.ReadAll(m.c.SendFile); err != nil {
 			return nil, nil, fmt.Errorf("send_file: %w", err)
 		}
 	}

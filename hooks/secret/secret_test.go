@@ -17,6 +17,9 @@ func TestFirstLineOfAPrivateFileIsTheSecret(t *testing.T) {
 		if got, err := Read(path); got != want || err != nil {
 			t.Errorf("%.20q: got %.20q, %v", text, got, err)
 		}
+		if got, err := ReadAll(path); string(got) != text || err != nil {
+			t.Errorf("all of %.20q: got %.20q, %v", text, got, err)
+		}
 	}
 }
 
