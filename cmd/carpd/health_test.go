@@ -2,6 +2,7 @@ package main_test
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/carpd/carpd/cmd/daemon/api"
 	"github.com/carpd/carpd/test/lab"
 )
 
@@ -241,6 +243,9 @@ func TestNodeStaysInInitUntilEachMonitorHasBeenLookedAt(t *testing.T) {
 	if i := p.a.instance(); i.State != "INIT" {
 		t.Fatalf("a is %s", i.State)
 	}
+	if out, _ := p.a.ctl("explain", "9@eth0"); !strings.Contains(out, "when each of its monitors has been looked at once") {
+		t.Errorf("explain says %s", out)
+	}
 	if err := os.Remove(hold); err != nil {
 		t.Fatal(err)
 	}
@@ -254,7 +259,12 @@ func TestReloadForgetsWhatIsNotWatchedAnyMore(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)
 	p.a.sick()
-	p.a.start(settings{more: p.a.flag("")})
+	p.a.start(settings{})
+	p.a.await("BACKUP")
+	p.a.reload(settings{more: p.a.flag("")}) // the first thing to look at
+	if out, _ := p.a.ctl("explain", "9@eth0"); !strings.Contains(out, "is BACKUP since") {
+		t.Errorf("explain says %s", out)
+	}
 	p.a.awaitHealth("unfit")
 	p.a.await("MASTER") // nobody else is there
 	p.a.reload(settings{more: p.a.flag("if_it_fails: alarm, ")})
@@ -269,4 +279,43 @@ func TestReloadForgetsWhatIsNotWatchedAnyMore(t *testing.T) {
 	if i := p.a.instance(); i.Demotion != 0 || i.Health != "" || p.a.alarm("health-flag") != "" {
 		t.Errorf("%q, %+v, %+v", i.Health, i.Demotions, i.Alarms)
 	}
+}
+
+// What one member cannot do without, none can.
+func TestGroupMovesWhenItsMonitorIsUnfit(t *testing.T) {
+	t.Parallel()
+	lan := lab.New(t)
+	const instance = "  - {vhid: %d, interface: eth0, passphrase_file: pass, replay: sealed, advskew: %d, addresses: [192.0.2.5%d/24], groups: [site]}\n"
+	var nodes []*node
+	for i, name := range []string{"a", "b"} {
+		n := newNode(t, lan, name, fmt.Sprintf("192.0.2.%d/24", i+1))
+		n.file("pass", "a secret\n", 0o600)
+		text := &strings.Builder{}
+		fmt.Fprintf(text, "node_id: %d\ngroups:\n  site:\n    together: true\n", i+1)
+		for _, line := range n.flag("") {
+			fmt.Fprintf(text, "    %s\n", line)
+		}
+		text.WriteString("instances:\n")
+		for _, vhid := range []int{1, 2} {
+			fmt.Fprintf(text, instance, vhid, 100*i, vhid)
+		}
+		n.write(text.String())
+		n.startWith(n.command("run", "--config", n.config()))
+		for _, instance := range []string{"1@eth0", "2@eth0"} {
+			n.awaitNamed(instance, []string{"MASTER", "BACKUP"}[i])
+		}
+		nodes = append(nodes, n)
+	}
+	a, b := nodes[0], nodes[1]
+	for _, instance := range []string{"1@eth0", "2@eth0"} {
+		lab.Eventually(t, takeover, "a to know b", func() bool { return len(a.named(instance).Members) == 1 })
+	}
+	a.sick()
+	for _, instance := range []string{"1@eth0", "2@eth0"} {
+		b.awaitNamed(instance, "MASTER")
+		if i := a.named(instance); i.Health != "unfit" || !slices.ContainsFunc(i.Alarms, func(x api.Alarm) bool { return x.Name == "health-site/flag" }) {
+			t.Errorf("%s on a: %q, %+v", instance, i.Health, i.Alarms)
+		}
+	}
+	neverBoth(t, a.addrs, b.addrs, netip.MustParseAddr("192.0.2.51"))
 }

@@ -234,8 +234,8 @@ func (d *Daemon) serveState(_ context.Context, r api.StateRequest) (any, error) 
 	}
 	st, _ := i.speaker.Status()
 	switch {
-	case st.State == carp.Init && !i.ready():
-		return nil, refusal{fmt.Sprintf("%s is in INIT", i.name), "it is still letting go of what an earlier run left: see its alarms and hooks in status"}
+	case st.State == carp.Init && i.waitsFor() != "":
+		return nil, refusal{fmt.Sprintf("%s is in INIT", i.name), "it stands for election when " + i.waitsFor() + ": see its alarms and hooks in status"}
 	case st.State == carp.Init:
 		return nil, refusal{fmt.Sprintf("%s is in INIT", i.name), "its interface is down or missing, or its startup delay is not over"}
 	}

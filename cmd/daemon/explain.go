@@ -21,8 +21,8 @@ func (i *instance) explain() api.Explanation {
 	p := i.plan.Load()
 	var lines []string
 	say := func(format string, a ...any) { lines = append(lines, fmt.Sprintf(format, a...)) }
-	if !i.ready() {
-		say("%s is in INIT: it stands for election when it has let go of what an earlier run left in its resources.", i.name)
+	if waits := i.waitsFor(); waits != "" {
+		say("%s is in INIT: it stands for election when %s.", i.name, waits)
 	} else if st.Since == 0 {
 		say("%s is in INIT: its interface %s has not been up yet, or does not exist.", i.name, p.Interface)
 	} else {

@@ -63,7 +63,7 @@ func (i *instance) judge(name string, v hooks.Verdict) {
 	f := &i.fitness
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !slices.Contains(i.watched(), name) {
+	if !slices.Contains(i.watched(true), name) {
 		return // a reload has just removed it
 	}
 	if v.Step.Resource != nil {
@@ -100,7 +100,7 @@ func (i *instance) unwatch() {
 	f := &i.fitness
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	names := i.watched()
+	names := i.watched(true)
 	for name := range f.grades {
 		if slices.Contains(names, name) {
 			continue
@@ -113,16 +113,21 @@ func (i *instance) unwatch() {
 	i.tellFitness()
 }
 
-// watched lists what the fitness of the instance follows from.
-func (i *instance) watched() (names []string) {
-	for _, s := range i.plan.Load().steps {
-		if s.Hook == nil {
+// watched lists what the fitness of the instance follows from: monitors, and resources if
+// these are wanted, too. It is what the runner of now looks at: a reload changes that
+// before the plan.
+func (i *instance) watched(resources bool) (names []string) {
+	is := func(s hooks.StepStatus) bool {
+		return s.Place == hooks.PlaceMonitor || resources && s.Place == hooks.PlaceResource
+	}
+	for _, s := range i.runner.Load().Status() {
+		if is(s) {
 			names = append(names, s.Name)
 		}
 	}
 	if i.group != nil {
 		for _, s := range i.group.runner.Status() {
-			if s.Place == hooks.PlaceMonitor || s.Place == hooks.PlaceResource {
+			if is(s) {
 				names = append(names, i.group.stepName(s.Name))
 			}
 		}
@@ -151,17 +156,9 @@ func (i *instance) unseen() bool {
 	f := &i.fitness
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	known := func(name string) bool { _, is := f.grades[name]; return is }
-	for _, s := range i.plan.Load().steps {
-		if s.Monitor != nil && !known(s.Name) {
-			return true
-		}
-	}
-	if i.group == nil {
-		return false
-	}
-	return slices.ContainsFunc(i.group.runner.Status(), func(s hooks.StepStatus) bool {
-		return s.Place == hooks.PlaceMonitor && !known(i.group.stepName(s.Name))
+	return slices.ContainsFunc(i.watched(false), func(name string) bool {
+		_, known := f.grades[name]
+		return !known
 	})
 }
 

@@ -110,6 +110,8 @@ func (i *instance) start() {
 	worker.Go(func() { i.watchResources(working) })
 	if i.plan.Load().carp.StartGate {
 		worker.Go(func() { i.settleResources(working) })
+	} else {
+		i.resources.open.Store(true) // also when a reload brings something to look at
 	}
 	i.done.Go(func() {
 		if err := i.speaker.Run(ctx); err != nil {

@@ -26,7 +26,8 @@ type resources struct {
 	journal *hooks.Journal // nil: no resource was ever configured
 	until   atomic.Int64   // end of the last permit, as a carp.Instant; 0: there is none
 	changed chan struct{}  // capacity 1: there is another runner to watch with
-	settled atomic.Bool
+	settled atomic.Bool    // what an earlier run left is let go of,
+	open    atomic.Bool    // and the start gate is open
 }
 
 const (
@@ -122,13 +123,22 @@ func (i *instance) settleResources(ctx context.Context) {
 		}
 	}
 	i.d.book.clear(i.name, "unsettled")
-	i.awaitLooks(ctx)
 	i.resources.settled.Store(true)
+	i.awaitLooks(ctx)
+	i.resources.open.Store(true)
 	i.speaker.Ready()
 }
 
-// ready reports whether nothing of an earlier run keeps it from the election.
-func (i *instance) ready() bool { return i.resources.settled.Load() || !i.plan.Load().carp.StartGate }
+// waitsFor says what the start gate waits for, or nothing: it is open.
+func (i *instance) waitsFor() string {
+	switch {
+	case i.resources.open.Load():
+		return ""
+	case !i.resources.settled.Load():
+		return "it has let go of what an earlier run left in its resources"
+	}
+	return "each of its monitors has been looked at once"
+}
 
 // watchResources looks at resources and monitors until ctx ends.
 func (i *instance) watchResources(ctx context.Context) {
