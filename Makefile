@@ -25,6 +25,10 @@ export GOTOOLCHAIN := local
 
 # Binaries name their revision where git can tell it.
 VCS = $(if $(shell git rev-parse --verify -q HEAD 2>/dev/null),true,false)
+# SQLite is C: linked in whole, so that a binary runs on any distribution, as Go's
+# do. Names are looked up by Go. LDFLAGS= links against the libc of this machine.
+TAGS = netgo,osusergo,sqlite_omit_load_extension
+LDFLAGS ?= -linkmode external -extldflags -static
 COMMANDS = $(filter carpd carpctl carplab,$(patsubst cmd/%/main.go,%,$(wildcard cmd/*/main.go)))
 PAGES = $(wildcard cmd/*/*.[158])
 
@@ -36,7 +40,7 @@ help: ## print this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /  \1\t/p' Makefile | expand -t 12
 
 build: bootstrap ## build the commands into bin/
-	CGO_ENABLED=0 go build -trimpath -buildvcs=$(VCS) -o bin/ $(COMMANDS:%=./cmd/%)
+	CGO_ENABLED=1 go build -trimpath -buildvcs=$(VCS) -tags $(TAGS) -ldflags '$(LDFLAGS)' -o bin/ $(COMMANDS:%=./cmd/%)
 
 demo: build ## show two nodes sharing an address, in namespaces, in under a minute
 	bin/carpd demo

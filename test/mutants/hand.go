@@ -11,6 +11,7 @@ func handMutants() []mutant {
 	packetMutants(add)
 	sealMutants(add)
 	permitMutants(add)
+	replicatorMutants(add)
 	daemonMutants(add)
 	pathMutants(add)
 	mysqlMutants(add)

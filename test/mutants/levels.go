@@ -37,6 +37,8 @@ func allLevels(seeds int) []level {
 		{name: "speaker", pkg: "carp", dirs: protocol, importing: "testing/synctest"},
 		{name: "vip", pkg: "vip", dirs: []string{"vip"}, importing: "!" + module + "/test/lab"},
 		{name: "link", pkg: "carp/link", dirs: []string{"carp/link"}, importing: "!" + module + "/test/lab"},
+		{name: "verify", pkg: "replicator/sqlite", dirs: []string{"replicator"}},
+		{name: "store", pkg: "replicator/dir", dirs: []string{"replicator"}},
 		{name: "config", pkg: "cmd/daemon/config", dirs: []string{"cmd/daemon/config"}},
 		{name: "guardian", pkg: "cmd/daemon/guardian", dirs: []string{"cmd/daemon/guardian"}},
 		{name: "daemon", pkg: "cmd/daemon", dirs: []string{"cmd/daemon"}},

@@ -106,12 +106,13 @@ type home struct {
 // homes lists all libraries of others. A new one needs a line here.
 func homes() []home {
 	return []home{
-		{"golang.org/x/sys", []string{"carp/link", "vip", "hooks", "track", "cmd", "test"}, true, "", "package carp itself is portable"},
+		{"golang.org/x/sys", []string{"carp/link", "vip", "hooks", "track", "replicator", "cmd", "test"}, true, "", "package carp itself is portable"},
 		{"golang.org/x/net", []string{"carp/link", "vip", "track", "test"}, true, "", "sockets are the business of links, addresses and probes"},
 		{"github.com/vishvananda/netlink", []string{"vip", "test"}, false, "kernel_linux.go", "behind vip.Kernel, so that it can be faked and replaced"},
 		{"github.com/google/nftables", []string{"vip"}, false, "fence_rules_linux.go", "behind vip.Fence; of it only the encoding of rules"},
 		{"github.com/vishvananda/netns", []string{"test"}, false, "", "namespaces are for tests"},
 		{"github.com/google/gopacket", []string{"test"}, false, "", "it panics on short packets and takes CARP for VRRP: product code has its own decoder"},
+		{"github.com/mattn/go-sqlite3", []string{"replicator/sqlite"}, false, "", "the one place of cgo; all others ask package replicator/sqlite"},
 		{"go.uber.org/zap", []string{"cmd/daemon"}, false, "", "behind log/slog, so that embedders need not take it"},
 		{"github.com/spf13/cobra", []string{"cmd"}, false, "", "command lines are wiring"},
 		{"github.com/spf13/pflag", []string{"cmd"}, false, "", "command lines are wiring"},

@@ -7,6 +7,7 @@ import (
 
 	"github.com/carpd/carpd/carp"
 	"github.com/carpd/carpd/cmd/daemon/config"
+	"github.com/carpd/carpd/replicator"
 	"github.com/carpd/carpd/test/rules"
 )
 
@@ -40,5 +41,19 @@ func TestManualExplainsEveryKeyReasonAndDrop(t *testing.T) {
 		for _, w := range rules.MissingWords(string(text), words.list) {
 			t.Errorf("%s: the %s %s is not set apart and explained", page[len("../../"):], words.what, w)
 		}
+	}
+}
+
+func TestManualExplainsEveryReasonToRefuseASnapshot(t *testing.T) {
+	text, err := os.ReadFile("../../cmd/carpd/carpd.8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var words []string
+	for _, r := range replicator.Reasons() {
+		words = append(words, string(r))
+	}
+	for _, w := range rules.MissingWords(string(text), words) {
+		t.Errorf("cmd/carpd/carpd.8: the reason %s is not set apart and explained", w)
 	}
 }
