@@ -39,7 +39,9 @@ type Report struct {
 
 // Verify says whether the file is a sound snapshot. It only reads, and leaves nothing
 // beside the file. A file that is written to meanwhile is refused. A context that
-// ends makes it the reason Timeout. It may be called by many at the same time.
+// ends makes it the reason Timeout. It may be called by many at the same time, but not
+// for a database that this process has open: closing the file would take SQLite's
+// locks away (POSIX).
 func Verify(ctx context.Context, path string, o Options) Report {
 	v := verification{Options: o}
 	v.Kind = "sqlite"

@@ -7,6 +7,9 @@ func replicatorMutants(add adder) {
 		verify  = "replicator/sqlite/verify.go"
 		content = "replicator/sqlite/content.go"
 		judge   = "replicator/rules.go"
+		choose  = "replicator/store.go"
+		publish = "replicator/dir/publish.go"
+		pruning = "replicator/dir/prune.go"
 	)
 	add("cut-off-unseen", "a snapshot whose last page is cut off is sound",
 		replace(header, "want != size {", "want < size {"))
@@ -20,4 +23,14 @@ func replicatorMutants(add adder) {
 		replace(judge, "case there && c.Rows[name] == 0:", "case there && c.Rows[name] < 0:"))
 	add("spelling-ignored", "blanks in a CREATE text do not count",
 		replace(judge, "t.Create == \"\" || text == t.Create:", "t.Create == \"\" || strings.ReplaceAll(text, \" \", \"\") == strings.ReplaceAll(t.Create, \" \", \"\"):"))
+	add("older-replaces", "an older snapshot is published over a newer one",
+		replace(publish, "len(all) > 0 && m.Version", "len(all) > 0 && false && m.Version"))
+	add("manifest-first", "a snapshot is visible before its data is there",
+		replace(publish, "if err := s.takeBack(m.Version); err != nil {", "if err := s.place(s.manifest(m.Version), \"manifest\", func(path string) error { return write(path, text) }); err != nil {"))
+	add("not-read-back", "what was written is not compared with the manifest",
+		replace(publish, "return intact(ctx, path, m)", "return nil"))
+	add("last-sound-pruned", "pruning believes in the newest without a look",
+		replace(choose, "found < max(k.Least, 1) && !sound(m):", "found < max(k.Least, 1) && !sound(m) && false:"))
+	add("quarantine-forgotten", "a crash leaves a snapshot in service whose reason for quarantine is written",
+		replace(pruning, "err = errors.Join(err, s.finish(v))", "_ = v"))
 }
