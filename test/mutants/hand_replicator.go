@@ -8,6 +8,7 @@ func replicatorMutants(add adder) {
 		content = "replicator/sqlite/content.go"
 		judge   = "replicator/rules.go"
 		choose  = "replicator/store.go"
+		taking  = "replicator/sqlite/take.go"
 		publish = "replicator/dir/publish.go"
 		pruning = "replicator/dir/prune.go"
 	)
@@ -33,4 +34,8 @@ func replicatorMutants(add adder) {
 		replace(choose, "found < max(k.Least, 1) && !sound(m):", "found < max(k.Least, 1) && !sound(m) && false:"))
 	add("quarantine-forgotten", "a crash leaves a snapshot in service whose reason for quarantine is written",
 		replace(pruning, "err = errors.Join(err, s.finish(v))", "_ = v"))
+	add("log-mode-copied", "the copy of a database in write-ahead log mode is in that mode, too",
+		replace(taking, "PRAGMA journal_mode=DELETE", "PRAGMA journal_mode"))
+	add("copy-left", "a copy that was not finished stays",
+		replace(taking, ", err), discard(dest))", ", err))"))
 }
