@@ -23,7 +23,7 @@ import (
 func snapshotCommand(stdout, stderr io.Writer) *cobra.Command {
 	c := &cobra.Command{Use: "snapshot", Short: "Look at snapshots of SQLite databases, offline", Args: cobra.ArbitraryArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return fmt.Errorf("%w: say what to do with the snapshot: carpd snapshot verify FILE...", errUsage)
+			return fmt.Errorf("%w: say what to do with the snapshot: carpd snapshot verify FILE", errUsage)
 		}}
 	c.AddCommand(verifyCommand(stdout, stderr))
 	return c
