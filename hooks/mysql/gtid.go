@@ -1,6 +1,7 @@
 package mysql
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -10,6 +11,9 @@ import (
 
 // span is the numbers first to last, both included.
 type span struct{ first, last uint64 }
+
+// maxSequence is the greatest number that a server gives (GNO_END of MySQL).
+const maxSequence = 1<<63 - 1
 
 // gtids is a set of transactions. The key is where they were written first: with MySQL
 // UUID or UUID:TAG, with MariaDB DOMAIN-SERVER, or DOMAIN alone where only the place in
@@ -40,13 +44,13 @@ func parseMySQL(text string) (gtids, error) {
 			}
 			first, bad := strconv.ParseUint(low, 10, 64)
 			last, worse := strconv.ParseUint(high, 10, 64)
-			if bad != nil || worse != nil || first == 0 || last < first {
+			if bad != nil || worse != nil || first == 0 || last < first || last > maxSequence {
 				return nil, fmt.Errorf("%q is no set of GTIDs", part)
 			}
-			all.add(key, span{first, last})
+			all[key] = append(all[key], span{first, last})
 		}
 	}
-	return all, nil
+	return all.tidy(), nil
 }
 
 // parseMariaDB reads a list of DOMAIN-SERVER-SEQUENCE, as in @@gtid_binlog_state and
@@ -68,7 +72,7 @@ func parseMariaDB(text string, byDomain bool) (gtids, error) {
 			}
 		}
 		seq, err := strconv.ParseUint(f[2], 10, 64)
-		if err != nil {
+		if err != nil || seq > maxSequence {
 			return nil, fmt.Errorf("%q is no GTID of MariaDB", part)
 		}
 		key := f[0] + "-" + f[1]
@@ -76,31 +80,27 @@ func parseMariaDB(text string, byDomain bool) (gtids, error) {
 			key = f[0]
 		}
 		if seq > 0 {
-			all.add(key, span{1, seq})
+			all[key] = append(all[key], span{1, seq})
 		}
 	}
-	return all, nil
+	return all.tidy(), nil
 }
 
-// add puts a span in its place and merges what touches.
-func (g gtids) add(key string, s span) {
-	spans := append(slices.Clone(g[key]), s)
-	slices.SortFunc(spans, func(a, b span) int {
-		if a.first < b.first {
-			return -1
+// tidy sorts the spans of each key and merges those that touch.
+func (g gtids) tidy() gtids {
+	for key, spans := range g {
+		slices.SortFunc(spans, func(a, b span) int { return cmp.Compare(a.first, b.first) })
+		merged := spans[:0]
+		for _, next := range spans {
+			if n := len(merged); n > 0 && next.first <= merged[n-1].last+1 {
+				merged[n-1].last = max(merged[n-1].last, next.last)
+				continue
+			}
+			merged = append(merged, next)
 		}
-		return 1
-	})
-	merged := spans[:1]
-	for _, next := range spans[1:] {
-		last := &merged[len(merged)-1]
-		if next.first <= last.last+1 {
-			last.last = max(last.last, next.last)
-			continue
-		}
-		merged = append(merged, next)
+		g[key] = merged
 	}
-	g[key] = merged
+	return g
 }
 
 // plus returns what is in one of both.
@@ -108,33 +108,40 @@ func (g gtids) plus(other gtids) gtids {
 	sum := gtids{}
 	for _, one := range []gtids{g, other} {
 		for key, spans := range one {
-			for _, s := range spans {
-				sum.add(key, s)
-			}
+			sum[key] = append(sum[key], spans...)
 		}
 	}
-	return sum
+	return sum.tidy()
 }
 
 // minus returns what is in g and not in other.
 func (g gtids) minus(other gtids) gtids {
 	left := gtids{}
 	for key, spans := range g {
-		for _, s := range spans {
-			for _, o := range other[key] {
-				if o.last < s.first || o.first > s.last {
-					continue
-				}
-				if o.first > s.first {
-					left.add(key, span{s.first, o.first - 1})
-				}
-				if s.first = o.last + 1; s.first > s.last {
-					break
-				}
+		if rest := without(spans, other[key]); len(rest) > 0 {
+			left[key] = rest
+		}
+	}
+	return left
+}
+
+// without returns what is in a and not in b; both are tidy.
+func without(a, b []span) (left []span) {
+	for _, s := range a {
+		for len(b) > 0 && b[0].last < s.first {
+			b = b[1:]
+		}
+		for _, o := range b {
+			if o.first > s.last || s.first > s.last {
+				break
 			}
-			if s.first <= s.last {
-				left.add(key, s)
+			if o.first > s.first {
+				left = append(left, span{s.first, o.first - 1})
 			}
+			s.first = o.last + 1
+		}
+		if s.first <= s.last {
+			left = append(left, s)
 		}
 	}
 	return left
