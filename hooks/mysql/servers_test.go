@@ -90,7 +90,7 @@ func (s *site) open(i int, set func(i int, c *mysql.Config)) *mysql.DB {
 		Socket: s.nodes[i].Socket, Address: s.nodes[i].Address.String(),
 		User: mariadb.Admin, PasswordFile: secret(s.t, mariadb.AdminPassword),
 		ReplicationUser: mariadb.Replica, ReplicationPasswordFile: secret(s.t, mariadb.ReplicaPassword),
-		PeerTimeout: time.Second,
+		PeerTimeout: 2 * time.Second,
 	}
 	for j, other := range s.nodes {
 		if j != i {
@@ -141,14 +141,10 @@ func (nd *node) promote(ctx context.Context, reason carp.Reason) error {
 	return nd.runner.Run(ctx, hooks.BeforeUp, hooks.Event{Name: "1@eth0", Node: nd.name, Reason: reason, Epoch: nd.epoch})
 }
 
-// promoteWithin is promote with less time than what it waits for takes.
-func (nd *node) promoteWithin(ctx context.Context, d time.Duration, reason carp.Reason) error {
-	ctx, cancel := context.WithTimeout(ctx, d)
-	defer cancel()
-	if err := nd.promote(ctx, reason); err == nil {
-		return nil
-	}
-	return errors.New(nd.status().Error)
+// attempt is one call of a promotion, which a Runner would try again.
+func (nd *node) attempt(t *testing.T, db *mysql.DB) error {
+	t.Helper()
+	return db.Promote(t.Context(), hooks.Event{Name: "1@eth0", Node: nd.name, Reason: carp.ReasonTimedOut, Epoch: nd.epoch + 1})
 }
 
 func (nd *node) demote(ctx context.Context) error {
