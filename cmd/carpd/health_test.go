@@ -262,7 +262,7 @@ func TestReloadForgetsWhatIsNotWatchedAnyMore(t *testing.T) {
 	p.a.start(settings{})
 	p.a.await("BACKUP")
 	p.a.reload(settings{more: p.a.flag("")}) // the first thing to look at
-	if out, _ := p.a.ctl("explain", "9@eth0"); !strings.Contains(out, "is BACKUP since") {
+	if out, _ := p.a.ctl("explain", "9@eth0"); strings.Contains(out, "stands for election when") {
 		t.Errorf("explain says %s", out)
 	}
 	p.a.awaitHealth("unfit")

@@ -24,7 +24,7 @@ func healthMutants(add adder) {
 	add("flapping-rises", "early looks of what comes and goes add up to rise",
 		replace(grade, "case early && seen <= g.looks[0]:", "case early && seen == g.looks[0]:"))
 	add("grade-of-the-last-look", "one bad look among degraded ones makes unfit",
-		replace(grade, "low = min(low, s)", "low = of[0]"))
+		replace(grade, "low = min(low, s)", "low = max(s, of[0])"))
 	add("cut-look-counts", "a look that was cancelled counts as a bad one",
 		replace(look, "return severityOf(report, err, s.Watch.Weight), look.Err() == nil", "return severityOf(report, err, s.Watch.Weight), true"))
 	add("unfit-untold", "the engine is not told that its node is unfit",
