@@ -221,3 +221,16 @@ func TestWithoutASealedGroupUnfitIsADemotionOnly(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+// Whose configuration is the better is the first, though all are demoted to the same.
+func TestUnfitBackupsTakeAnOfferedRoleOneAfterTheOther(t *testing.T) {
+	wait := func(advskew uint8) time.Duration {
+		r := newRig(t, skew(advskew))
+		r.hear(peerHigh, 1, 50)
+		r.do(r.e.Unfit(r.now, true))
+		return r.e.afterBowOut(bid{})
+	}
+	if first, second := wait(100), wait(200); first >= second {
+		t.Errorf("they wait for %v and %v", first, second)
+	}
+}
