@@ -26,6 +26,7 @@ func handMutants() []mutant {
 	resourceMutants(add)
 	healthMutants(add)
 	proxyMutants(add)
+	kindMutants(add)
 	return all
 }
 
