@@ -224,6 +224,10 @@ func (s *Set) Permit(p carp.Permit) {
 	wanted := s.changed != nil || st.serving && (st.renewAt <= now || st.lookAt != 0 && st.lookAt <= now)
 	switch {
 	case p.Epoch == 0:
+		if !st.serving { // an Up that is under way is not for the mastership that follows
+			st.turn++
+			wanted = true
+		}
 		s.end(EventWithdrawn)
 	case st.serving && !st.permit.Live(now):
 		// Nobody has noticed yet: both the loop and the worker stood still.

@@ -185,6 +185,29 @@ func TestUpOfAnEarlierEpochIsSuperseded(t *testing.T) {
 	})
 }
 
+// The mastership ends and the next one begins while an Up looks at the interface: the gates
+// of the next one have not run yet.
+func TestAPermitOfTheNextMastershipIsNotForAnUpOfTheLast(t *testing.T) {
+	inWorld(t, nil, func(w *world) {
+		var once sync.Once
+		w.k.SetHooks(viptest.Hooks{BeforeList: func() {
+			once.Do(func() {
+				w.set.Permit(carp.Permit{})
+				w.permit(6)
+			})
+		}})
+		w.permit(5)
+		if err := w.set.Up(w.Context(), 5); !errors.Is(err, vip.ErrSuperseded) {
+			t.Errorf("Up: %v, want ErrSuperseded", err)
+		}
+		w.wantOn(false, "after the Up of the last mastership")
+		if err := w.set.Up(w.Context(), 6); err != nil {
+			t.Errorf("Up of the next one: %v", err)
+		}
+		w.wantOn(true, "after the Up of the next one")
+	})
+}
+
 func TestDownEndsAnUpThatWaits(t *testing.T) {
 	inWorld(t, nil, func(w *world) {
 		done := make(chan error, 1)

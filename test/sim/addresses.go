@@ -154,6 +154,9 @@ type ascent struct {
 // setPermit hands over a permit; the zero Permit withdraws the last one.
 func (s *set) setPermit(p carp.Permit) {
 	now := s.h.boot()
+	if p.Epoch == 0 && !s.serving {
+		s.turn++
+	}
 	if p.Epoch == 0 || s.serving && !s.permit.Live(now) {
 		s.end()
 	}

@@ -131,7 +131,7 @@ func (c cgroup) kill() bool {
 }
 
 // end ends all that is in it, of a daemon that lives and will start more: process by
-// process, since Linux 6.14 and later kill whatever is started into a cgroup
+// process, since Linux (seen with 6.18) kills whatever is started into a cgroup
 // (CLONE_INTO_CGROUP) that was ever killed as a whole. Those below it were made by the
 // hooks, and can be.
 func (c cgroup) end() bool {
