@@ -176,6 +176,7 @@ func (s *Server) Restart() {
 		"--innodb-buffer-pool-size=16M", "--innodb-log-file-size=4M", "--innodb-flush-log-at-trx-commit=2", "--key-buffer-size=1M",
 		"--performance-schema=0", "--max-connections=100", "--slave-net-timeout=10")
 	s.proc = s.Host.Start(exec.Command("mariadbd", append(args, s.o.Settings...)...))
+	s.t.Cleanup(s.proc.Kill) // before its directory goes
 	ctx, cancel := context.WithTimeout(context.Background(), StartTime)
 	defer cancel()
 	err := lab.Await(ctx, StartTime, func() bool {

@@ -105,6 +105,7 @@ func (m *machine) start(config string) {
 func (m *machine) restart() {
 	m.t.Helper()
 	m.proc = m.Start(exec.Command(m.binary, "run", "--config", filepath.Join(m.dir, "carpd.yaml")))
+	m.t.Cleanup(m.KillAll) // before its directory goes
 	lab.Eventually(m.t, soon, "carpd on "+m.Name+" answers", func() bool {
 		select {
 		case <-m.proc.Done():
