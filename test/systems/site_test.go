@@ -15,9 +15,13 @@ import (
 
 	"github.com/carpd/carpd/cmd/daemon/api"
 	"github.com/carpd/carpd/test/lab"
+	"github.com/carpd/carpd/test/peers/blockdev"
 )
 
-func TestMain(m *testing.M) { lab.Main(m) }
+func TestMain(m *testing.M) {
+	blockdev.Enter()
+	lab.Main(m)
+}
 
 // soon is what a change of roles may take, with all that follows from it.
 const soon = 30 * time.Second

@@ -102,10 +102,12 @@ func runDaemon(dir string) error {
 	if err != nil {
 		return err
 	}
-	go d.accept(peers)
-	if err := os.Remove(set.socket()); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
+	for _, left := range []string{set.Device(), set.socket()} { // by one that was killed
+		if err := os.Remove(left); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
 	}
+	go d.accept(peers)
 	control, err := net.Listen("unix", set.socket())
 	if err != nil {
 		return err
