@@ -112,9 +112,6 @@ func runDaemon(dir string) error {
 	if err != nil {
 		return err
 	}
-	if set.Kind == "drbd" {
-		go d.seek()
-	}
 	for {
 		conn, err := control.Accept()
 		if err != nil {
@@ -161,6 +158,10 @@ func (d *daemon) greet(conn net.Conn) {
 	w := newWire(conn, d.set.Timeout)
 	var hello message
 	if conn.SetDeadline(time.Now().Add(d.set.Timeout)) != nil || w.in.Decode(&hello) != nil {
+		return
+	}
+	if hello.Kind == "who" {
+		d.answerWho(w)
 		return
 	}
 	d.mu.Lock()

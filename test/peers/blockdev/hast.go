@@ -124,7 +124,7 @@ func (d *daemon) state() (role, status string, worker int, dirty int64) {
 	switch {
 	case worker == 0:
 	case connected:
-		status = "complete"
+		status = complete
 	default:
 		status = "degraded"
 	}

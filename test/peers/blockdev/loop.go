@@ -50,3 +50,13 @@ func openDevice(path string) (*os.File, error) {
 		<-time.After(10 * time.Millisecond)
 	}
 }
+
+// inUse reports whether a device is mounted or otherwise claimed.
+func inUse(path string) bool {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return errors.Is(err, unix.EBUSY)
+	}
+	_ = unix.Close(fd)
+	return false
+}
