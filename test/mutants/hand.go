@@ -15,6 +15,7 @@ func handMutants() []mutant {
 	daemonMutants(add)
 	pathMutants(add)
 	mysqlMutants(add)
+	deviceMutants(add)
 	vrrpElectionMutants(add)
 	vrrpRoleMutants(add)
 	vrrpPeerMutants(add)

@@ -40,6 +40,8 @@ func allLevels(seeds int) []level {
 		{name: "verify", pkg: "replicator/sqlite", dirs: []string{"replicator", "replicator/sqlite"}},
 		{name: "store", pkg: "replicator/dir", dirs: []string{"replicator", "replicator/dir"}},
 		{name: "config", pkg: "cmd/daemon/config", dirs: []string{"cmd/daemon/config"}},
+		{name: "device", pkg: "hooks/hast", dirs: []string{"hooks/hast", "hooks/volume"}, tests: "^Test[^C]|^TestC[^o]|^TestCo[^n]"},
+		{name: "drbd", pkg: "hooks/drbd", dirs: []string{"hooks/drbd"}, tests: "^Test[^C]"},
 		{name: "guardian", pkg: "cmd/daemon/guardian", dirs: []string{"cmd/daemon/guardian"}},
 		{name: "daemon", pkg: "cmd/daemon", dirs: []string{"cmd/daemon"}},
 		{name: "hooks", pkg: "hooks", dirs: []string{"hooks"}},
