@@ -54,13 +54,13 @@ func newPair(t testing.TB) (a, b *side) {
 	var both [2]*side
 	for i := range both {
 		dir := filepath.Join(hookstest.SafeDir(t), "node")
-		node, err := blockdev.Install(blockdev.Settings{Kind: "drbd", Dir: dir, Name: "r0", Size: 16 << 20, Listen: ports[i], Remote: ports[1-i], Timeout: time.Second})
+		node, err := blockdev.Install(blockdev.Settings{Kind: "drbd", Dir: dir, Name: "r0", Size: 16 << 20, Listen: ports[i], Remote: ports[1-i], Timeout: 5 * time.Second})
 		must(t, err)
 		mount := filepath.Join(dir, "mount")
 		must(t, os.Mkdir(mount, 0o700))
 		s := &side{Node: node, t: t, config: drbd.Config{
 			Resource: "r0", Device: node.Device(), Drbdadm: node.Program("drbdadm"), Drbdsetup: node.Program("drbdsetup"),
-			RoleTimeout: 2 * time.Second, DrainTimeout: time.Second, Volume: volume.Config{Mount: mount, Unmount: time.Second},
+			RoleTimeout: 10 * time.Second, DrainTimeout: 3 * time.Second, Volume: volume.Config{Mount: mount, Unmount: time.Second},
 		}}
 		s.open()
 		t.Cleanup(s.crash)
@@ -105,7 +105,7 @@ func (s *side) unmount() {
 }
 
 func (s *side) promote() error {
-	ctx, cancel := context.WithTimeout(s.t.Context(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(s.t.Context(), 40*time.Second)
 	defer cancel()
 	ev := hookstest.SampleEvent(hooks.BeforeUp)
 	ev.Reason = carp.ReasonTimedOut
@@ -113,7 +113,7 @@ func (s *side) promote() error {
 }
 
 func (s *side) demote(r carp.Reason) error {
-	ctx, cancel := context.WithTimeout(s.t.Context(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(s.t.Context(), 40*time.Second)
 	defer cancel()
 	ev := hookstest.SampleEvent(hooks.AfterDown)
 	ev.Reason = r
@@ -195,6 +195,8 @@ func TestDataFollowTheRoleAndTheOtherNodeCannotHaveItToo(t *testing.T) {
 
 func TestRefusalsOfDRBDAreUnderstood(t *testing.T) {
 	a, _ := newPair(t)
+	a.config.RoleTimeout = time.Second
+	a.open()
 	for _, tc := range []struct {
 		fault, value, want string
 		refused            bool
@@ -215,6 +217,8 @@ func TestRefusalsOfDRBDAreUnderstood(t *testing.T) {
 		}
 		must(t, a.Fault(tc.fault, ""))
 	}
+	a.config.RoleTimeout = 10 * time.Second
+	a.open()
 	must(t, a.promote())
 }
 
@@ -232,7 +236,7 @@ func TestContractOfAResourceWithACrashBeforeEachStep(t *testing.T) {
 			}
 			return nil
 		},
-		Bound: 15 * time.Second,
+		Bound: 40 * time.Second,
 	})
 }
 

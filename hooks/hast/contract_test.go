@@ -32,6 +32,6 @@ func TestContractOfAResourceWithACrashBeforeEachStep(t *testing.T) {
 			}
 			return nil
 		},
-		Bound: 15 * time.Second,
+		Bound: patience,
 	})
 }

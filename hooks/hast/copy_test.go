@@ -68,7 +68,7 @@ func TestCrashLosesNothingThatWasWritten(t *testing.T) {
 	a.start()
 	must(t, a.demote(carp.ReasonLinkUp))
 	hookstest.Within(t, "both copies to be equal", b.insync)
-	hookstest.Within(t, "the record", func() bool { return a.look().Health == hooks.Healthy })
+	a.becomesWhole()
 	must(t, b.demote(carp.ReasonHandover))
 	must(t, a.promote())
 	if text, err := os.ReadFile(a.path("later")); err != nil || string(text) != "more" {

@@ -259,13 +259,13 @@ func (r *replica) connect(event func(string)) (refused bool, err error) {
 			r.dirty[int64(i)] = true
 		}
 	}
-	r.peer, r.split, r.syncing = w, false, len(r.dirty) > 0
+	r.peer, r.split, r.syncing = w, false, true // until the other node has been told that it has all
 	if r.meta.Resource == 0 {
 		r.meta.Resource = uint64(time.Now().UnixNano())
 	}
 	r.meta.Remote = answer.Meta.Local
 	event("connect")
-	if r.syncing {
+	if len(r.dirty) > 0 {
 		event("syncstart")
 	}
 	return false, writeMeta(r.set.Dir, r.meta)
@@ -299,12 +299,16 @@ func (r *replica) tend(event func(string)) {
 	case len(r.dirty) > 0:
 		kind = "busy"
 	case r.syncing:
-		kind, r.syncing = "synced", false
-		event("syncdone")
+		kind = "synced"
 	}
 	if _, err := r.peer.ask(message{Kind: kind, Meta: r.meta}); err != nil {
 		r.lose()
 		event("disconnect")
+		return
+	}
+	if kind == "synced" {
+		r.syncing = false
+		event("syncdone")
 	}
 }
 
@@ -325,8 +329,6 @@ func (r *replica) follow(w *wire, hello message) {
 			_, err = r.file.WriteAt(m.Data, m.Off)
 		case "synced":
 			r.syncing = false
-		case "alive":
-			r.syncing = false // there was nothing to be sent
 		}
 		if m.Kind == "hello" || m.Kind == "synced" {
 			err = errors.Join(err, writeMeta(r.set.Dir, r.meta))

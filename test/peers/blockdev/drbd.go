@@ -137,11 +137,14 @@ const complete = "complete"
 func (d *daemon) drbdStatus() reply {
 	role, _, _, dirty := d.state()
 	connection, peerRole := d.drbdPeer()
+	d.r.mu.Lock()
+	syncing := role == "primary" && d.r.syncing
+	d.r.mu.Unlock()
 	peerDisk, replication := "UpToDate", "Established"
 	switch {
 	case connection != "Connected":
 		peerDisk, replication = "DUnknown", "Off"
-	case dirty > 0:
+	case dirty > 0 || syncing:
 		peerDisk, replication = "Inconsistent", "SyncSource"
 	}
 	title := map[string]string{"primary": "Primary", "secondary": "Secondary", "init": "Unknown"}[role]
