@@ -60,7 +60,7 @@ func newPair(t testing.TB) (a, b *side) {
 		must(t, os.Mkdir(mount, 0o700))
 		s := &side{Node: node, t: t, config: drbd.Config{
 			Resource: "r0", Device: node.Device(), Drbdadm: node.Program("drbdadm"), Drbdsetup: node.Program("drbdsetup"),
-			RoleTimeout: 10 * time.Second, DrainTimeout: 3 * time.Second, Volume: volume.Config{Mount: mount, Unmount: time.Second},
+			RoleTimeout: 10 * time.Second, DrainTimeout: 3 * time.Second, Volume: volume.Config{Mount: mount, Unmount: 3 * time.Second},
 		}}
 		s.open()
 		t.Cleanup(s.crash)

@@ -77,21 +77,22 @@ func newSide(t testing.TB, name, listen, remote string) *side {
 	s.config = hast.Config{
 		Resource: "test", Hastctl: node.Program("hastctl"), Device: node.Device(), State: filepath.Join(dir, "state.json"),
 		PeerTimeout: 10 * time.Second, WorkerTimeout: 10 * time.Second, RoleTimeout: 10 * time.Second, DrainTimeout: 3 * time.Second,
-		Volume:   volume.Config{Mount: mount, Options: []string{"noatime"}, Unmount: time.Second},
+		Volume:   volume.Config{Mount: mount, Options: []string{"noatime"}, Unmount: 3 * time.Second},
 		Services: []volume.Service{s.service("service")},
 	}
 	t.Cleanup(s.clean)
 	return s
 }
 
-// service is one that has a file of the mount open as long as it runs.
+// service is one that has a file of the mount open as long as it runs, and not longer than
+// this process does.
 func (s *side) service(name string) volume.Service {
 	mount, pid := filepath.Join(s.Dir, "mount"), filepath.Join(s.Dir, name+".pid")
 	return volume.Service{
 		Name: name,
 		Start: []string{hookstest.Script(s.t, fmt.Sprintf(`exec 9>>%s/%s.open
-setsid sh -c 'echo $$ >%s; exec sleep 600' </dev/null >/dev/null 2>&1 &
-while ! [ -s %[3]s ]; do :; done`, mount, name, pid))},
+setsid sh -c 'echo $$ >%s; exec tail --pid=%d -f /dev/null' </dev/null >/dev/null 2>&1 &
+while ! [ -s %[3]s ]; do :; done`, mount, name, pid, os.Getpid()))},
 		Stop:    []string{hookstest.Script(s.t, fmt.Sprintf(`[ -s %[1]s ] || exit 0; kill $(cat %[1]s) 2>/dev/null; rm -f %[1]s`, pid))},
 		Probe:   []string{hookstest.Script(s.t, fmt.Sprintf(`kill -0 $(cat %s)`, pid))},
 		PIDFile: pid, StartTimeout: 10 * time.Second, StopTimeout: 3 * time.Second,

@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -145,8 +146,9 @@ func (v *Volume) mounted(device string) error {
 func (v *Volume) unmount(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, v.c.Unmount)
 	defer cancel()
-	for busy := error(nil); ; {
-		all, err := readMounts()
+	var last error
+	for tried := false; ; tried = true {
+		all, err := readMounts() // what umount says is believed when the table says so
 		if err != nil {
 			return err
 		}
@@ -154,18 +156,25 @@ func (v *Volume) unmount(ctx context.Context) error {
 		if len(here) == 0 {
 			return nil
 		}
-		// What it says is believed when the table says so.
-		if _, err = v.run(ctx, "umount", v.c.Mount); err != nil && (ctx.Err() == nil || busy == nil) {
-			busy = err
-		}
-		again := time.NewTimer(2 * look)
-		select {
-		case <-again.C:
-		case <-ctx.Done():
-			again.Stop()
+		if tried && !pause(ctx, 2*look) {
 			return fmt.Errorf("volume: unmount %s: held by %s: end them, it is not unmounted by force: %w",
-				v.c.Mount, named(holders(here[len(here)-1].device, v.c.Mount)), busy)
+				v.c.Mount, named(holders(here[len(here)-1].device, v.c.Mount)), cmp.Or(last, ctx.Err()))
 		}
+		if _, err = v.run(ctx, "umount", v.c.Mount); ctx.Err() == nil {
+			last = err
+		}
+	}
+}
+
+// pause waits, and reports whether there is time left.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 
