@@ -43,7 +43,7 @@ func resourceMutants(add adder) {
 	add("group-stays", "an instance keeps the role when another one of its group leaves",
 		replace(band, "b.tell(func() { o.resign(why) })", "b.tell(func() { _ = why })"))
 	add("group-demoted-early", "the resource of a group is demoted while addresses are on",
-		replace(band, "off := over || !slices", "off := true || !slices"))
+		replace(band, "off := over || !slices", "off := over || true || !slices"))
 	add("mismatch-unseen", "a resource in the wrong role is no alarm",
 		replace(wiring, "i.d.book.set(v.Apart,", "i.d.book.set(false && v.Apart,"))
 }
