@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -179,6 +180,33 @@ func TestPermitWithdrawnWhileATagIsStagedOpensNothing(t *testing.T) {
 			t.Error("Up: no error")
 		}
 		f.f.SetHooks(viptest.FenceHooks{})
+	})
+}
+
+// Else a dead daemon's new address would answer beside the next master's.
+func TestWhatAReloadAddsIsBehindTheGateBeforeItIsOn(t *testing.T) {
+	inFence(t, nil, func(f *fenced) {
+		f.fastUp(1)
+		const added = "192.0.2.77"
+		puts := 0
+		f.k.SetHooks(viptest.Hooks{BeforeApply: func(changes []vip.Change) {
+			for _, c := range changes {
+				if c.Op != vip.Put || c.Prefix.Addr().String() != added {
+					continue
+				}
+				if puts++; !strings.Contains(f.f.String(), added) {
+					t.Errorf("%s is put on, and behind the gate is\n%v", added, f.f)
+				}
+			}
+		}})
+		f.fast(1)
+		if err := f.set.Reconfigure(f.Context(), prefixesOf(vip9+"/24", vip96+"/64", added+"/24"), vip.Lease{Valid: 10 * time.Second, Renew: 2500 * ms}); err != nil {
+			t.Fatal(err)
+		}
+		f.k.SetHooks(viptest.Hooks{})
+		if puts == 0 {
+			t.Error("it was not put on")
+		}
 	})
 }
 

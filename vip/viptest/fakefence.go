@@ -31,6 +31,13 @@ type fencedAddr struct {
 	link string // of link-local addresses
 }
 
+func (a fencedAddr) String() string {
+	if a.link == "" {
+		return a.addr.String()
+	}
+	return a.addr.String() + "%" + a.link
+}
+
 // FenceHooks are called by a FakeFence, without its lock.
 type FenceHooks struct {
 	// Before is called at the beginning of each Stage, Set, Protect and Restore, with
