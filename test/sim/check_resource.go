@@ -23,6 +23,8 @@ import (
 //   - It stands still, or only its loop does.
 //   - It is master too, for as long as something is or was harmed between the two: a cut, a
 //     lost or altered advert, a send that failed, a stop.
+//   - Both were elected before one could hear the other: two backups, at the bow-out or the
+//     silence of a third node. One yields at once; its step may have begun by then.
 //   - An operator told one of the two to be MASTER, whatever the other one is.
 //   - It has left the role out of order (it yielded, woke up late, lost its link, or its
 //     release budget was over) and is demoting it, no longer than that takes at worst;
@@ -117,6 +119,8 @@ func (c *Primaries) second(w *World, a, b *Host) {
 		c.Excused["demoting"]++
 	case b.life == 0:
 		c.Excused["the second one is dead"]++
+	case max(a.promoted-b.promoted, b.promoted-a.promoted) <= a.seg.Latency.Max+4*o.LoopLate.Max+slack:
+		c.Excused["elected together"]++
 	case a.reason == carp.ReasonOperator && a.promoted >= b.promoted-down || b.reason == carp.ReasonOperator:
 		c.Excused["forced"]++
 	default:
