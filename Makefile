@@ -15,7 +15,7 @@ UNITDIR ?= $(PREFIX)/lib/systemd/system
 FUZZTIME ?= 10s
 BENCH ?= .
 BENCHCOUNT ?= 6
-TIMEOUT ?= 15m
+TIMEOUT ?= 25m
 export FUZZTIME TIMEOUT
 
 # A Go that scripts/bootstrap fetched comes first, an official one that is

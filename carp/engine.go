@@ -359,7 +359,12 @@ func (e *Engine) becomeMaster(now Instant, why Reason, p *Packet) {
 	e.farewell, e.handing, e.permitted, e.contested, e.slowing, e.reminder = false, false, false, 0, 0, reminder{}
 	e.lastSent, e.spoken = now, false
 	e.move(now, Master, why, peer)
-	if grace := e.cfg.grace(); grace > 0 && (p != nil || why == ReasonOwner) { // an owner does not know if there is a master
+	// An owner does not know if there is a master. Backups that time out at the same
+	// instant, or follow one bow-out, hear of each other before any of them takes what
+	// only one may have. (Who lets go in a sealed group says for whom.)
+	together := why == ReasonTimedOut || why == ReasonBowOut && !e.sealedGroup()
+	blind := why == ReasonOwner || e.cfg.Resources > 0 && together
+	if grace := e.cfg.grace(); grace > 0 && (p != nil || blind) {
 		e.old, e.oldCounter = peer, e.lastHeard
 		e.arm(timerGrace, now.Add(grace))
 	}

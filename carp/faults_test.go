@@ -269,3 +269,21 @@ func TestBSDYieldsInSilence(t *testing.T) {
 	r.do(r.e.Released(r.now, nil))
 	r.want("")
 }
+
+// Two backups that time out at one instant have both been elected when they hear of each
+// other. What only one may have is taken after that.
+func TestFirstPermitOfAHolderOfResourcesWaitsForWhoWasElectedTogether(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Resources = 1 })
+	r.take()
+	r.run(masterDown(r.e.cfg.timing(), timing{}))
+	r.want("BACKUP->MASTER master-timed-out, send 1/100")
+	r.run(r.e.cfg.grace() - time.Millisecond)
+	r.want("")
+	r.hear(peerLow, 1, 50)
+	r.want("MASTER->BACKUP better-master")
+	r.run(masterDown(r.e.cfg.timing(), timing{1, 50}))
+	r.take()
+	r.run(r.e.cfg.grace())
+	r.state(Master)
+	r.want("permit")
+}

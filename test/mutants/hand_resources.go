@@ -46,4 +46,6 @@ func resourceMutants(add adder) {
 		replace(band, "off := over || !slices", "off := over || true || !slices"))
 	add("mismatch-unseen", "a resource in the wrong role is no alarm",
 		replace(wiring, "i.d.book.set(v.Apart,", "i.d.book.set(false && v.Apart,"))
+	add("elected-together", "two backups that are elected at one instant both take the resource",
+		replace(engine, "blind := why == ReasonOwner || e.cfg.Resources > 0 && together", "_ = together\n\tblind := why == ReasonOwner"))
 }

@@ -103,6 +103,7 @@ func (c *Primaries) second(w *World, a, b *Host) {
 	down := longest(max(b.Status().MasterDown, b.Config.FastestDown()), maxRate) + 2*a.interval() + a.seg.Latency.Max + 4*o.LoopLate.Max
 	off, _ := a.offWorst()
 	work := off + o.Plan.longest(o) + o.Plan.Timeout + 2*o.HookStopTime.Max + 8*o.LoopLate.Max
+	hears := a.seg.Latency.Max + 4*o.LoopLate.Max // of another one that is elected with it
 	in := a.state == carp.Master || a.state == carp.Releasing
 	switch {
 	case a.life == 0:
@@ -119,7 +120,7 @@ func (c *Primaries) second(w *World, a, b *Host) {
 		c.Excused["demoting"]++
 	case b.life == 0:
 		c.Excused["the second one is dead"]++
-	case max(a.promoted-b.promoted, b.promoted-a.promoted) <= a.seg.Latency.Max+4*o.LoopLate.Max+slack:
+	case max(a.promoted-b.promoted, b.promoted-a.promoted) <= hears+slack && hears >= carp.DefaultGrace:
 		c.Excused["elected together"]++
 	case a.reason == carp.ReasonOperator && a.promoted >= b.promoted-down || b.reason == carp.ReasonOperator:
 		c.Excused["forced"]++
