@@ -195,7 +195,7 @@ func TestDataFollowTheRoleAndTheOtherNodeCannotHaveItToo(t *testing.T) {
 
 func TestRefusalsOfDRBDAreUnderstood(t *testing.T) {
 	a, _ := newPair(t)
-	a.config.RoleTimeout = time.Second
+	a.config.RoleTimeout = 3 * time.Second
 	a.open()
 	for _, tc := range []struct {
 		fault, value, want string

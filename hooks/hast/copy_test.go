@@ -30,6 +30,7 @@ func TestPlannedHandoverIsRefusedWhileSomethingIsDirty(t *testing.T) {
 		t.Errorf("it is %v, %v: %s", r.Role, r.Health, r.Text)
 	}
 	a.fault("dirty", "")
+	b.becomesWhole() // nobody has looked for a while, which counts as a loss of the connection
 	must(t, a.demote(carp.ReasonHandover))
 	must(t, b.promote())
 }
