@@ -4,11 +4,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -77,7 +79,7 @@ type daemon struct {
 	worker int    // number of the running worker, 0: none
 	count  int
 	device *os.File // the loop device of a primary
-	served *served
+	served atomic.Pointer[served]
 	stop   chan struct{} // of the primary's worker
 	over   chan struct{} // closed when that has ended
 	conn   net.Conn      // of the secondary's worker
@@ -95,6 +97,11 @@ func runDaemon(dir string) error {
 		return err
 	}
 	d := &daemon{set: set, r: r, role: "init"}
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		d.abandon()
+		os.Exit(0)
+	}()
 	if set.Kind == "drbd" {
 		d.role = "secondary" // as `drbdadm up` leaves it
 	}
@@ -289,7 +296,8 @@ func (d *daemon) create() error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.device, d.served = dev, served
+	d.device = dev
+	d.served.Store(served)
 	return errors.Join(os.RemoveAll(d.set.Device()), os.Symlink(dev.Name(), d.set.Device()))
 }
 
@@ -299,7 +307,15 @@ func (d *daemon) destroy() {
 		return
 	}
 	_ = os.Remove(d.set.Device())
-	d.served.close()
+	d.served.Swap(nil).close()
 	_ = d.device.Close()
 	d.device = nil
+}
+
+// abandon lets go of FUSE before the process exits: if a mount of the device goes with the
+// mount namespace of this process, nobody answers any more, and the exit would wait for that.
+func (d *daemon) abandon() {
+	if s := d.served.Load(); s != nil {
+		_ = unix.Close(s.dev)
+	}
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -18,13 +17,7 @@ import (
 
 // programs are the names under which the test binary is a stand-in.
 func programs() map[string]func(dir string, args []string) int {
-	server := func(dir string, _ []string) int {
-		go func() {
-			_, _ = io.Copy(io.Discard, os.Stdin)
-			os.Exit(0)
-		}()
-		return say(runDaemon(dir), 1)
-	}
+	server := func(dir string, _ []string) int { return say(runDaemon(dir), 1) }
 	return map[string]func(string, []string) int{
 		"hastctl": hastctl, "hastd": server,
 		"drbdadm": drbdadm, "drbdsetup": drbdsetup, "drbd-kernel": server,
