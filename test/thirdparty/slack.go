@@ -33,6 +33,7 @@ func (h hook) Run(ctx context.Context, ev hooks.Event) error {
 	if err != nil {
 		return err
 	}
+	req.Close = true // the next line may be of another day
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return err
