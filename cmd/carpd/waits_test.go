@@ -81,11 +81,11 @@ func (s *straits) elect(command *exec.Cmd, text string) {
 
 // keepsPace runs something that weighs on a, for a while, and checks that no advert
 // was later than half an interval and that b has not moved. The machine of the tests
-// may stand still at any time, but not each time: one of three attempts must do.
+// may stand still at any time, but not each time: one of five attempts must do.
 func (s *straits) keepsPace(what string, strain func(ctx context.Context)) {
 	s.t.Helper()
 	var trouble []string
-	for attempt := range 3 {
+	for attempt := range 5 {
 		seq := s.b.seq()
 		from := s.ear.mark()
 		ctx, stop := context.WithTimeout(s.t.Context(), strained)
