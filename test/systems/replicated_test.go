@@ -44,6 +44,8 @@ func TestLabDatabaseOnAReplicatedDevice(t *testing.T) {
 	}
 	t.Logf("%-52s writes stood for %6v", "a handover is refused, something being dirty", w.outage(since).Round(time.Millisecond))
 	s.fault(0, "dirty", "")
+	w.more(50)
+	s.whole(1) // it may have looked while something was dirty, and would not take over now
 
 	since = time.Now()
 	s.nodes[0].crash()
