@@ -1,6 +1,7 @@
 package hooks
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -121,16 +122,11 @@ func (s Step) validate() error {
 
 // fill replaces zero values by their defaults.
 func (s *Step) fill() {
-	or := func(d *time.Duration, otherwise time.Duration) {
-		if *d == 0 {
-			*d = otherwise
-		}
-	}
-	or(&s.Timeout, DefaultTimeout)
-	or(&s.Release, s.Timeout)
-	or(&s.Watch.Interval, DefaultInterval)
-	or(&s.Watch.Timeout, min(DefaultTimeout, 10*s.Watch.Interval))
-	or(&s.Watch.Grace, DefaultApart)
+	s.Timeout = cmp.Or(s.Timeout, DefaultTimeout)
+	s.Release = cmp.Or(s.Release, s.Timeout)
+	s.Watch.Interval = cmp.Or(s.Watch.Interval, DefaultInterval)
+	s.Watch.Timeout = cmp.Or(s.Watch.Timeout, min(DefaultTimeout, 10*s.Watch.Interval))
+	s.Watch.Grace = cmp.Or(s.Watch.Grace, DefaultApart)
 	s.Watch.Rise, s.Watch.Fall = max(s.Watch.Rise, 1), max(s.Watch.Fall, 1)
 	if s.Watch.Weight == 0 {
 		s.Watch.Weight = DefaultWeight

@@ -23,7 +23,12 @@ const (
 // epochFile is where the epoch of an instance's last mastership is kept, so that
 // a restarted node never uses one twice, whatever its wall clock says.
 func (d *Daemon) epochFile(name string) string {
-	return filepath.Join(d.stateDir, "epoch-"+strings.NewReplacer("/", "_", "\x00", "_").Replace(name))
+	return d.stateFile("epoch", name)
+}
+
+// stateFile is where something of an instance is kept.
+func (d *Daemon) stateFile(what, name string) string {
+	return filepath.Join(d.stateDir, what+"-"+strings.NewReplacer("/", "_", "\x00", "_").Replace(name))
 }
 
 // readEpoch returns 0 if there is none, or none that can be used: epochs go on from

@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
 	"sync"
@@ -125,11 +124,7 @@ func (g *group) instances() (all []*instance) {
 }
 
 func (g *group) result(r hooks.Result) {
-	text, reason := fmt.Sprintf("group %s: %s (%s, %s) done in %v", g.name, r.Step.Name, r.Step.Kind, r.Action, r.Duration.Round(time.Millisecond)), "ok"
-	if r.Err != nil {
-		text, reason = fmt.Sprintf("group %s: %s (%s, %s) failed: %v", g.name, r.Step.Name, r.Step.Kind, r.Action, r.Err), "failed"
-	}
-	g.d.book.add(api.Event{Kind: "hook", Reason: reason, Text: text})
+	g.d.book.add(hookEvent("group "+g.name, r))
 }
 
 func (g *group) judged(v hooks.Verdict) {

@@ -358,17 +358,24 @@ func (i *instance) observe(t carp.Transition) {
 }
 
 func (i *instance) hookResult(r hooks.Result) {
+	if r.Err == nil && r.Action == "" && (r.Step.Phase == hooks.BeforeUp || r.Step.Phase == hooks.AfterUp) {
+		i.speaker.Demote("hook "+r.Step.Name, 0)
+	}
+	e := hookEvent(i.name, r)
+	e.Instance = i.name
+	i.d.book.add(e)
+}
+
+// hookEvent is what came of one call of a hook or resource, of an instance or group.
+func hookEvent(of string, r hooks.Result) api.Event {
 	what := fmt.Sprintf("hook %s (%s)", r.Step.Name, r.Step.Phase)
 	if r.Action != "" {
 		what = fmt.Sprintf("%s (%s, %s)", r.Step.Name, r.Step.Kind, r.Action)
 	}
-	text, reason := fmt.Sprintf("%s: %s done in %v", i.name, what, r.Duration.Round(time.Millisecond)), "ok"
 	if r.Err != nil {
-		text, reason = fmt.Sprintf("%s: %s failed: %v", i.name, what, r.Err), "failed"
-	} else if r.Action == "" && (r.Step.Phase == hooks.BeforeUp || r.Step.Phase == hooks.AfterUp) {
-		i.speaker.Demote("hook "+r.Step.Name, 0)
+		return api.Event{Kind: "hook", Reason: "failed", Text: fmt.Sprintf("%s: %s failed: %v", of, what, r.Err)}
 	}
-	i.d.book.add(api.Event{Instance: i.name, Kind: "hook", Reason: reason, Text: text})
+	return api.Event{Kind: "hook", Reason: "ok", Text: fmt.Sprintf("%s: %s done in %v", of, what, r.Duration.Round(time.Millisecond))}
 }
 
 // reconfigure changes a running instance in place.

@@ -37,7 +37,7 @@ const (
 
 // journalFile is where it is recorded what was done to the resources of an instance.
 func (d *Daemon) journalFile(name string) string {
-	return filepath.Join(d.stateDir, "journal-"+strings.NewReplacer("/", "_", "\x00", "_").Replace(name))
+	return d.stateFile("journal", name)
 }
 
 // setHooks makes the runner of these steps the instance's. The journal is opened with

@@ -1,6 +1,7 @@
 package drbd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -61,11 +62,11 @@ func New(c Config) (hooks.Resource, error) {
 	if c.Resource == "" || strings.ContainsAny(c.Resource, " \t\n/") || strings.HasPrefix(c.Resource, "-") || c.Resource == "all" {
 		fault("resource %q: write the name of one resource of drbd.conf", c.Resource)
 	}
-	or(&c.Device, "/dev/drbd/by-res/"+c.Resource+"/0")
-	or(&c.Drbdadm, DefaultDrbdadm)
-	or(&c.Drbdsetup, DefaultDrbdsetup)
-	or(&c.RoleTimeout, DefaultRoleTimeout)
-	or(&c.DrainTimeout, DefaultDrainTimeout)
+	c.Device = cmp.Or(c.Device, "/dev/drbd/by-res/"+c.Resource+"/0")
+	c.Drbdadm = cmp.Or(c.Drbdadm, DefaultDrbdadm)
+	c.Drbdsetup = cmp.Or(c.Drbdsetup, DefaultDrbdsetup)
+	c.RoleTimeout = cmp.Or(c.RoleTimeout, DefaultRoleTimeout)
+	c.DrainTimeout = cmp.Or(c.DrainTimeout, DefaultDrainTimeout)
 	if !filepath.IsAbs(c.Device) {
 		fault("device %q: write an absolute path", c.Device)
 	}
@@ -84,14 +85,6 @@ func New(c Config) (hooks.Resource, error) {
 		return nil, err
 	}
 	return &resource{c, v}, nil
-}
-
-// or replaces a zero value.
-func or[T comparable](v *T, otherwise T) {
-	var zero T
-	if *v == zero {
-		*v = otherwise
-	}
 }
 
 // status asks DRBD.

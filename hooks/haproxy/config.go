@@ -1,6 +1,7 @@
 package haproxy
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -180,30 +181,23 @@ func open(c Config) (*proxy, []error) {
 			faults = append(faults, fmt.Errorf("%q is no name of a frontend or backend: letters, digits, '-', '_', '.' and ':'", name))
 		}
 	}
-	or(&c.Program, DefaultProgram)
-	or(&c.Config, DefaultConfig)
-	or(&c.Systemctl, DefaultSystemctl)
-	or(&c.Standby, Running)
-	or(&c.Action, Reload)
-	or(&c.Mode, MasterWorker)
-	or(&c.MinServers, 1)
-	or(&c.ReloadTime, DefaultReloadTime)
-	or(&c.StopTime, DefaultStopTime)
+	c.Program = cmp.Or(c.Program, DefaultProgram)
+	c.Config = cmp.Or(c.Config, DefaultConfig)
+	c.Systemctl = cmp.Or(c.Systemctl, DefaultSystemctl)
+	c.Standby = cmp.Or(c.Standby, Running)
+	c.Action = cmp.Or(c.Action, Reload)
+	c.Mode = cmp.Or(c.Mode, MasterWorker)
+	c.MinServers = cmp.Or(c.MinServers, 1)
+	c.ReloadTime = cmp.Or(c.ReloadTime, DefaultReloadTime)
+	c.StopTime = cmp.Or(c.StopTime, DefaultStopTime)
 	return &proxy{c}, faults
-}
-
-func or[T comparable](v *T, otherwise T) {
-	var zero T
-	if *v == zero {
-		*v = otherwise
-	}
 }
 
 // checkRunning checks what is needed to start, stop and reload it.
 func (c Config) checkRunning() (faults []error) {
-	or(&c.Program, DefaultProgram)
-	or(&c.Config, DefaultConfig)
-	or(&c.Systemctl, DefaultSystemctl)
+	c.Program = cmp.Or(c.Program, DefaultProgram)
+	c.Config = cmp.Or(c.Config, DefaultConfig)
+	c.Systemctl = cmp.Or(c.Systemctl, DefaultSystemctl)
 	fault := func(err error) {
 		if err != nil {
 			faults = append(faults, err)

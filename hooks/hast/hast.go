@@ -1,6 +1,7 @@
 package hast
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -67,9 +68,9 @@ func New(c Config) (hooks.Resource, error) {
 	if c.Resource == "" || strings.ContainsAny(c.Resource, " \t\n/:") || strings.HasPrefix(c.Resource, "-") || c.Resource == "all" {
 		fault("resource %q: write the name of one resource of hast.conf", c.Resource)
 	}
-	or(&c.Hastctl, DefaultHastctl)
-	or(&c.Device, DefaultDevice+c.Resource)
-	or(&c.State, DefaultState+c.Resource+".json")
+	c.Hastctl = cmp.Or(c.Hastctl, DefaultHastctl)
+	c.Device = cmp.Or(c.Device, DefaultDevice+c.Resource)
+	c.State = cmp.Or(c.State, DefaultState+c.Resource+".json")
 	for key, path := range map[string]string{"conf": c.Conf, "device": c.Device, "state": c.State} {
 		if path != "" && !filepath.IsAbs(path) {
 			fault("%s %q: write an absolute path", key, path)
@@ -97,7 +98,7 @@ func New(c Config) (hooks.Resource, error) {
 		{"role_timeout", &c.RoleTimeout, DefaultRoleTimeout},
 		{"drain_timeout", &c.DrainTimeout, DefaultDrainTimeout},
 	} {
-		or(d.into, d.otherwise)
+		*d.into = cmp.Or(*d.into, d.otherwise)
 		if *d.into < 0 || *d.into > hooks.MaxTimeout {
 			fault("%s %v: use more than 0 and at most %v", d.key, *d.into, hooks.MaxTimeout)
 		}
@@ -107,14 +108,6 @@ func New(c Config) (hooks.Resource, error) {
 		return nil, err
 	}
 	return &resource{c, v}, nil
-}
-
-// or replaces a zero value.
-func or[T comparable](v *T, otherwise T) {
-	var zero T
-	if *v == zero {
-		*v = otherwise
-	}
 }
 
 // Promote makes this node primary, and the file system and its services usable. It

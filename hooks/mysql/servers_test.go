@@ -306,30 +306,12 @@ func (w *writer) end() {
 }
 
 // missing returns which acknowledged rows a server has not.
-func (w *writer) missing(nd *node) (lost []int) {
+func (w *writer) missing(nd *node) []int {
 	w.t.Helper()
 	w.mu.Lock()
 	all := slices.Clone(w.acked) // before the server is asked: the client goes on
 	w.mu.Unlock()
 	db := nd.Root()
 	defer func() { _ = db.Close() }()
-	rows, err := db.Query("SELECT id FROM test.t WHERE id >= ?", w.first)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	defer func() { _ = rows.Close() }()
-	have := map[int]bool{}
-	for rows.Next() {
-		var id int
-		if err := rows.Scan(&id); err != nil {
-			w.t.Fatal(err)
-		}
-		have[id] = true
-	}
-	for _, id := range all {
-		if !have[id] {
-			lost = append(lost, id)
-		}
-	}
-	return lost
+	return mariadb.Missing(w.t, db, all)
 }

@@ -328,3 +328,27 @@ func (s *Server) CatchUp(with *Server) {
 		s.t.Fatalf("mariadb: %s is not at %s after 20 s: %v", s.Host.Name, pos, strings.TrimSpace(s.Replication()["Last_SQL_Error"]))
 	}
 }
+
+// Missing returns which of these rows test.t of a server has not.
+func Missing(t lab.TB, db *sql.DB, ids []int) (lost []int) {
+	t.Helper()
+	rows, err := db.Query("SELECT id FROM test.t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = rows.Close() }()
+	have := map[int]bool{}
+	for rows.Next() {
+		var id int
+		if err := rows.Scan(&id); err != nil {
+			t.Fatal(err)
+		}
+		have[id] = true
+	}
+	for _, id := range ids {
+		if !have[id] {
+			lost = append(lost, id)
+		}
+	}
+	return lost
+}

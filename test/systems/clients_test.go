@@ -132,28 +132,10 @@ func (w *worker) missing(server *mariadb.Server) (lost []int) {
 	return w.missingFrom(db)
 }
 
-func (w *worker) missingFrom(db *sql.DB) (lost []int) {
+func (w *worker) missingFrom(db *sql.DB) []int {
 	w.t.Helper()
 	w.mu.Lock()
 	all := slices.Clone(w.done) // before the server is asked: the client goes on
 	w.mu.Unlock()
-	rows, err := db.Query("SELECT id FROM test.t")
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	defer func() { _ = rows.Close() }()
-	have := map[int]bool{}
-	for rows.Next() {
-		var id int
-		if err := rows.Scan(&id); err != nil {
-			w.t.Fatal(err)
-		}
-		have[id] = true
-	}
-	for _, id := range all {
-		if !have[id] {
-			lost = append(lost, id)
-		}
-	}
-	return lost
+	return mariadb.Missing(w.t, db, all)
 }
