@@ -39,6 +39,7 @@ type Daemon struct {
 	stopping   context.Context // ends when the daemon stops
 	nudge      chan struct{}   // wakes watch
 	probes     probes
+	metrics    *listener
 	groups     []*group     // that move together; fixed at start
 	followers  atomic.Int32 // clients that follow the events
 	restart    func()       // restarts the machine

@@ -22,6 +22,7 @@ type group struct {
 	journal *hooks.Journal
 	stop    context.CancelFunc
 	done    sync.WaitGroup
+	tally   tally
 }
 
 // makeGroups makes the groups that move together, empty.
@@ -124,6 +125,7 @@ func (g *group) instances() (all []*instance) {
 }
 
 func (g *group) result(r hooks.Result) {
+	g.tally.add(r)
 	g.d.book.add(hookEvent("group "+g.name, r))
 }
 
@@ -135,7 +137,7 @@ func (g *group) judged(v hooks.Verdict) {
 
 // status is what status says of it.
 func (g *group) status() api.Group {
-	out := api.Group{Name: g.name, Hooks: hookStatus(g.runner)}
+	out := api.Group{Name: g.name, Hooks: hookStatus(g.runner, &g.tally)}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, s := range g.members {

@@ -30,6 +30,8 @@ type instance struct {
 	side  *side
 
 	restored   atomic.Uint64          // addresses that were lost and put back
+	lapses     atomic.Uint64          // addresses taken off because the permit ran out
+	tally      tally                  // of its hooks
 	restoredAt atomic.Int64           // when last, as a carp.Instant
 	trouble    atomic.Pointer[string] // what last failed about the addresses, until they are on again
 	resources  resources
@@ -358,6 +360,7 @@ func (i *instance) observe(t carp.Transition) {
 }
 
 func (i *instance) hookResult(r hooks.Result) {
+	i.tally.add(r)
 	if r.Err == nil && r.Action == "" && (r.Step.Phase == hooks.BeforeUp || r.Step.Phase == hooks.AfterUp) {
 		i.speaker.Demote("hook "+r.Step.Name, 0)
 	}

@@ -145,6 +145,7 @@ func Run(path, format string, logTo io.Writer) error {
 		file: file, loaded: time.Now(), links: map[string]*link.Interface{}, probes: probes{all: map[probeKey]*probe{}},
 		restart: restartMachine,
 	}
+	d.metrics = newListener(d.book, d.status)
 	if d.clocks, err = readClocks(file.StateDir); err != nil {
 		log.Warn("what was saved of the group clocks is not used", "error", err)
 	}
@@ -169,6 +170,8 @@ func Run(path, format string, logTo io.Writer) error {
 	}
 	defer d.serve(socket).Close()
 	go d.watch(stopping)
+	d.metrics.use(file.Listen)
+	go d.metrics.run(stopping)
 	log.Info("carpd runs", "version", version(), "node", file.Node, "instances", len(plans), "control", file.Control)
 	daemon.SdNotify(false, daemon.SdNotifyReady) // an error means that nobody listens
 	d.serveSignals(signals)

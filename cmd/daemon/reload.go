@@ -38,6 +38,9 @@ func (d *Daemon) reload(ctx context.Context, dryRun bool) (api.ReloadResult, err
 		return api.ReloadResult{}, err
 	}
 	d.apply(ctx, r)
+	if file.Listen != d.file.Listen {
+		d.metrics.use(file.Listen)
+	}
 	d.mu.Lock()
 	d.file, d.loaded = file, time.Now()
 	d.mu.Unlock()

@@ -269,10 +269,12 @@ func frozenHooks(p, q *plan) bool {
 }
 
 // hookStatus is what status says of the hooks.
-func hookStatus(r *hooks.Runner) []api.Hook {
+func hookStatus(r *hooks.Runner, t *tally) []api.Hook {
 	all := []api.Hook{}
 	for _, h := range r.Status() {
 		one := api.Hook{Name: h.Name, Kind: h.Kind, Phase: h.Place, State: string(h.State), Error: h.Error}
+		c := t.of(h.Name)
+		one.Runs, one.Failures, one.LastMS = c.runs, c.failures, c.last.Milliseconds()
 		if !h.Seen.IsZero() {
 			one.Health, one.Text, one.Blind = h.Graded.String(), h.Text, h.Blind
 			one.Seen = &h.Seen

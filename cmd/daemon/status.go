@@ -46,7 +46,10 @@ func (i *instance) status() api.Instance {
 		Counters: api.Counters{
 			Received: st.Counters.Received, Sent: st.Counters.Sent,
 			SendErrors: st.Counters.SendErrors, Transitions: st.Counters.Transitions, Restored: i.restored.Load(),
+			Lapses: i.lapses.Load(),
 		},
+		PermitMS: max(0, carp.Instant(i.resources.until.Load()).Sub(now).Milliseconds()),
+
 		Lease:  p.leaseStatus(),
 		Fence:  i.fenceStatus(),
 		Alarms: i.d.book.standing(i.name),
@@ -65,7 +68,7 @@ func (i *instance) status() api.Instance {
 	for _, a := range i.set.Status() {
 		out.Addresses = append(out.Addresses, api.Address{Prefix: a.Prefix.String(), Present: a.Present})
 	}
-	out.Hooks = hookStatus(i.runner.Load())
+	out.Hooks = hookStatus(i.runner.Load(), &i.tally)
 	if grade, _, known := i.health(); known {
 		out.Health = grade.String()
 	}
@@ -119,6 +122,9 @@ func (i *instance) addressEvent(e vip.Event) {
 	if e.Kind == vip.EventRestored {
 		i.restored.Add(1)
 		i.restoredAt.Store(int64(e.At))
+	}
+	if e.Kind == vip.EventLapsed {
+		i.lapses.Add(1)
 	}
 	text := i.name + ": " + e.Text
 	if e.Err != nil {

@@ -62,6 +62,7 @@ type Instance struct {
 	Health            string            `json:"health,omitempty"` // ok, degraded or unfit; absent: nothing is watched
 	Drops             map[string]uint64 `json:"drops"`            // by the names of the manual, zero counters left out
 	Counters          Counters          `json:"counters"`
+	PermitMS          int64             `json:"permit_ms,omitempty"` // how long the permit to have addresses still lasts; absent: there is none
 	Lease             *Lease            `json:"lease,omitempty"`
 	Seal              *Seal             `json:"seal,omitempty"`    // CARP
 	Members           []Member          `json:"members,omitempty"` // of a sealed group: the others
@@ -129,6 +130,11 @@ type Hook struct {
 	State string `json:"state"` // idle, running, ok, failed
 	Error string `json:"error,omitempty"`
 
+	// Since the daemon started: calls of a hook, promotions and demotions of a resource.
+	Runs     uint64 `json:"runs,omitempty"`
+	Failures uint64 `json:"failures,omitempty"`
+	LastMS   int64  `json:"last_ms,omitempty"` // how long the last one took
+
 	// Of a resource or monitor that was looked at.
 	Health string     `json:"health,omitempty"` // ok, degraded, unfit
 	Text   string     `json:"text,omitempty"`   // what was seen
@@ -150,6 +156,7 @@ type Counters struct {
 	SendErrors  uint64 `json:"send_errors"`
 	Transitions uint64 `json:"transitions"`
 	Restored    uint64 `json:"addresses_restored"`
+	Lapses      uint64 `json:"permit_lapses"` // addresses taken off because the permit ran out
 }
 
 // Lease is the kernel lifetime of an instance's addresses.

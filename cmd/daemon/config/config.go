@@ -41,6 +41,7 @@ type File struct {
 	NodeID    uint8      // 1 to 255; 0 if not given
 	StateDir  string     // absolute
 	Control   string     // absolute path of the control socket
+	Listen    string     // ADDRESS:PORT or :PORT where metrics are served; empty: nowhere
 	Guardian  bool       // a process that acts for a daemon that has died or hangs
 	Preempt   bool       // what instances that do not say otherwise have in Preempt
 	Groups    []string   // declared groups, in the order of the file

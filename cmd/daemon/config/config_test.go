@@ -157,7 +157,7 @@ func TestEveryKeyIsRead(t *testing.T) {
 	f := goodFile(t, "all-keys.yaml")
 	a, b := f.Instances[0], f.Instances[1]
 	for what, ok := range map[string]bool{
-		"file":         f.Node == "left" && f.NodeID == 1 && f.Preempt && slices.Equal(f.Groups, []string{"lan", "wan"}),
+		"file":         f.Node == "left" && f.NodeID == 1 && f.Listen == "[::1]:9550" && f.Preempt && slices.Equal(f.Groups, []string{"lan", "wan"}),
 		"name":         a.Name == "inside" && b.Name == "10@eth0",
 		"vrid":         a.VHID == 9,
 		"interface":    b.Interface == "eth0",

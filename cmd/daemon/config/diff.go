@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -101,6 +102,9 @@ func (f *File) diffTop(new *File) []Change {
 			changes = append(changes, Change{Key: w.key, Text: w.text + " -> " + is[n].text, Restart: true})
 		}
 	}
+	if f.Listen != new.Listen {
+		changes = append(changes, Change{Key: "listen", Text: none(f.Listen) + " -> " + none(new.Listen)})
+	}
 	if text := listDiff(f.Groups, new.Groups); text != "" {
 		changes = append(changes, Change{Key: "groups", Text: text})
 	}
@@ -124,6 +128,9 @@ func (f *File) settings() []setting {
 	}
 	return []setting{{"node", f.Node}, {"node_id", id}, {"state_dir", f.StateDir}, {"control", f.Control}, {"guardian", onOff(f.Guardian)}}
 }
+
+// none is what a missing text is called.
+func none(text string) string { return cmp.Or(text, "none") }
 
 // onOff is a truth as it is written in a file.
 func onOff(v bool) string {

@@ -30,6 +30,7 @@ instances:
 const after = `
 node_id: 4
 control: /run/other.sock
+listen: :9550
 preempt: true
 groups: [lan, wan]
 hooks: [{kind: exec, on: after-up, with: {command: /bin/b, args: [x, y]}}]
@@ -54,6 +55,7 @@ instances:
 func TestDiffSaysEachChangeInOneLine(t *testing.T) {
 	want := `node_id none -> 4 (needs a restart)
 control /run/carpd/carpd.sock -> /run/other.sock (needs a restart)
+listen none -> :9550
 groups added wan
 hooks changed exec-after-up
 vhid 9 on eth0: advskew 0 -> 100

@@ -44,6 +44,7 @@ func (r *reader) file(doc *node) *File {
 		"node_id":   func(n *node) { r.number(n, 1, 255, &f.NodeID) },
 		"state_dir": func(n *node) { r.absolute(n, &f.StateDir) },
 		"control":   func(n *node) { r.socket(n, &f.Control) },
+		"listen":    func(n *node) { r.listen(n, &f.Listen) },
 		"guardian":  func(n *node) { r.yes(n, &f.Guardian) },
 		"preempt":   func(n *node) { r.yes(n, &f.Preempt) },
 		"groups":    func(n *node) { r.declared(n, f) },
@@ -79,6 +80,28 @@ func (r *reader) socket(n *node, into *string) {
 	r.absolute(n, into)
 	if len(*into) > socketPathMax {
 		r.fault(n.at, "choose a shorter directory", "control: longer than %d bytes, which no unix socket can have", socketPathMax)
+	}
+}
+
+// listen reads where metrics are served.
+func (r *reader) listen(n *node, into *string) {
+	const hint = "write ADDRESS:PORT, like 127.0.0.1:9550 or [::1]:9550, or :PORT for all addresses"
+	text, ok := r.str(n, "an address and port")
+	if !ok {
+		return
+	}
+	whole := text
+	if strings.HasPrefix(text, ":") {
+		whole = "0.0.0.0" + text
+	}
+	a, err := netip.ParseAddrPort(whole)
+	switch {
+	case err != nil:
+		r.fault(n.at, hint, "%s: %q is not an address and port", n.key, text)
+	case a.Port() == 0:
+		r.fault(n.at, hint, "%s: port 0 would be another one at each start", n.key)
+	default:
+		*into = text
 	}
 }
 

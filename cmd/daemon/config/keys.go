@@ -17,12 +17,11 @@ type keySet struct {
 
 var fileKeys = keySet{
 	what: "the file",
-	keys: []string{"node", "node_id", "state_dir", "control", "guardian", "preempt", "groups", "instances", "hooks"},
+	keys: []string{"node", "node_id", "state_dir", "control", "listen", "guardian", "preempt", "groups", "instances", "hooks"},
 	foreign: map[string]string{
-		"hostname": "node", "router_id": "node", "socket": "control", "vrrp_instance": "instances", "carp": "instances",
+		"hostname": "node", "router_id": "node", "socket": "control", "metrics": "listen", "prometheus": "listen", "vrrp_instance": "instances", "carp": "instances",
 	},
 	planned: map[string]string{
-		"listen":      "an HTTP listener for metrics",
 		"replication": "verified snapshots of databases on the standby",
 		"guard":       "a third vote against split brain",
 	},
