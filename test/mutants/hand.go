@@ -12,6 +12,7 @@ func handMutants() []mutant {
 	sealMutants(add)
 	permitMutants(add)
 	replicatorMutants(add)
+	installMutants(add)
 	daemonMutants(add)
 	pathMutants(add)
 	mysqlMutants(add)
