@@ -5,10 +5,14 @@
 //	quarantine/     what was taken out of service, with a VERSION.reason each
 //	lock            held by who changes something
 //	.new-*          what is being written
+//	.up-VERSION.*   what is being written from afar, without the lock: see Names
 //
 // A snapshot is published in this order: write, fsync, read back through a fresh
 // descriptor and compare, rename, fsync the directory, and then the manifest in the
 // same way. What a crash leaves is cleared away by the next who changes something.
+//
+// The directory belongs to an OS user, who may be another than root: all that root
+// makes in it is given to that user, and no link that somebody put there is followed.
 package dir
 
 import (
@@ -49,7 +53,7 @@ var _ replicator.Store = (*Store)(nil)
 // passwords. What an earlier crash left is cleared away.
 func Open(ctx context.Context, path string) (*Store, error) {
 	s := &Store{path: path}
-	if err := os.MkdirAll(s.quarantine(""), 0o700); err != nil {
+	if err := s.makeDirectories(); err != nil {
 		return nil, fmt.Errorf("dir: make %s: %w", path, err)
 	}
 	unlock, err := s.lock(ctx)
@@ -68,11 +72,11 @@ func Open(ctx context.Context, path string) (*Store, error) {
 
 // Path returns where the data of a snapshot lies, for replicator/sqlite.Verify.
 func (s *Store) Path(v replicator.Version) string {
-	return filepath.Join(s.path, v.String()+dataSuffix)
+	return filepath.Join(s.path, NamesOf(v).Data)
 }
 
 func (s *Store) manifest(v replicator.Version) string {
-	return filepath.Join(s.path, v.String()+manifestSuffix)
+	return filepath.Join(s.path, NamesOf(v).Manifest)
 }
 
 func (s *Store) quarantine(name string) string { return filepath.Join(s.path, "quarantine", name) }
@@ -157,7 +161,7 @@ func useless(err error) bool {
 }
 
 func readBounded(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := openFile(path)
 	if err != nil {
 		return nil, err
 	}
@@ -174,7 +178,7 @@ func (s *Store) Open(_ context.Context, v replicator.Version) (io.ReadCloser, er
 	if err != nil {
 		return nil, fmt.Errorf("dir: open %v: %w", v, err)
 	}
-	f, err := os.Open(s.Path(v))
+	f, err := openFile(s.Path(v))
 	if err != nil {
 		return nil, fmt.Errorf("dir: open %v: %w", v, err)
 	}

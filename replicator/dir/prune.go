@@ -94,7 +94,7 @@ func (s *Store) Quarantine(ctx context.Context, v replicator.Version, f replicat
 func (s *Store) putAway(v replicator.Version, f replicator.Fault) error {
 	text, err := json.Marshal(replicator.Quarantined{Version: v, Fault: f})
 	if err == nil {
-		err = s.place(s.quarantine(v.String()+reasonSuffix), "reason", func(path string) error { return write(path, append(text, '\n')) })
+		err = s.place(s.quarantine(v.String()+reasonSuffix), "reason", func(path string) error { return s.write(path, append(text, '\n')) })
 	}
 	if err == nil {
 		err = s.finish(v)
@@ -186,12 +186,18 @@ func (s *Store) clear() error {
 	data, listErr := s.versions(s.path, dataSuffix)
 	err = errors.Join(err, listErr)
 	for _, v := range data {
+		if s.isUploaded(v) { // looked for first: once it is not there the manifest is, or nobody will bring it
+			continue
+		}
 		if _, there := os.Lstat(s.manifest(v)); errors.Is(there, fs.ErrNotExist) {
 			err = errors.Join(err, removeIfThere(s.Path(v)))
 		}
 	}
 	if err == nil {
 		err = s.clearUnreadable()
+	}
+	if err == nil {
+		err = s.clearUploads(entries)
 	}
 	if err != nil {
 		return fmt.Errorf("dir: clear %s: %w", s.path, err)

@@ -46,7 +46,7 @@ func (s *Store) Publish(ctx context.Context, m replicator.Manifest, data io.Read
 	if err := s.place(s.Path(m.Version), "data", func(path string) error { return s.writeData(ctx, path, m, data) }); err != nil {
 		return fmt.Errorf("dir: publish %v: %w", m.Version, err)
 	}
-	if err := s.place(s.manifest(m.Version), "manifest", func(path string) error { return write(path, text) }); err != nil {
+	if err := s.place(s.manifest(m.Version), "manifest", func(path string) error { return s.write(path, text) }); err != nil {
 		return fmt.Errorf("dir: publish %v: %w", m.Version, err)
 	}
 	return nil
@@ -93,7 +93,7 @@ func (s *Store) place(name, what string, fill func(path string) error) (err erro
 // writeData writes the bytes of a snapshot and reads them back: by another
 // descriptor and, where the kernel does as it is asked, from the disk.
 func (s *Store) writeData(ctx context.Context, path string, m replicator.Manifest, data io.Reader) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := s.create(path)
 	if err != nil {
 		return err
 	}
@@ -115,7 +115,7 @@ func (s *Store) writeData(ctx context.Context, path string, m replicator.Manifes
 
 // intact returns nil if the file holds the bytes of the manifest.
 func intact(ctx context.Context, path string, m replicator.Manifest) error {
-	f, err := os.Open(path)
+	f, err := openFile(path)
 	if err != nil {
 		return err
 	}
@@ -148,8 +148,8 @@ func (p patient) Read(b []byte) (int, error) {
 }
 
 // write writes a small file whole.
-func write(path string, b []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+func (s *Store) write(path string, b []byte) error {
+	f, err := s.create(path)
 	if err != nil {
 		return err
 	}
@@ -179,7 +179,7 @@ func removeIfThere(path string) error {
 // lock waits until nobody else changes the directory, in this process or another. A
 // process that dies lets go.
 func (s *Store) lock(ctx context.Context) (unlock func(), err error) {
-	f, err := os.OpenFile(filepath.Join(s.path, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := s.openLock()
 	if err != nil {
 		return nil, fmt.Errorf("dir: lock %s: %w", s.path, err)
 	}

@@ -27,7 +27,7 @@ func replicatorMutants(add adder) {
 	add("older-replaces", "an older snapshot is published over a newer one",
 		replace(publish, "len(all) > 0 && m.Version", "len(all) > 0 && false && m.Version"))
 	add("manifest-first", "a snapshot is visible before its data is there",
-		replace(publish, "if err := s.takeBack(m.Version); err != nil {", "if err := s.place(s.manifest(m.Version), \"manifest\", func(path string) error { return write(path, text) }); err != nil {"))
+		replace(publish, "if err := s.takeBack(m.Version); err != nil {", "if err := s.place(s.manifest(m.Version), \"manifest\", func(path string) error { return s.write(path, text) }); err != nil {"))
 	add("not-read-back", "what was written is not compared with the manifest",
 		replace(publish, "return intact(ctx, path, m)", "return nil"))
 	add("last-sound-pruned", "pruning believes in the newest without a look",

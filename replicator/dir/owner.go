@@ -1,0 +1,87 @@
+package dir
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// makeDirectories makes what is not there. What root makes within a directory of
+// somebody else belongs to him: he could not use it otherwise.
+func (s *Store) makeDirectories() error {
+	if err := os.MkdirAll(s.path, 0o700); err != nil {
+		return err
+	}
+	away := s.quarantine("")
+	switch err := os.Mkdir(away, 0o700); {
+	case err == nil:
+		f, err := os.OpenFile(away, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_DIRECTORY, 0)
+		if err != nil {
+			return err
+		}
+		return errors.Join(s.give(f), f.Close())
+	case !errors.Is(err, fs.ErrExist):
+		return err
+	}
+	info, err := os.Lstat(away)
+	if err == nil && !info.IsDir() {
+		err = fmt.Errorf("%s is not a directory but %v: remove it", away, info.Mode().Type())
+	}
+	return err
+}
+
+// create makes a file that nobody else can read and that was not there.
+func (s *Store) create(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.give(f); err != nil {
+		return nil, errors.Join(err, f.Close(), os.Remove(path))
+	}
+	return f, nil
+}
+
+// openLock opens the file whose lock is taken, or makes it.
+func (s *Store) openLock() (*os.File, error) {
+	path := filepath.Join(s.path, "lock")
+	for range 8 { // between the two somebody else may make it, or take it away
+		f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return f, err
+		}
+		f, err = s.create(path)
+		if !errors.Is(err, fs.ErrExist) {
+			return f, err
+		}
+	}
+	return nil, fmt.Errorf("%s comes and goes", path)
+}
+
+// give gives a file that was made just now to the owner of the directory. Only root can,
+// and only root has to.
+func (s *Store) give(f *os.File) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	info, err := os.Stat(s.path)
+	if err != nil {
+		return err
+	}
+	owner := info.Sys().(*syscall.Stat_t)
+	if owner.Uid == 0 {
+		return nil
+	}
+	return f.Chown(int(owner.Uid), int(owner.Gid))
+}
+
+// openFile opens a file for reading, and not one of somewhere else by a link that the
+// owner of the directory made.
+func openFile(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+}
