@@ -115,7 +115,7 @@ func homes() []home {
 		{"github.com/google/nftables", []string{"vip"}, false, "fence_rules_linux.go", "behind vip.Fence; of it only the encoding of rules"},
 		{"github.com/vishvananda/netns", []string{"test"}, false, "", "namespaces are for tests"},
 		{"github.com/google/gopacket", []string{"test"}, false, "", "it panics on short packets and takes CARP for VRRP: product code has its own decoder"},
-		{"github.com/mattn/go-sqlite3", []string{"replicator/sqlite"}, false, "", "the one place of cgo; all others ask package replicator/sqlite"},
+		{"github.com/mattn/go-sqlite3", []string{"replicator/sqlite", "test/peers/proxysqlstub"}, false, "", "the one place of cgo; all others ask package replicator/sqlite, but ProxySQL stands on SQLite itself"},
 		{"go.uber.org/zap", []string{"cmd/daemon"}, false, "", "behind log/slog, so that embedders need not take it"},
 		{"github.com/spf13/cobra", []string{"cmd"}, false, "", "command lines are wiring"},
 		{"github.com/spf13/pflag", []string{"cmd"}, false, "", "command lines are wiring"},
