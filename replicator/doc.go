@@ -3,9 +3,10 @@
 //
 // This package holds what is decided: what a sound snapshot must hold (Rules), what
 // is said of one (Verdict, Reason), which of two is newer (Version), and what is
-// written beside each (Manifest). It reads no file. Package sqlite looks into
-// databases, package dir keeps snapshots in a directory, package proxysql knows the
-// tables of ProxySQL.
+// written beside each (Manifest); and what runs: Master on the node that holds the
+// role, Standby on all others. What they work with is given to them. Package sqlite
+// looks into databases, package dir keeps snapshots in a directory, package proxysql
+// knows ProxySQL.
 //
 // A snapshot is judged in three ways, since each sees what the others cannot:
 //

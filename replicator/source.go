@@ -3,10 +3,14 @@ package replicator
 import (
 	"cmp"
 	"context"
+	"errors"
 	"io"
 
 	"github.com/carpd/carpd/carp"
 )
+
+// ErrUnsound is the error of a snapshot that was taken and refused.
+var ErrUnsound = errors.New("replicator: the snapshot is not sound")
 
 // Source is a database that snapshots are taken of. Its methods are called by one
 // goroutine at a time.
@@ -17,7 +21,8 @@ type Source interface {
 	Changed(ctx context.Context) error
 	// Take writes a snapshot to path, where nothing is yet, and verifies it: durable, in
 	// rollback-journal mode, mode 0600. before is Rules.Before of the verdict. On an
-	// error nothing is left at path; a snapshot that is not sound is none.
+	// error nothing is left at path. A snapshot that is not sound is none: the error is
+	// then ErrUnsound, and the verdict says why.
 	Take(ctx context.Context, path string, before map[string]int64) (Taken, error)
 }
 
@@ -28,7 +33,8 @@ type Taken struct {
 }
 
 // Target is where snapshots are shipped to: the store of another node. Its methods are
-// called by one goroutine at a time.
+// called by one goroutine at a time, and return soon after ctx ends, also when the
+// other node hangs: a role is given up no faster than that.
 type Target interface {
 	// Newest returns the manifest of the newest snapshot that is there, or ErrNotFound.
 	Newest(ctx context.Context) (Manifest, error)

@@ -28,6 +28,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/carpd/carpd/replicator"
 )
@@ -43,8 +44,9 @@ const (
 
 // Store is a directory. Make one with Open. It holds no open file between calls.
 type Store struct {
-	path string
-	step func(string) error // tests stop and kill here; nil: nothing
+	path     string
+	uid, gid int                // of the directory's owner
+	step     func(string) error // tests stop and kill here; nil: nothing
 }
 
 var _ replicator.Store = (*Store)(nil)
@@ -56,6 +58,12 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	if err := s.makeDirectories(); err != nil {
 		return nil, fmt.Errorf("dir: make %s: %w", path, err)
 	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("dir: make %s: %w", path, err)
+	}
+	owner := info.Sys().(*syscall.Stat_t)
+	s.uid, s.gid = int(owner.Uid), int(owner.Gid)
 	unlock, err := s.lock(ctx)
 	if err != nil {
 		return nil, err
@@ -114,6 +122,9 @@ func (s *Store) List(ctx context.Context) ([]replicator.Manifest, error) {
 // versions returns those that a directory has files of, newest first.
 func (s *Store) versions(path, suffix string) ([]replicator.Version, error) {
 	entries, err := os.ReadDir(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil // deleted meanwhile: lock makes it again
+	}
 	if err != nil {
 		return nil, err
 	}

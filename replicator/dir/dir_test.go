@@ -311,3 +311,37 @@ func TestADirectoryThatCannotBeIsAnError(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestADirectoryThatWasDeletedIsMadeAgain(t *testing.T) {
+	where := filepath.Join(t.TempDir(), "store")
+	s, err := dir.Open(t.Context(), where)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, data := storetest.Snapshot(storetest.V(5, 1, 1), 512)
+	if os.Geteuid() == 0 { // it belongs to the user who writes from afar
+		if err := os.Lchown(where, 12345, 12345); err != nil {
+			t.Fatal(err)
+		}
+		if s, err = dir.Open(t.Context(), where); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		if err := os.RemoveAll(where); err != nil {
+			t.Fatal(err)
+		}
+		if all, err := s.List(t.Context()); err != nil || len(all) != 0 {
+			t.Errorf("%v, %v", all, err)
+		}
+		if err := s.Publish(t.Context(), m, bytes.NewReader(data)); err != nil {
+			t.Fatal(err)
+		}
+		storetest.Holds(t, s, m.Version)
+		for _, name := range []string{where, filepath.Join(where, "quarantine"), s.Path(m.Version)} {
+			if info, err := os.Stat(name); err != nil || os.Geteuid() == 0 && info.Sys().(*syscall.Stat_t).Uid != 12345 {
+				t.Errorf("%s belongs to another: %v, %v", name, info.Sys(), err)
+			}
+		}
+	}
+}

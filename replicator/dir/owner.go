@@ -35,6 +35,16 @@ func (s *Store) makeDirectories() error {
 	return err
 }
 
+// makeAgain makes what was deleted since Open, for whom it belonged to then.
+func (s *Store) makeAgain() error {
+	_, err := os.Lstat(s.path)
+	gone := errors.Is(err, fs.ErrNotExist)
+	if err := s.makeDirectories(); err != nil || !gone || os.Geteuid() != 0 {
+		return err
+	}
+	return errors.Join(os.Lchown(s.path, s.uid, s.gid), os.Lchown(s.quarantine(""), s.uid, s.gid))
+}
+
 // create makes a file that nobody else can read and that was not there.
 func (s *Store) create(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)

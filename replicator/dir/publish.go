@@ -177,8 +177,11 @@ func removeIfThere(path string) error {
 }
 
 // lock waits until nobody else changes the directory, in this process or another. A
-// process that dies lets go.
+// process that dies lets go. A directory that was deleted is made again.
 func (s *Store) lock(ctx context.Context) (unlock func(), err error) {
+	if err := s.makeAgain(); err != nil {
+		return nil, fmt.Errorf("dir: make %s: %w", s.path, err)
+	}
 	f, err := s.openLock()
 	if err != nil {
 		return nil, fmt.Errorf("dir: lock %s: %w", s.path, err)
