@@ -70,13 +70,19 @@ func (r *Runner) demote(ctx context.Context, i int, ev Event) error {
 // Settle is called before this node stands for election, and again until it returns nil:
 // whatever the last run of this or another process left behind, afterwards each resource
 // is demoted. What the journal knows nothing of is looked at, too; what it knows to have
-// been promoted is demoted even if it says that it is not promoted any more.
+// been promoted is demoted even if it says that it is not promoted any more. It opens the
+// journal if that is not open yet; without it nothing is touched.
 func (r *Runner) Settle(ctx context.Context, ev Event) error {
 	select {
 	case r.turn <- struct{}{}:
 		defer func() { <-r.turn }()
 	case <-ctx.Done():
 		return cancelled(ctx, "settling")
+	}
+	if j := r.o.Journal; j != nil {
+		if err := j.Open(); err != nil {
+			return err
+		}
 	}
 	ev.Phase = AfterDown
 	var faults []error
@@ -87,6 +93,7 @@ func (r *Runner) Settle(ctx context.Context, ev Event) error {
 		}
 		r.wish(i, RoleDemoted)
 		past := r.o.Journal.Past(s.Name)
+		r.change(i, func(st *StepStatus) { st.Epoch = max(st.Epoch, past.Epoch) })
 		if !past.Unfinished && !past.Promoted && r.isDemoted(ctx, i) {
 			continue
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -575,5 +576,43 @@ func TestSettleFailsUntilAllIsDemotedAndEndsWithItsContext(t *testing.T) {
 	a.look = nil
 	if err := r.Settle(t.Context(), withEpoch(0)); err != nil {
 		t.Error(err)
+	}
+}
+
+// What a journal said that cannot be read is not known: until an operator has looked,
+// nothing is touched, and then whatever is there is let go.
+func TestSettleTouchesNothingUntilTheJournalCanBeRead(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "journal")
+	write(t, path, []byte("this is no record\nnor is this\n"))
+	j, th := NewJournal(path, "boot-1"), newThing("db")
+	defer j.Close()
+	th.world.fenced, th.world.opened, th.world.source = true, true, ""
+	r, err := NewRunner([]Step{th.resource()}, Options{Journal: j})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := r.Settle(t.Context(), withEpoch(0)); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "move the file away") {
+			t.Errorf("got %v, want the name of the file and what to do", err)
+		}
+		if err := r.Run(t.Context(), BeforeUp, withEpoch(9)); err == nil {
+			t.Error("it was promoted without a journal")
+		}
+		if err := r.Demote(t.Context(), withEpoch(9)); err != nil || len(th.world.diary) > 0 {
+			t.Fatalf("%v, and %v was done", err, th.world.diary)
+		}
+	}
+	if err := os.Rename(path, path+".damaged"); err != nil {
+		t.Fatal(err)
+	}
+	addAll(t, openJournal(t, path+".before"), Entry{Resource: "db", State: Remembered, Key: "source", Value: origin},
+		Entry{Resource: "db", Action: Promotion, State: Done, Epoch: 7})
+	write(t, path, read(t, path+".before"))
+	if err := r.Settle(t.Context(), withEpoch(0)); err != nil {
+		t.Fatal(err)
+	}
+	mustBe(t, RoleDemoted, th)
+	if st := r.Status()[0]; st.Epoch != 7 {
+		t.Errorf("the status says %+v", st)
 	}
 }
