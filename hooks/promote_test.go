@@ -255,67 +255,6 @@ func TestOlderEpochIsRefusedAndTouchesNothing(t *testing.T) {
 	}
 }
 
-// A step past the point of no return is not taken without a live permit, at whichever of
-// them it is lost; what is undone afterwards needs none.
-func TestLostPermitStopsBeforeTheStepThatHasNoReturn(t *testing.T) {
-	lost := errors.New("the permit has ended")
-	for n, want := range []string{"fence", "fence|reset", "fence|reset|open|serve"} {
-		path := filepath.Join(t.TempDir(), "journal")
-		synctest.Test(t, func(t *testing.T) {
-			th, asked := newThing("x"), 0
-			r := runner(t, path, Options{Permit: func() error {
-				if asked++; asked > n {
-					return lost
-				}
-				return nil
-			}}, th.resource())
-			err := r.Run(t.Context(), BeforeUp, withEpoch(1))
-			if errors.Is(err, lost) != (n < 2) || n < 2 && !strings.Contains(err.Error(), "before ") {
-				t.Errorf("permit for %d steps: %v", n, err)
-			}
-			if got := strings.ReplaceAll(th.world.written(), "x ", ""); got != want {
-				t.Errorf("permit for %d steps: %q was done, want %q", n, got, want)
-			}
-			if err := r.Demote(t.Context(), withEpoch(1)); err != nil {
-				t.Error(err)
-			}
-			mustBe(t, RoleDemoted, th)
-		})
-	}
-}
-
-// The first permit of a mastership comes after the grace and the guard: a step without
-// return waits for it, and a newer transition ends the waiting.
-func TestStepWithoutReturnWaitsForItsFirstPermit(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "journal")
-	synctest.Test(t, func(t *testing.T) {
-		th, begun, never := newThing("x"), time.Now(), false
-		r := runner(t, path, Options{Permit: func() error {
-			if never || time.Since(begun) < 3*time.Second {
-				return errors.New("there is no permit")
-			}
-			return nil
-		}}, th.resource())
-		if err := r.Run(t.Context(), BeforeUp, withEpoch(1)); err != nil || time.Since(begun) > 3*time.Second+permitPoll {
-			t.Errorf("after %v: %v", time.Since(begun), err)
-		}
-		mustBe(t, RolePromoted, th)
-		never = true
-		if err := r.Demote(t.Context(), withEpoch(1)); err != nil {
-			t.Error(err)
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		start := time.Now()
-		if err := r.Run(ctx, BeforeUp, withEpoch(2)); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Second {
-			t.Errorf("after %v: %v", time.Since(start), err)
-		}
-		if th.world.opened {
-			t.Error("the step was taken without a permit")
-		}
-	})
-}
-
 // Without a journal nothing is promoted, at whichever record the disk fills up; what is
 // promoted is demoted, and waits for the disk once.
 func TestFullDiskRefusesPromotionAndLetsGoAllTheSame(t *testing.T) {
