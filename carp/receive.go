@@ -240,9 +240,9 @@ func (e *Engine) heardAsBackup(now Instant, h *hearing, p *Packet) {
 		e.takeOver(now, ReasonWillTimeOut, p)
 		return
 	case outlast:
-		e.handing = false                         // somebody has the role,
-		if at := e.timers[timerBowOut]; at != 0 { // and is preempted then: this is not the end of a bow-out any more
-			e.disarm(timerBowOut)
+		e.handing = false // somebody has the role
+		if at := e.timers[timerBowOut]; at != 0 {
+			e.disarm(timerBowOut) // so that it is preempted when it is this node's turn
 			e.arm(timerDown, at)
 		}
 		return
