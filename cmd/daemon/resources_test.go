@@ -65,9 +65,7 @@ func TestWhatCannotBeLetGoIsFollowedByWhatTheFileSays(t *testing.T) {
 // The next master waits for the adverts of this one, and no longer.
 func TestWhatIsStillHeldWhenTheReleaseBudgetIsOverIsFollowedByWhatTheFileSays(t *testing.T) {
 	i, thing := contender(t, "regate")
-	if err := i.setHooks([]hooks.Step{{Name: "thing", Kind: "test", OnStuck: hooks.Reboot, Resource: thing}}); err != nil {
-		t.Fatal(err)
-	}
+	i.setHooks([]hooks.Step{{Name: "thing", Kind: "test", OnStuck: hooks.Reboot, Resource: thing}})
 	restarts := 0
 	i.d.restart = func() { restarts++ }
 	over := carp.Transition{From: carp.Releasing, To: carp.Backup, Reason: carp.ReasonReleaseFailed}

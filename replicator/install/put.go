@@ -125,7 +125,7 @@ func (p *Place) finish(in intent) error {
 	}
 	s, err := p.State()
 	if err == nil {
-		s.Installed, s.Promoted = in.Version, false
+		s.Installed, s.Served, s.Promoted = in.Version, 0, false
 		err = p.SetState(s)
 	}
 	if err == nil {
@@ -273,8 +273,8 @@ func (p *Place) prune() error {
 // installed.
 type State struct {
 	Installed replicator.Version `json:"installed"` // the snapshot that was put in place last
-	// Served is the epoch of the mastership in which the database was last in service here.
-	// A snapshot of this node and that epoch, or a later one, was taken of it: the database is newer.
+	// Served is the epoch of the mastership in which this very database was last in service
+	// here, 0 if it was not since it was put in place.
 	Served   uint64 `json:"served"`
 	Promoted bool   `json:"promoted"` // it is in service
 }

@@ -18,9 +18,10 @@ import (
 // struct.
 //
 // The key of a field is in its tag `yaml:"url"`, or its name in lower case;
-// "-" leaves a field out. Fields may be texts, truth values, numbers,
-// durations (Go's syntax or plain seconds), whatever has UnmarshalText, structs
-// and pointers to these, slices of these, and maps from texts to them.
+// "-" leaves a field out, and an embedded struct stands for its fields.
+// Fields may be texts, truth values, numbers, durations (Go's syntax or plain
+// seconds), whatever has UnmarshalText, structs and pointers to these, slices of
+// these, and maps from texts to them.
 //
 // The hooks of a file are decoded one at a time.
 func (h Hook) Decode(into any) error {
@@ -97,20 +98,22 @@ func (d decoder) fill(n *node, v reflect.Value) {
 		d.fault(n.at, "", "%s: want a mapping, %s", n.name(), n.found())
 		return
 	}
-	fields, names := make(map[string]int), []string(nil)
-	for i := range v.NumField() {
-		f := v.Type().Field(i)
+	fields, names := make(map[string][]int), []string(nil)
+	for _, f := range reflect.VisibleFields(v.Type()) {
+		if f.Anonymous {
+			continue // its fields are among them
+		}
 		name, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
 		if name == "" {
 			name = strings.ToLower(f.Name)
 		}
 		if name != "-" && f.IsExported() {
-			fields[name], names = i, append(names, name)
+			fields[name], names = f.Index, append(names, name)
 		}
 	}
 	for key, e := range d.keys(n) {
 		if i, known := fields[key]; known {
-			d.value(e.value, v.Field(i))
+			d.value(e.value, v.FieldByIndex(i))
 			continue
 		}
 		d.hide(e)

@@ -1,0 +1,325 @@
+package database
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/carpd/carpd/carp"
+	"github.com/carpd/carpd/hooks"
+	"github.com/carpd/carpd/replicator"
+	"github.com/carpd/carpd/replicator/dir"
+	"github.com/carpd/carpd/replicator/install"
+	"github.com/carpd/carpd/replicator/sqlite"
+)
+
+// Program is what a kind knows of the program that uses the database.
+type Program struct {
+	Rules replicator.Rules // of a sound database; Rows and MayBeEmpty of the Config are added
+	Local []sqlite.Rows    // rows of which each node has its own
+	Drop  []sqlite.Rows    // those of them that a node without a database goes without
+	// Ready returns nil when the program, started at begun, does its work; until then it
+	// waits, as long as ctx lets it.
+	Ready func(ctx context.Context, begun time.Time) error
+	// Serves returns nil if the program does its work at this moment. It does not wait.
+	Serves func(ctx context.Context) error
+}
+
+// Database is one that a snapshot is put in the place of. Its methods are not called at
+// the same time. It holds nothing that needs closing.
+type Database struct {
+	c       Config
+	program Program
+	place   *install.Place
+	inside  atomic.Bool // promoted by this process: nothing is installed until it is demoted
+
+	mu    sync.Mutex
+	store *dir.Store // nil until it was opened
+}
+
+// New returns a Database, or all faults of its configuration. It touches nothing.
+func New(c Config, p Program) (*Database, error) {
+	faults := c.fill()
+	if err := errors.Join(faults...); err != nil {
+		return nil, err
+	}
+	owner, err := parseOwner(c.Owner)
+	if err != nil {
+		return nil, err
+	}
+	mode, err := parseMode(c.Mode)
+	if err != nil {
+		return nil, err
+	}
+	p.Rules.Floors = c.Rows
+	p.Rules.MayBeEmpty = c.MayBeEmpty
+	place, err := install.New(install.Config{Database: c.Database, Owner: owner, Mode: mode, Keep: c.Keep, Local: p.Local, Drop: p.Drop,
+		Verify: sqlite.Options{Rules: func(replicator.Content) replicator.Rules { return p.Rules }}})
+	if err != nil {
+		return nil, err
+	}
+	return &Database{c: c, program: p, place: place}, nil
+}
+
+// open opens the store, once.
+func (d *Database) open(ctx context.Context) (*dir.Store, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.store != nil {
+		return d.store, nil
+	}
+	s, err := dir.Open(ctx, d.c.Store)
+	if err == nil {
+		d.store = s
+	}
+	return s, err
+}
+
+// Up makes the newest configuration the one in service, as the package says.
+func (d *Database) Up(ctx context.Context, ev hooks.Event) error {
+	if err := hooks.Mark(ctx, "look"); err != nil {
+		return err
+	}
+	running, err := d.runs(ctx)
+	if err != nil {
+		return err
+	}
+	if d.inside.Load() && running {
+		return d.program.Serves(ctx) // it is in service, and newer than all snapshots
+	}
+	d.inside.Store(false)
+	if err := d.stopMarked(ctx); err != nil {
+		return err
+	}
+	store, err := d.open(ctx)
+	if err != nil {
+		return err
+	}
+	if err := d.serve(ctx, ev, store); err != nil {
+		if ctx.Err() == nil { // what does not serve does not run; a demotion follows a cancellation
+			err = errors.Join(err, d.stop(ctx))
+		}
+		return err
+	}
+	if err := hooks.Mark(ctx, "promoted"); err != nil {
+		return err
+	}
+	return d.inService(ctx, ev, store)
+}
+
+// inService notes that the database is in service, and for which mastership: later than
+// all snapshots, also when a clock has lost its state.
+func (d *Database) inService(ctx context.Context, ev hooks.Event, store *dir.Store) error {
+	all, err := store.List(ctx)
+	if err != nil {
+		return err
+	}
+	s, err := d.place.State()
+	if err != nil {
+		return err
+	}
+	s.Promoted, s.Served = true, uint64(ev.Epoch)
+	if len(all) > 0 {
+		s.Served = max(s.Served, uint64(all[0].Version.Epoch))
+	}
+	if err := d.place.SetState(s); err != nil {
+		return err
+	}
+	d.inside.Store(true)
+	return nil
+}
+
+func (d *Database) stopMarked(ctx context.Context) error {
+	if err := hooks.Mark(ctx, "stop"); err != nil {
+		return err
+	}
+	return d.stop(ctx)
+}
+
+// serve chooses a database and starts the program with it, until one does.
+func (d *Database) serve(ctx context.Context, ev hooks.Event, store *dir.Store) error {
+	var failed []replicator.Version // the zero value stands for the present database
+	var faults []error
+	for range d.c.Tries {
+		if err := hooks.Mark(ctx, "install"); err != nil {
+			return err
+		}
+		version, what, err := d.choose(ctx, ev, store, failed)
+		if err != nil {
+			return errors.Join(append(faults, err)...)
+		}
+		hooks.Logger(ctx).Info("database chosen", "database", d.c.Database, "it is", what)
+		if err := hooks.MarkNoReturn(ctx, "start"); err != nil {
+			return err
+		}
+		err = d.start(ctx)
+		if err == nil {
+			return nil
+		}
+		faults = append(faults, fmt.Errorf("%s: %w", what, err))
+		if ctx.Err() != nil {
+			break
+		}
+		hooks.Logger(ctx).Warn("the program does not serve with this database: the next older snapshot is tried", "it is", what, "err", err)
+		failed = append(failed, version)
+		if err := d.stopMarked(ctx); err != nil {
+			return errors.Join(append(faults, err)...)
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// choose puts the database in place that the program is to be started with. The version is
+// zero if the present one stays. what is said of it to people.
+func (d *Database) choose(ctx context.Context, ev hooks.Event, store *dir.Store, failed []replicator.Version) (version replicator.Version, what string, err error) {
+	if err := d.place.Repair(ctx); err != nil {
+		return version, "", err
+	}
+	all, err := store.List(ctx)
+	if err != nil {
+		return version, "", err
+	}
+	state, err := d.place.State()
+	if err != nil {
+		return version, "", err
+	}
+	if len(failed) == 0 && len(all) > 0 && newer(state, all[0], ev.Node) {
+		verdict, err := d.place.Present(ctx)
+		if err != nil {
+			return version, "", err
+		}
+		if verdict.Sound() {
+			return version, "the present database: it is newer than the newest snapshot, " + all[0].Version.String(), nil
+		}
+		hooks.Logger(ctx).Warn("the present database was the newest, and cannot be used", "verdict", verdict.String())
+	}
+	m, err := d.place.Newest(ctx, store, func(v replicator.Version) bool { return slices.Contains(failed, v) })
+	if err == nil {
+		return m.Version, "snapshot " + m.Version.String() + " of " + m.Source, nil
+	}
+	if !errors.Is(err, install.ErrNone) {
+		return version, "", err
+	}
+	if len(failed) > 0 || !d.mayKeep(ctx, store, state) {
+		return version, "", fmt.Errorf("%w: put one into %s (carpctl snapshots), or set if_none", err, d.c.Store)
+	}
+	verdict, faulty := d.place.Present(ctx)
+	if faulty == nil && !verdict.Sound() {
+		faulty = errors.New("the present database is " + verdict.String())
+	}
+	return version, "the present database: there is no snapshot", faulty
+}
+
+// newer reports whether the present database holds more than a snapshot, the newest one.
+func newer(s install.State, m replicator.Manifest, node string) bool {
+	served := carp.Epoch(s.Served)
+	switch {
+	case s.Served == 0:
+		return false // it was never in service here
+	case served > m.Version.Epoch:
+		return true // its mastership is the later one, and nothing was taken of it
+	}
+	return served <= m.Version.Epoch && m.Source == node // it was taken of it
+}
+
+// mayKeep reports whether the present database may be used without a sound snapshot.
+func (d *Database) mayKeep(ctx context.Context, store *dir.Store, s install.State) bool {
+	switch d.c.IfNone {
+	case Keep:
+		return true
+	case Retreat:
+		return false
+	}
+	away, err := store.Quarantined(ctx)
+	return err == nil && len(away) == 0 && s.Installed.IsZero()
+}
+
+// Down lets go of the database, as the package says.
+func (d *Database) Down(ctx context.Context) error {
+	if d.c.OnDemotion == Stop {
+		if err := d.stopMarked(ctx); err != nil {
+			return err
+		}
+	}
+	if err := hooks.Mark(ctx, "demoted"); err != nil {
+		return err
+	}
+	d.inside.Store(false)
+	err := d.outOfService()
+	if err != nil && d.c.OnDemotion == Stop {
+		// It does not run, which is what counts: a full disk keeps nobody from letting go.
+		hooks.Logger(ctx).Warn("the demotion cannot be noted", "database", d.c.Database, "err", err)
+		return nil
+	}
+	return err
+}
+
+// outOfService notes that the database is not in service.
+func (d *Database) outOfService() error {
+	s, err := d.place.State()
+	if err != nil || !s.Promoted {
+		return err
+	}
+	s.Promoted = false
+	return d.place.SetState(s)
+}
+
+// Look says how it is, and changes nothing.
+func (d *Database) Look(ctx context.Context) (hooks.Report, error) {
+	running, err := d.runs(ctx)
+	if err != nil {
+		return hooks.Report{}, err
+	}
+	state, err := d.place.State()
+	if err != nil {
+		return hooks.Report{}, err
+	}
+	r := hooks.Report{}
+	switch {
+	case running && state.Promoted:
+		r.Role, r.Text = hooks.RolePromoted, "in service"
+		if err := d.program.Serves(ctx); err != nil {
+			r.Health, r.Text = hooks.Unfit, err.Error()
+		}
+		return r, nil
+	case running && d.c.OnDemotion == Stop:
+		r.Text = "the program runs, and it is not in service here"
+		return r, nil
+	}
+	r.Role = hooks.RoleDemoted
+	return d.lookAtStore(ctx, r, state)
+}
+
+// lookAtStore judges what a promotion would find.
+func (d *Database) lookAtStore(ctx context.Context, r hooks.Report, s install.State) (hooks.Report, error) {
+	if _, err := os.Lstat(d.c.Store); err != nil {
+		return d.withoutSnapshot(r, d.c.IfNone != Retreat, s), nil
+	}
+	store, err := d.open(ctx)
+	if err != nil {
+		return r, err
+	}
+	all, err := store.List(ctx)
+	if err != nil {
+		return r, err
+	}
+	if len(all) == 0 {
+		return d.withoutSnapshot(r, d.mayKeep(ctx, store, s), s), nil
+	}
+	r.Text = fmt.Sprintf("newest snapshot %v of %s, taken %s", all[0].Version, all[0].Source, all[0].Time.UTC().Format(time.RFC3339))
+	return r, nil
+}
+
+func (d *Database) withoutSnapshot(r hooks.Report, keep bool, s install.State) hooks.Report {
+	r.Text = "no snapshot yet: the present database would be used"
+	if _, err := os.Lstat(d.c.Database); !keep || err != nil || d.c.IfNone == First && !s.Installed.IsZero() {
+		r.Health, r.Text = hooks.Unfit, strings.TrimSpace("no snapshot in "+d.c.Store+", and no database to go on with")
+	}
+	return r
+}
