@@ -13,6 +13,7 @@ func handMutants() []mutant {
 	permitMutants(add)
 	replicatorMutants(add)
 	installMutants(add)
+	moduleMutants(add)
 	daemonMutants(add)
 	pathMutants(add)
 	mysqlMutants(add)

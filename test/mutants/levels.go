@@ -40,6 +40,7 @@ func allLevels(seeds int) []level {
 		{name: "verify", pkg: "replicator/sqlite", dirs: []string{"replicator", "replicator/sqlite"}},
 		{name: "store", pkg: "replicator/dir", dirs: []string{"replicator", "replicator/dir"}},
 		{name: "install", pkg: "replicator/install", dirs: []string{"replicator", "replicator/install"}},
+		{name: "modules", pkg: "replicator/modules", dirs: []string{"replicator/modules"}, tests: "^Test[^AR]|^TestA[^L]"},
 		{name: "config", pkg: "cmd/daemon/config", dirs: []string{"cmd/daemon/config"}},
 		{name: "device", pkg: "hooks/hast", dirs: []string{"hooks/hast", "hooks/volume"}, tests: "^Test[^C]|^TestC[^o]|^TestCo[^n]"},
 		{name: "drbd", pkg: "hooks/drbd", dirs: []string{"hooks/drbd"}, tests: "^Test[^C]"},
