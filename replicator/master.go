@@ -62,7 +62,7 @@ type Master struct {
 	// Of the goroutine of Run.
 	last     Version // the greatest number that was given out or seen
 	waited   time.Duration
-	takenAt  time.Time     // when the last snapshot was begun
+	takenAt  time.Time     // when the last snapshot was finished
 	took     time.Duration // what that cost
 	failures int
 	keeper   keeper
@@ -199,7 +199,7 @@ func (m *Master) lead(ctx context.Context) {
 		if m.failures == 0 && !force {
 			changed, forced := m.watch(ctx)
 			if changed {
-				m.waited = settle(m.Settle, max(m.Latest, m.took), m.waited, time.Since(m.takenAt))
+				m.waited = settle(m.Settle, m.Latest, m.took, m.waited, time.Since(m.takenAt))
 				rest(ctx, m.waited)
 			}
 			force = forced
@@ -284,7 +284,8 @@ func (m *Master) snapshot(ctx context.Context, force bool) (empty bool, err erro
 		m.refuse(taken.Verdict)
 		return taken.Verdict.Has(Emptied), err
 	}
-	m.takenAt, m.took = began, time.Since(began)
+	m.takenAt = time.Now()
+	m.took = m.takenAt.Sub(began)
 	if !force && taken.Manifest.SHA256 == newest.SHA256 {
 		m.succeed(nil)
 		return false, nil

@@ -35,11 +35,13 @@ const (
 	lostRetryMax  = 5 * time.Minute // for a peer that takes snapshots and does not keep them
 )
 
-// settle returns how long a change waits for others: the shortest time after a rest,
-// and twice the time before it, up to latest, while one snapshot follows another.
-// Quiet is how long ago the last one was; before is what its change had waited.
-func settle(shortest, latest, before, quiet time.Duration) time.Duration {
-	if before == 0 || quiet > latest {
+// settle returns how long a change waits for others: the shortest time after a rest of
+// that length, and twice the time before it, up to latest, while one snapshot follows
+// another. What a snapshot took counts: half of the time at most goes into them. Quiet is
+// how long ago the last one was finished, before is what its change had waited.
+func settle(shortest, latest, took, before, quiet time.Duration) time.Duration {
+	latest = max(latest, took)
+	if before == 0 || quiet >= max(shortest, took) {
 		return min(shortest, latest)
 	}
 	return min(2*before, latest)
