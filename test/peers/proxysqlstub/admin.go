@@ -99,22 +99,25 @@ func (s *server) command(from *session, plain, upper string) (r *result, err err
 		s.log("[INFO] LOGENTRY: %s", plain[len(plain)-len(text):])
 		return &result{}, nil, true
 	}
-	switch strings.TrimPrefix(upper, "PROXYSQL ") {
+	switch command := strings.TrimPrefix(upper, "PROXYSQL "); command {
 	case "READONLY":
 		s.readOnly = true
 	case "READWRITE":
 		s.readOnly = false
 	case "FLUSH CONFIGDB":
-		s.ran(s.main.exec("DETACH DATABASE disk"))
-		s.ran(s.attach())
+		s.reopen()
+	case "PAUSE":
+		s.hush()
+	case "RESUME":
+		s.speak()
 	case "FLUSH LOGS", "FLUSH QUERY CACHE", "RELOAD TLS":
 	case "SHUTDOWN", "KILL", "SHUTDOWN SLOW", "RESTART":
 		_ = from.wire.Close()
 		code := 0
-		if upper == "PROXYSQL RESTART" {
+		if command == "RESTART" {
 			code = restartCode
 		}
-		s.log("[INFO] Received PROXYSQL %s command", upper)
+		s.log("[INFO] Received PROXYSQL %s command", command)
 		s.exit(code)
 	case "SELECT GLOBAL_CHECKSUM()":
 		sum := strconv.FormatUint(s.globalChecksum(), 10)

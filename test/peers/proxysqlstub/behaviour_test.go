@@ -14,6 +14,7 @@ import (
 // TestEachFileIsStartedOnAsProxySQLDoes starts the stand-in on each file that ProxySQL
 // 2.7.1 was started on, and compares.
 func TestEachFileIsStartedOnAsProxySQLDoes(t *testing.T) {
+	t.Parallel()
 	text, err := os.ReadFile(filepath.Join("testdata", "behaviour.tsv"))
 	if err != nil {
 		t.Fatal(err)
@@ -31,7 +32,7 @@ func TestEachFileIsStartedOnAsProxySQLDoes(t *testing.T) {
 			if alone {
 				beside = nil
 			}
-			n := proxysqlstub.New(t, h, proxysqlstub.Options{Database: sample(t, file, beside...), AdminWait: -1, AngelWait: 5 * time.Millisecond})
+			n := proxysqlstub.New(t, h, proxysqlstub.Options{Database: sample(t, file, beside...), AdminWait: -1, AngelWait: time.Millisecond})
 			if strings.HasPrefix(f[3], "abort") {
 				aborts(t, n)
 				return

@@ -46,8 +46,19 @@ func (s *server) memoryToDisk(m module) {
 	}
 	for _, t := range m.tables {
 		s.ran(s.write("DELETE FROM disk.%s", t))
-		s.pause(faultSaveGap)
+		s.between()
 		s.ran(s.write("INSERT INTO disk.%s SELECT * FROM main.%s", t, t))
+	}
+}
+
+// between is the time between DELETE and INSERT. What ProxySQL's own cluster has pulled
+// is saved without the mutex of the admin module.
+func (s *server) between() {
+	s.pause(faultSaveGap)
+	if s.set.fault(faultUnlocked) != "" {
+		s.mu.Unlock()
+		s.pause(faultUnlocked)
+		s.mu.Lock()
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 
 // TestThreeLayersAreApart walks a change from memory to the runtime and to disk, and back.
 func TestThreeLayersAreApart(t *testing.T) {
+	t.Parallel()
 	n, db := started(t, host(t), proxysqlstub.Options{})
 	const (
 		inMemory  = "SELECT count(*) FROM mysql_users"

@@ -37,6 +37,7 @@ type Options struct {
 	Client    string        // likewise, of the port for clients
 	AdminWait time.Duration // default AdminWait; less than 0: none
 	AngelWait time.Duration // default AngelWait
+	User      int           // uid and gid that it takes on, as root; 0: those of who starts it
 }
 
 // Node is one ProxySQL with its data directory. Its methods are safe for concurrent use
@@ -68,7 +69,7 @@ func New(t lab.TB, h *lab.Host, o Options) *Node {
 			t.Errorf("proxysqlstub: %v", err)
 		}
 	})
-	set := settings{Test: os.Getpid(), Born: born(os.Getpid()), Admin: o.Admin, Client: o.Client, AdminWait: max(0, o.AdminWait), AngelWait: o.AngelWait}
+	set := settings{Test: os.Getpid(), Born: born(os.Getpid()), Admin: o.Admin, Client: o.Client, AdminWait: max(0, o.AdminWait), AngelWait: o.AngelWait, User: o.User}
 	if o.AdminWait == 0 {
 		set.AdminWait = AdminWait
 	}
@@ -80,10 +81,12 @@ func New(t lab.TB, h *lab.Host, o Options) *Node {
 	err = errors.Join(err, errSelf,
 		os.Chmod(dir, 0o755),
 		os.Mkdir(n.Data, 0o755),
-		os.Mkdir(filepath.Join(dir, "pids"), 0o777),
+		os.Mkdir(filepath.Join(dir, "pids"), 0o755),
+		os.Chown(filepath.Join(dir, "pids"), o.User, o.User),
 		os.Mkdir(filepath.Join(dir, "faults"), 0o755),
 		os.WriteFile(filepath.Join(dir, settingsFile), text, 0o644),
-		os.Symlink(self, n.Program()))
+		os.Symlink(self, n.Program()),
+		os.Chown(n.Data, o.User, o.User))
 	if err == nil && o.Config != "" {
 		err = os.WriteFile(n.config(), []byte(o.Config), 0o644)
 	}
@@ -246,6 +249,7 @@ func (n *Node) Backends(all map[string]Backend) {
 // Fault sets a fault, or ends it where the value is empty:
 //
 //	save-gap      TIME  a SAVE waits so long between DELETE and INSERT
+//	save-unlocked TIME  likewise, and others are served meanwhile, as when its own cluster saves
 //	disk          TEXT  a SAVE fails with this text, in the log only
 //	admin-slow    TIME  each statement on the admin port takes so much longer, and all wait
 //	admin-mute    any   the admin port takes connections and does not greet

@@ -1,6 +1,7 @@
 package proxysqlstub
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -51,6 +52,9 @@ func Enter() {
 func Main() int {
 	set := readSettings(filepath.Dir(os.Args[0]))
 	args, err := parseArguments(os.Args[1:])
+	if set.User != 0 && os.Geteuid() == 0 {
+		err = errors.Join(err, syscall.Setgroups(nil), syscall.Setgid(set.User), syscall.Setuid(set.User))
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -251,27 +255,34 @@ func work(set settings, a arguments) int {
 	case err != nil:
 		s.abort(err)
 	}
-	s.mu.Lock()
-	admin, client := s.variable("admin-mysql_ifaces"), s.variable("mysql-interfaces")
-	s.mu.Unlock()
-	if set.Admin != "" {
-		admin = set.Admin
-	}
-	if set.Client != "" {
-		client = set.Client
-	}
 	if !a.adminOnly {
 		s.pause(faultClientLate)
-		if set.fault(faultClientPort) == "" {
-			s.listen(client, s.talkClient)
-		}
+		s.mu.Lock()
+		s.speak()
+		s.mu.Unlock()
 		if !a.noMonitor {
 			go s.watch()
 		}
 	}
 	pass(set.AdminWait + set.faultTime(faultAdminLate))
-	s.listen(admin, s.talkAdmin)
+	s.mu.Lock()
+	s.listen(cmp.Or(set.Admin, s.variable("admin-mysql_ifaces")), s.talkAdmin)
+	s.mu.Unlock()
 	return <-over
+}
+
+// speak opens the port for clients, and hush closes it; who is connected stays.
+func (s *server) speak() {
+	if len(s.clients) == 0 && s.set.fault(faultClientPort) == "" {
+		s.clients = s.listen(cmp.Or(s.set.Client, s.variable("mysql-interfaces")), s.talkClient)
+	}
+}
+
+func (s *server) hush() {
+	for _, l := range s.clients {
+		_ = l.Close()
+	}
+	s.clients = nil
 }
 
 // abort ends the worker as an assertion does.
@@ -282,7 +293,7 @@ func (s *server) abort(why error) {
 
 // listen opens what a variable of interfaces says. What cannot be bound is logged, and
 // not tried again.
-func (s *server) listen(ifaces string, talk func(*session)) {
+func (s *server) listen(ifaces string, talk func(*session)) (all []net.Listener) {
 	shared := net.ListenConfig{Control: func(network, _ string, c syscall.RawConn) error {
 		return c.Control(func(fd uintptr) {
 			if network != "unix" {
@@ -303,6 +314,8 @@ func (s *server) listen(ifaces string, talk func(*session)) {
 			s.log("[ERROR] bind(): %v", err)
 			continue
 		}
+		all = append(all, l)
 		go s.serve(l, talk)
 	}
+	return all
 }

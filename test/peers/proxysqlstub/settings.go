@@ -23,6 +23,7 @@ type settings struct {
 	Client    string        // likewise, the port for clients
 	AdminWait time.Duration // how much later than the port for clients the admin port opens
 	AngelWait time.Duration // what the angel waits before the first restart; it doubles
+	User      int           // who it runs as, as the unit's User= says; 0: who started it
 }
 
 const settingsFile = "stub.json"
@@ -45,6 +46,7 @@ func readSettings(dir string) settings {
 // Faults that a test sets with Node.Fault.
 const (
 	faultSaveGap     = "save-gap"
+	faultUnlocked    = "save-unlocked"
 	faultDisk        = "disk"
 	faultAdminSlow   = "admin-slow"
 	faultAdminMute   = "admin-mute"

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,12 +26,14 @@ type server struct {
 	mu       sync.Mutex // the mutex of the admin module: each statement holds it
 	main     *store     // memory, with disk, stats and monitor attached
 	stat     *store     // what stats users see
+	counted  *store     // the statistics
 	mon      *store     // the monitor's
 	disk     *store     // the connection that checks the file at the start
 	running  bool       // the variables that a restart needs are fixed
 	readOnly bool
 	sums     map[string]*sum
 	sessions map[uint32]*session
+	clients  []net.Listener // of the port for clients; none while it is paused
 	lastID   uint32
 	counts   counters
 }
@@ -83,8 +86,9 @@ func (s *server) open() error {
 	for _, m := range modules() {
 		s.diskToMemory(m)
 	}
-	if missing != nil {
+	if missing != nil || s.args.reload {
 		for _, m := range modules() {
+			s.args.config.into(s, m)
 			s.memoryToDisk(m)
 		}
 	}
@@ -168,7 +172,7 @@ func (s *server) openMemory() error {
 		to     **store
 		name   string
 		schema string
-	}{{&s.main, "mem_admindb", memorySchema}, {&s.stat, "mem_statsdb", statsSchema}, {&s.mon, "mem_monitordb", monitorSchema}} {
+	}{{&s.main, "mem_admindb", memorySchema}, {&s.counted, "mem_statsdb", statsSchema}, {&s.mon, "mem_monitordb", monitorSchema}, {&s.stat, "mem_viewer", ""}} {
 		var err error
 		if *d.to, err = open(d.name, memory); err != nil {
 			return err
@@ -195,6 +199,7 @@ func (s *server) openMemory() error {
 		s.main.exec("ATTACH DATABASE 'file:mem_monitordb?%s' AS monitor", memory),
 		s.main.exec("ATTACH DATABASE %s AS stats_history", history),
 		s.main.exec("CREATE TABLE IF NOT EXISTS stats_history.mysql_connections (timestamp INT NOT NULL , Questions INT NOT NULL , PRIMARY KEY (timestamp))"),
+		s.stat.exec("ATTACH DATABASE 'file:mem_statsdb?%s' AS stats", memory),
 		s.stat.exec("ATTACH DATABASE 'file:mem_monitordb?%s' AS monitor", memory),
 		s.stat.exec("ATTACH DATABASE %s AS stats_history", history),
 		s.stat.exec("PRAGMA query_only=ON"),
@@ -204,6 +209,17 @@ func (s *server) openMemory() error {
 // attach opens the file for the admin port; nothing checks it.
 func (s *server) attach() error {
 	return errors.Join(s.main.exec("ATTACH DATABASE %s AS disk", quote(s.diskPath())), s.main.exec("PRAGMA disk.synchronous=0"))
+}
+
+// reopen is PROXYSQL FLUSH CONFIGDB: what lies there now counts, whatever it is.
+func (s *server) reopen() {
+	_ = s.disk.conn.Close()
+	_ = s.disk.db.Close()
+	s.ran(s.main.exec("DETACH DATABASE disk"))
+	var err error
+	s.disk, err = open(s.diskPath(), "mode=rwc")
+	s.ran(err)
+	s.ran(s.attach())
 }
 
 // fillVariables gives each variable that is not there its default, in memory and on

@@ -29,10 +29,9 @@ func (s *server) fillGlobal() {
 			clients++
 		}
 	}
-	paused := s.set.fault(faultClientPort) != ""
 	for name, value := range map[string]string{
 		"ProxySQL_Uptime":              strconv.Itoa(int(time.Since(s.started).Seconds())),
-		"mysql_listener_paused":        strconv.FormatBool(paused),
+		"mysql_listener_paused":        strconv.FormatBool(len(s.clients) == 0),
 		"Client_Connections_connected": strconv.Itoa(clients),
 		"Client_Connections_created":   strconv.Itoa(s.counts.created),
 		"Client_Connections_aborted":   strconv.Itoa(s.counts.refused),
