@@ -241,6 +241,10 @@ func (e *Engine) heardAsBackup(now Instant, h *hearing, p *Packet) {
 		return
 	case outlast:
 		e.handing = false // somebody has the role
+		if at := e.timers[timerBowOut]; at != 0 {
+			e.disarm(timerBowOut) // so that it is preempted when it is this node's turn
+			e.arm(timerDown, at)
+		}
 		return
 	}
 	e.follow(now, h, p)

@@ -231,6 +231,25 @@ func TestABetterNodeThatIsFirstAfterABowOutIsFollowed(t *testing.T) {
 	r.state(Backup)
 }
 
+// One that left, and took the role back demoted, before the skew was over is preempted: it
+// lives, and has its grace.
+func TestAWorseNodeThatIsFirstAfterABowOutIsPreempted(t *testing.T) {
+	for _, src := range []netip.Addr{peerHigh, peerLow} {
+		r := newVRRP(t, preempting)
+		r.hearRouter(peerHigh, 200)
+		r.hearRouter(peerHigh, 0)
+		r.run(500 * time.Millisecond)
+		r.hearRouter(src, 50)
+		r.take()
+		r.run(109_374_999)
+		r.want("")
+		r.run(1)
+		r.want("BACKUP->MASTER preempting, send 100")
+		r.run(DefaultGrace)
+		r.want("permit")
+	}
+}
+
 func TestTheOwnerIsMasterAtOnceAndLeavesAnotherTheGrace(t *testing.T) {
 	r := newVRRP(t, priority(OwnerPriority))
 	r.want("INIT->MASTER address-owner, send 255")

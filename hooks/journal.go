@@ -87,22 +87,26 @@ type Past struct {
 // the disk before what it announces happens. One process has it at a time. Methods may be
 // called from any goroutine.
 type Journal struct {
-	path string
-	boot string
-	lock *os.File      // locked for as long as the journal is open
-	turn chan struct{} // held by the write that is under way
-	late atomic.Bool   // nobody waits for that write any more
+	path   string
+	boot   string
+	turn   chan struct{} // held by the write that is under way
+	late   atomic.Bool   // nobody waits for that write any more
+	opened atomic.Bool
 
 	// Of the holder of the turn.
+	lock   *os.File // locked for as long as the journal is open
 	file   disk
 	size   int64
 	moved  bool // a new file is in place, and its directory is not on the disk yet
 	closed bool
 
 	mu    sync.Mutex
-	past  map[string]*Past
+	past  history
 	holds map[string]*hold
 }
+
+// history is what is known, by resource.
+type history map[string]*Past
 
 // disk is what a journal asks of its file.
 type disk interface {
@@ -112,32 +116,62 @@ type disk interface {
 	Truncate(size int64) error
 }
 
-// OpenJournal opens or makes the journal at path. A record at its end that a crash cut
-// off is dropped; anything else that is damaged is an error that says where, since what
-// it said is not known: an operator looks at the resources and moves the file away. It is
-// an error as well that another process has the journal open: path with ".lock" after it
-// is locked (flock). boot names this boot of the machine
-// (/proc/sys/kernel/random/boot_id).
+// OpenJournal is NewJournal and Open.
 func OpenJournal(path, boot string) (*Journal, error) {
-	j := &Journal{
-		path: path, boot: boot, turn: make(chan struct{}, 1),
-		past: make(map[string]*Past), holds: make(map[string]*hold),
-	}
-	if err := j.open(); err != nil {
-		if j.lock != nil {
-			err = errors.Join(err, j.lock.Close())
-		}
-		return nil, fmt.Errorf("hooks: open journal %s: %w", path, err)
+	j := NewJournal(path, boot)
+	if err := j.Open(); err != nil {
+		return nil, err
 	}
 	return j, nil
 }
 
+// NewJournal returns the journal that is to be at path, which is not touched: until it is
+// open it knows nothing, and nothing is promoted with it. Runner.Settle opens it. boot
+// names this boot of the machine (/proc/sys/kernel/random/boot_id).
+func NewJournal(path, boot string) *Journal {
+	return &Journal{path: path, boot: boot, turn: make(chan struct{}, 1), past: history{}, holds: map[string]*hold{}}
+}
+
+// Open opens or makes the file, unless it is open. A record at its end that a crash cut
+// off is dropped; anything else that is damaged is an error that says where, since what
+// it said is not known: an operator looks at the resources and moves the file away. It is
+// an error as well that another process has the journal open: path with ".lock" after it
+// is locked (flock). After an error it may be tried again.
+func (j *Journal) Open() error {
+	if j.opened.Load() {
+		return nil
+	}
+	if !j.take(context.Background()) {
+		return fmt.Errorf("hooks: open journal %s: %w", j.path, errLate)
+	}
+	defer func() { <-j.turn }()
+	if j.opened.Load() {
+		return nil
+	}
+	err := os.ErrClosed
+	if !j.closed {
+		err = j.open()
+	}
+	if err != nil {
+		return fmt.Errorf("hooks: open journal %s: %w", j.path, err)
+	}
+	j.opened.Store(true)
+	return nil
+}
+
+// open does it. The caller has the turn.
 func (j *Journal) open() (err error) {
-	if j.lock, err = os.OpenFile(j.path+".lock", os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+	lock, err := os.OpenFile(j.path+".lock", os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
 		return err
 	}
-	if err := syscall.Flock(int(j.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return fmt.Errorf("another process has it, which is to end first: lock %s: %w", j.lock.Name(), err)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, lock.Close())
+		}
+	}()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return fmt.Errorf("another process has it, which is to end first: lock %s: %w", lock.Name(), err)
 	}
 	if err := os.Remove(j.newer()); err != nil && !errors.Is(err, os.ErrNotExist) { // a crash left it
 		return err
@@ -146,7 +180,7 @@ func (j *Journal) open() (err error) {
 	if err != nil {
 		return err
 	}
-	sound, err := j.read(f)
+	past, sound, err := readJournal(f)
 	if err == nil {
 		err = f.Truncate(sound)
 	}
@@ -156,7 +190,10 @@ func (j *Journal) open() (err error) {
 	if err != nil {
 		return errors.Join(err, f.Close())
 	}
-	j.file, j.size = f, sound
+	j.mu.Lock()
+	j.past = past
+	j.mu.Unlock()
+	j.lock, j.file, j.size = lock, f, sound
 	return nil
 }
 
@@ -172,6 +209,9 @@ func (j *Journal) Close() error {
 		return fmt.Errorf("hooks: close journal %s: %w", j.path, os.ErrClosed)
 	}
 	j.closed = true
+	if j.file == nil {
+		return nil // it was never open
+	}
 	return errors.Join(j.file.Close(), j.lock.Close())
 }
 
@@ -237,29 +277,30 @@ func (j *Journal) recall(resource, key string) string {
 	return ""
 }
 
-// read takes in all records and returns how many bytes of them are sound.
-func (j *Journal) read(f *os.File) (sound int64, err error) {
+// readJournal returns what all records say and how many bytes of them are sound.
+func readJournal(f io.Reader) (past history, sound int64, err error) {
 	all, err := io.ReadAll(io.LimitReader(f, 4*MaxJournal+1))
 	if err != nil {
-		return 0, err
+		return nil, 0, err
 	}
 	if len(all) > 4*MaxJournal {
-		return 0, fmt.Errorf("it has more than %d bytes, which no carpd writes: see what state the resources are in, then move the file away", 4*MaxJournal)
+		return nil, 0, fmt.Errorf("it has more than %d bytes, which no carpd writes: see what state the resources are in, then move the file away", 4*MaxJournal)
 	}
+	past = history{}
 	for line := 1; len(all) > 0; line++ {
 		record, rest, whole := bytes.Cut(all, []byte{'\n'})
 		e, err := parseEntry(record)
 		if !whole || errors.Is(err, errDamaged) && len(rest) == 0 {
-			return sound, nil // cut off by a crash: it was not acted on
+			return past, sound, nil // cut off by a crash: it was not acted on
 		}
 		if err != nil {
-			return 0, fmt.Errorf("line %d: %w: see what state the resources are in, then move the file away", line, err)
+			return nil, 0, fmt.Errorf("line %d: %w: see what state the resources are in, then move the file away", line, err)
 		}
-		j.learn(e)
+		past.learn(e)
 		sound += int64(len(record)) + 1
 		all = rest
 	}
-	return sound, nil
+	return past, sound, nil
 }
 
 var errDamaged = errors.New("the record is damaged")
@@ -290,14 +331,18 @@ func (e Entry) encode() ([]byte, error) {
 	return fmt.Appendf(nil, "%08x %s\n", crc32.ChecksumIEEE(body), body), nil
 }
 
-// learn updates what is known.
 func (j *Journal) learn(e Entry) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	p := j.past[e.Resource]
+	j.past.learn(e)
+}
+
+// learn updates what is known.
+func (h history) learn(e Entry) {
+	p := h[e.Resource]
 	if p == nil {
 		p = &Past{memory: make(map[string]string)}
-		j.past[e.Resource] = p
+		h[e.Resource] = p
 	}
 	if e.State == Remembered {
 		p.memory = maps.Clone(p.memory) // others read the one that they were given
@@ -377,8 +422,11 @@ func (j *Journal) put(ctx context.Context, e Entry) error {
 
 // write appends a line as a whole or not at all. The caller has the turn.
 func (j *Journal) write(line []byte) error {
-	if j.closed {
+	switch {
+	case j.closed:
 		return os.ErrClosed
+	case j.file == nil:
+		return errors.New("it is not open yet")
 	}
 	if j.size+int64(len(line)) > MaxJournal {
 		if err := j.compact(); err != nil {

@@ -16,7 +16,11 @@ const (
 // asks for that, and looked at when it says that it is done.
 func (r *Runner) promote(ctx context.Context, i int, ev Event) error {
 	return r.action(ctx, i, Promotion, ev, func(ctx context.Context, s *slot) error {
-		err := r.insist(ctx, s, s.Timeout, func(ctx context.Context) error { return s.Resource.Promote(ctx, ev) })
+		err := r.insist(ctx, s.Timeout, func(ctx context.Context, left time.Duration) error {
+			return r.underPermit(ctx, func(ctx context.Context) error {
+				return s.call(ctx, left, func(ctx context.Context) error { return s.Resource.Promote(ctx, ev) })
+			})
+		})
 		return r.lookAgain(ctx, i, err, RolePromoted)
 	})
 }
@@ -62,7 +66,9 @@ func (r *Runner) Demote(ctx context.Context, ev Event) error {
 
 func (r *Runner) demote(ctx context.Context, i int, ev Event) error {
 	return r.action(ctx, i, Demotion, ev, func(ctx context.Context, s *slot) error {
-		err := r.insist(ctx, s, s.Release, func(ctx context.Context) error { return s.Resource.Demote(ctx, ev) })
+		err := r.insist(ctx, s.Release, func(ctx context.Context, left time.Duration) error {
+			return s.call(ctx, left, func(ctx context.Context) error { return s.Resource.Demote(ctx, ev) })
+		})
 		return r.lookAgain(ctx, i, err, RoleDemoted)
 	})
 }
@@ -70,13 +76,19 @@ func (r *Runner) demote(ctx context.Context, i int, ev Event) error {
 // Settle is called before this node stands for election, and again until it returns nil:
 // whatever the last run of this or another process left behind, afterwards each resource
 // is demoted. What the journal knows nothing of is looked at, too; what it knows to have
-// been promoted is demoted even if it says that it is not promoted any more.
+// been promoted is demoted even if it says that it is not promoted any more. It opens the
+// journal if that is not open yet; without it nothing is touched.
 func (r *Runner) Settle(ctx context.Context, ev Event) error {
 	select {
 	case r.turn <- struct{}{}:
 		defer func() { <-r.turn }()
 	case <-ctx.Done():
 		return cancelled(ctx, "settling")
+	}
+	if j := r.o.Journal; j != nil {
+		if err := j.Open(); err != nil {
+			return err
+		}
 	}
 	ev.Phase = AfterDown
 	var faults []error
@@ -87,6 +99,7 @@ func (r *Runner) Settle(ctx context.Context, ev Event) error {
 		}
 		r.wish(i, RoleDemoted)
 		past := r.o.Journal.Past(s.Name)
+		r.change(i, func(st *StepStatus) { st.Epoch = max(st.Epoch, past.Epoch) })
 		if !past.Unfinished && !past.Promoted && r.isDemoted(ctx, i) {
 			continue
 		}
@@ -179,15 +192,21 @@ func (r *Runner) record(ctx context.Context, e Entry) error {
 func (r *Runner) marks(i int, entry func(EntryState) Entry) Marks {
 	return Marks{
 		Mark: func(ctx context.Context, step string, final bool) error {
+			t := tetherOf(ctx)
+			t.held.Store(false)
 			r.change(i, func(st *StepStatus) { st.Current = step })
 			e := entry(Marked)
 			e.Step = step
 			if err := r.record(ctx, e); err != nil {
 				return err
 			}
-			if final && r.o.Permit != nil {
-				return r.permitted(ctx)
+			if !final || r.o.Permit == nil {
+				return nil
 			}
+			if err := r.permitted(ctx); err != nil {
+				return err
+			}
+			t.held.Store(true)
 			return nil
 		},
 		Remember: func(ctx context.Context, key, value string) error {
@@ -199,35 +218,12 @@ func (r *Runner) marks(i int, entry func(EntryState) Entry) Marks {
 	}
 }
 
-// permitPoll is between two looks at the permit.
-const permitPoll = 20 * time.Millisecond
-
-// permitted waits until this node may act as master, no longer than the call may take: the
-// first permit of a mastership comes after its first advert, its grace and its guard. One
-// that has ended comes back when the loop goes on and finds the node master still; if it
-// finds that it is not, the call is cancelled.
-func (r *Runner) permitted(ctx context.Context) error {
-	each := time.NewTicker(permitPoll)
-	defer each.Stop()
-	for {
-		err := r.o.Permit()
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-each.C:
-		case <-ctx.Done():
-			return fmt.Errorf("%w: %w", ctx.Err(), err)
-		}
-	}
-}
-
-// insist calls until it works, fails for good, or the time is over. A call before that was
-// left behind is waited for as long.
-func (r *Runner) insist(ctx context.Context, s *slot, timeout time.Duration, work func(context.Context) error) error {
+// insist calls until it works, fails for good, or the time is over; a call is told how much
+// of that is left. One before that was left behind is waited for as long.
+func (r *Runner) insist(ctx context.Context, timeout time.Duration, call func(ctx context.Context, left time.Duration) error) error {
 	late := time.Now().Add(timeout)
 	for n, pause := 1, firstPause; ; n, pause = n+1, min(2*pause, longPause) {
-		err := s.call(ctx, time.Until(late), work)
+		err := call(ctx, time.Until(late))
 		if err == nil || ctx.Err() != nil || !tryAgain(err) && !errors.Is(err, errLeftBehind) {
 			return err
 		}

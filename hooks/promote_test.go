@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -252,67 +253,6 @@ func TestOlderEpochIsRefusedAndTouchesNothing(t *testing.T) {
 	if st := again.Status()[0]; st.Epoch != 8 {
 		t.Errorf("the status says epoch %d, want 8", st.Epoch)
 	}
-}
-
-// A step past the point of no return is not taken without a live permit, at whichever of
-// them it is lost; what is undone afterwards needs none.
-func TestLostPermitStopsBeforeTheStepThatHasNoReturn(t *testing.T) {
-	lost := errors.New("the permit has ended")
-	for n, want := range []string{"fence", "fence|reset", "fence|reset|open|serve"} {
-		path := filepath.Join(t.TempDir(), "journal")
-		synctest.Test(t, func(t *testing.T) {
-			th, asked := newThing("x"), 0
-			r := runner(t, path, Options{Permit: func() error {
-				if asked++; asked > n {
-					return lost
-				}
-				return nil
-			}}, th.resource())
-			err := r.Run(t.Context(), BeforeUp, withEpoch(1))
-			if errors.Is(err, lost) != (n < 2) || n < 2 && !strings.Contains(err.Error(), "before ") {
-				t.Errorf("permit for %d steps: %v", n, err)
-			}
-			if got := strings.ReplaceAll(th.world.written(), "x ", ""); got != want {
-				t.Errorf("permit for %d steps: %q was done, want %q", n, got, want)
-			}
-			if err := r.Demote(t.Context(), withEpoch(1)); err != nil {
-				t.Error(err)
-			}
-			mustBe(t, RoleDemoted, th)
-		})
-	}
-}
-
-// The first permit of a mastership comes after the grace and the guard: a step without
-// return waits for it, and a newer transition ends the waiting.
-func TestStepWithoutReturnWaitsForItsFirstPermit(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "journal")
-	synctest.Test(t, func(t *testing.T) {
-		th, begun, never := newThing("x"), time.Now(), false
-		r := runner(t, path, Options{Permit: func() error {
-			if never || time.Since(begun) < 3*time.Second {
-				return errors.New("there is no permit")
-			}
-			return nil
-		}}, th.resource())
-		if err := r.Run(t.Context(), BeforeUp, withEpoch(1)); err != nil || time.Since(begun) > 3*time.Second+permitPoll {
-			t.Errorf("after %v: %v", time.Since(begun), err)
-		}
-		mustBe(t, RolePromoted, th)
-		never = true
-		if err := r.Demote(t.Context(), withEpoch(1)); err != nil {
-			t.Error(err)
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		start := time.Now()
-		if err := r.Run(ctx, BeforeUp, withEpoch(2)); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Second {
-			t.Errorf("after %v: %v", time.Since(start), err)
-		}
-		if th.world.opened {
-			t.Error("the step was taken without a permit")
-		}
-	})
 }
 
 // Without a journal nothing is promoted, at whichever record the disk fills up; what is
@@ -575,5 +515,43 @@ func TestSettleFailsUntilAllIsDemotedAndEndsWithItsContext(t *testing.T) {
 	a.look = nil
 	if err := r.Settle(t.Context(), withEpoch(0)); err != nil {
 		t.Error(err)
+	}
+}
+
+// What a journal said that cannot be read is not known: until an operator has looked,
+// nothing is touched, and then whatever is there is let go.
+func TestSettleTouchesNothingUntilTheJournalCanBeRead(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "journal")
+	write(t, path, []byte("this is no record\nnor is this\n"))
+	j, th := NewJournal(path, "boot-1"), newThing("db")
+	defer j.Close()
+	th.world.fenced, th.world.opened, th.world.source = true, true, ""
+	r, err := NewRunner([]Step{th.resource()}, Options{Journal: j})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := r.Settle(t.Context(), withEpoch(0)); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "move the file away") {
+			t.Errorf("got %v, want the name of the file and what to do", err)
+		}
+		if err := r.Run(t.Context(), BeforeUp, withEpoch(9)); err == nil {
+			t.Error("it was promoted without a journal")
+		}
+		if err := r.Demote(t.Context(), withEpoch(9)); err != nil || len(th.world.diary) > 0 {
+			t.Fatalf("%v, and %v was done", err, th.world.diary)
+		}
+	}
+	if err := os.Rename(path, path+".damaged"); err != nil {
+		t.Fatal(err)
+	}
+	addAll(t, openJournal(t, path+".before"), Entry{Resource: "db", State: Remembered, Key: "source", Value: origin},
+		Entry{Resource: "db", Action: Promotion, State: Done, Epoch: 7})
+	write(t, path, read(t, path+".before"))
+	if err := r.Settle(t.Context(), withEpoch(0)); err != nil {
+		t.Fatal(err)
+	}
+	mustBe(t, RoleDemoted, th)
+	if st := r.Status()[0]; st.Epoch != 7 {
+		t.Errorf("the status says %+v", st)
 	}
 }

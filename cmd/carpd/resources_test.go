@@ -239,6 +239,41 @@ func TestWhatAKilledRunLeftIsLetGoBeforeTheElection(t *testing.T) {
 	}
 }
 
+// What one instance does not know of its resource is no reason for the others to stay away.
+func TestADamagedJournalKeepsItsInstanceOutAndNoOther(t *testing.T) {
+	t.Parallel()
+	p, c := shareThing(t, nil)
+	p.a.KillAll()
+	journal := filepath.Join(p.a.dir, "state", "journal-9@eth0")
+	text, err := os.ReadFile(journal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text[0] ^= 1
+	if err := os.WriteFile(journal, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.b.await("MASTER")
+	c.awaitDiary("b promoted")
+	const second = "vhid: 10\ninterface: eth0\npassphrase: other\naddresses: [192.0.2.60/24]"
+	p.a.start(settings{more: c.entry("a"), others: []string{second}})
+	p.a.awaitNamed("10@eth0", "MASTER")
+	lab.Eventually(t, takeover, "the alarm", func() bool { return p.a.alarm("unsettled") != "" })
+	if alarm := p.a.alarm("unsettled"); !strings.Contains(alarm, journal) || !strings.Contains(alarm, "move the file away") {
+		t.Errorf("the alarm names neither the file nor what to do: %s", alarm)
+	}
+	if i := p.a.named("9@eth0"); i.State != "INIT" || p.a.thing().Role != "promoted" {
+		t.Errorf("it is %s, and its resource, which nobody has looked after, %s", i.State, p.a.thing().Role)
+	}
+	if err := os.Rename(journal, journal+".damaged"); err != nil {
+		t.Fatal(err)
+	}
+	p.a.awaitNamed("9@eth0", "BACKUP")
+	if alarm, role := p.a.alarm("unsettled"), p.a.thing().Role; alarm != "" || role != "demoted" {
+		t.Errorf("the alarm is %q, the resource %s", alarm, role)
+	}
+}
+
 func TestAResourceInAnotherRoleThanItsNodeIsAnAlarm(t *testing.T) {
 	t.Parallel()
 	p, c := shareThing(t, func(node string, s *settings) {

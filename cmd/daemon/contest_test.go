@@ -27,6 +27,9 @@ func contender(t *testing.T, onContest string) (*instance, *shared) {
 	if err := i.setHooks(p.steps); err != nil {
 		t.Fatal(err)
 	}
+	if err := i.resources.journal.Open(); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(i.closeJournal)
 	i.set = vip.New(viptest.NewFakeKernel("192.0.2.1/24"), p.addresses)
 	return i, thing

@@ -215,6 +215,9 @@ func newFlaps(t *testing.T, seed uint64) *flaps {
 	if err := x.i.setHooks(p.steps); err != nil {
 		t.Fatal(err)
 	}
+	if err := x.i.resources.journal.Open(); err != nil {
+		t.Fatal(err)
+	}
 	x.i.set = vip.New(x.kernel, p.addresses)
 	var err error
 	if x.i.speaker, err = carp.NewSpeaker(p.carp, closedLink{}, x.i); err != nil {

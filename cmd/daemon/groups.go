@@ -51,7 +51,7 @@ func (d *Daemon) newGroup(t config.Together) (*group, error) {
 	}
 	if hasResources(steps) {
 		var err error
-		if g.journal, err = d.openJournal(groupTarget(t.Name)); err != nil {
+		if g.journal, err = d.newJournal(groupTarget(t.Name)); err != nil {
 			return nil, err
 		}
 	}

@@ -55,18 +55,13 @@ type instance struct {
 
 // newInstance makes an instance ready to run: its link is open and claimed, and
 // nothing has been sent.
-func (d *Daemon) newInstance(p plan) (made *instance, err error) {
+func (d *Daemon) newInstance(p plan) (*instance, error) {
 	i := &instance{d: d, name: p.Name, owing: true, saving: make(chan struct{}, 1)}
 	i.resources.changed, i.fitness.news = make(chan struct{}, 1), make(chan struct{}, 1)
 	i.plan.Store(&p)
 	if err := i.setHooks(p.steps); err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			i.closeJournal() // which is locked, and another try is to open it
-		}
-	}()
 	p.addresses.Now, p.addresses.Observe, p.addresses.NeedPermit = link.Now, i.addressEvent, func() { i.speaker.Renew() }
 	p.addresses.Place, p.addresses.GiveUp = i.guarded.place, i.giveUp
 	if p.fenced {
@@ -75,6 +70,7 @@ func (d *Daemon) newInstance(p plan) (made *instance, err error) {
 	i.set = vip.New(d.kernel, p.addresses)
 	p.carp.ClockOffset = wallOffset()
 	p.carp.MinEpoch, p.carp.SavedClock = d.readEpoch(p.Name), d.clocks.of(p.Name)
+	var err error
 	if i.links, err = d.attach(p); err != nil {
 		return nil, err
 	}

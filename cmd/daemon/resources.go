@@ -40,11 +40,12 @@ func (d *Daemon) journalFile(name string) string {
 	return d.stateFile("journal", name)
 }
 
-// setHooks makes the runner of these steps the instance's. The journal is opened with
-// the first resource, and no resource is without one.
+// setHooks makes the runner of these steps the instance's. No resource is without a
+// journal, which is opened when it is settled: one that cannot be keeps this instance out
+// of the election, and no other one.
 func (i *instance) setHooks(steps []hooks.Step) error {
 	if hasResources(steps) && i.resources.journal == nil {
-		j, err := i.d.openJournal(i.name)
+		j, err := i.d.newJournal(i.name)
 		if err != nil {
 			return err
 		}
@@ -65,7 +66,7 @@ func (i *instance) setHooks(steps []hooks.Step) error {
 	return nil
 }
 
-func (d *Daemon) openJournal(name string) (*hooks.Journal, error) {
+func (d *Daemon) newJournal(name string) (*hooks.Journal, error) {
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return nil, fmt.Errorf("which boot this is: %w", err)
@@ -74,7 +75,7 @@ func (d *Daemon) openJournal(name string) (*hooks.Journal, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, err
 	}
-	return hooks.OpenJournal(path, strings.TrimSpace(string(boot)))
+	return hooks.NewJournal(path, strings.TrimSpace(string(boot))), nil
 }
 
 // closeJournal is for an instance that has ended.
@@ -113,7 +114,7 @@ func (i *instance) settleResources(ctx context.Context) {
 			break
 		}
 		i.d.book.raise(i.name, "unsettled", fmt.Sprintf(
-			"%s does not stand for election: what an earlier run left could not be let go: %v. It is tried again.", i.name, err))
+			"%s does not stand for election: what an earlier run left is not let go: %v. It is tried again, every %v at least.", i.name, err, settleLong))
 		again := time.NewTimer(pause)
 		select {
 		case <-again.C:

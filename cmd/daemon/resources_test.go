@@ -65,7 +65,9 @@ func TestWhatCannotBeLetGoIsFollowedByWhatTheFileSays(t *testing.T) {
 // The next master waits for the adverts of this one, and no longer.
 func TestWhatIsStillHeldWhenTheReleaseBudgetIsOverIsFollowedByWhatTheFileSays(t *testing.T) {
 	i, thing := contender(t, "regate")
-	i.setHooks([]hooks.Step{{Name: "thing", Kind: "test", OnStuck: hooks.Reboot, Resource: thing}})
+	if err := i.setHooks([]hooks.Step{{Name: "thing", Kind: "test", OnStuck: hooks.Reboot, Resource: thing}}); err != nil {
+		t.Fatal(err)
+	}
 	restarts := 0
 	i.d.restart = func() { restarts++ }
 	over := carp.Transition{From: carp.Releasing, To: carp.Backup, Reason: carp.ReasonReleaseFailed}

@@ -23,7 +23,11 @@ func resourceMutants(add adder) {
 	add("old-epoch-promotes", "a resource is promoted with an older epoch than before",
 		replace(promote, "ev.Epoch < past {", "ev.Epoch < past && false {"))
 	add("no-return-without-permit", "a step without return is taken though the permit has ended",
-		replace(promote, "if final && r.o.Permit != nil {", "if final && r.o.Permit != nil && false {"))
+		replace(promote, "if !final || r.o.Permit == nil {", "if true {"))
+	add("no-return-outlives-its-permit", "a step without return that is under way goes on when the permit ends",
+		replace("hooks/permit.go", "if !t.held.Load() {", "if true {"))
+	add("settled-blindly", "what a journal that cannot be read has said counts as nothing",
+		replace(promote, "if err := j.Open(); err != nil {\n\t\t\treturn err", "if err := j.Open(); err != nil {\n\t\t\treturn nil"))
 	add("preempts-a-holder", "a group with resources may be preempted by an advert",
 		replace("cmd/daemon/plan.go", "\tcase p.Preempt:\n", "\tcase p.Preempt && false:\n"))
 	add("gate-of-another-mastership", "the gate is not run again in the next mastership if the down between was passed over",

@@ -71,7 +71,9 @@ func vrrpRoleMutants(add adder) {
 	add("vrrp-last-advert-counts", "a living master with a long interval is outlasted",
 		replace(engine, "until > now {", "until > now && e.stopped {"))
 	add("vrrp-handover-undone", "a handover to a worse node is taken back though that is master",
-		replace(receive, "\tcase outlast:\n\t\te.handing = false // somebody has the role\n", "\tcase outlast:\n"))
+		replace(receive, "\t\te.handing = false // somebody has the role\n\t\tif at", "\t\tif at"))
+	add("vrrp-bow-out-outlives-its-master", "a master that is heard after a bow-out is taken for one that has left",
+		replace(receive, "if at := e.timers[timerBowOut]; at != 0 {", "if at := e.timers[timerBowOut]; false {"))
 	add("vrrp-followed-forgotten", "strangers push the followed master out of memory",
 		replace(receive, "order < 0 || order == 0 && e.heard[i].at < slot.at", "order < 3 && e.heard[i].at < slot.at"),
 		replace(receive, "\t\tif e.compare(slot.bid, h.bid) < 0 {\n\t\t\treturn\n\t\t}\n", ""))
