@@ -81,9 +81,12 @@ func (h *hook) Run(ctx context.Context, ev hooks.Event) error {
 	if err != nil {
 		return err
 	}
+	var before error // why it is tried again
 	for n, pause := 1, firstPause; ; n, pause = n+1, min(2*pause, longPause) {
 		_, err := command.Run(ctx, c)
 		switch code, _ := exitCode(err); {
+		case err != nil && ctx.Err() != nil && before != nil:
+			return fmt.Errorf("%w in try %d: %w", ctx.Err(), n, before)
 		case code == refuses:
 			return hooks.Refuse(err)
 		case code != tryAgain:
@@ -91,6 +94,7 @@ func (h *hook) Run(ctx context.Context, ev hooks.Event) error {
 		case n == maxAttempts:
 			return fmt.Errorf("tried %d times: %w", n, err)
 		}
+		before = err
 		t := time.NewTimer(pause)
 		select {
 		case <-t.C:
