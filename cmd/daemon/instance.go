@@ -48,9 +48,10 @@ type instance struct {
 	done sync.WaitGroup
 
 	// Only Handle uses these; it runs one at a time.
-	holding bool // addresses may be up
-	passed  bool // the before-up hooks of this mastership have run, and its resources are promoted
-	owing   bool // after-down has not run since
+	holding  bool      // addresses may be up
+	passed   bool      // the before-up hooks of this mastership have run, and its resources are promoted
+	owing    bool      // after-down has not run since
+	demoting *demotion // nil: none is under way
 }
 
 // newInstance makes an instance ready to run: its link is open and claimed, and
@@ -115,6 +116,7 @@ func (i *instance) start() {
 		if err := i.speaker.Run(ctx); err != nil {
 			i.d.book.raise(i.name, "ended", fmt.Sprintf("%s has ended and is not restarted: %v. Restart carpd.", i.name, err))
 		}
+		i.endDemotion()
 		stopWork()
 		worker.Wait()
 	})
@@ -171,6 +173,7 @@ func (i *instance) Permit(p carp.Permit) {
 func (i *instance) Announce() { i.set.Announce() }
 
 func (i *instance) up(ctx context.Context, t carp.Transition) error {
+	i.endDemotion()
 	p := i.plan.Load()
 	if i.left.Swap(false) || t.From != carp.Master {
 		i.anew(ctx)

@@ -163,7 +163,7 @@ func (i *instance) letGo(ctx context.Context, t carp.Transition) error {
 	if i.group != nil {
 		err = i.group.down(ctx, i, t)
 	}
-	own := i.runner.Load().Demote(ctx, i.event(t))
+	own := i.demote(ctx, t)
 	for _, e := range []error{err, own} {
 		if stuck, ok := errors.AsType[*hooks.StepError](e); ok {
 			i.stuck(stuck.Policy, stuck.Step, stuck.Error())
@@ -173,6 +173,45 @@ func (i *instance) letGo(ctx context.Context, t carp.Transition) error {
 		i.d.book.clear(i.name, notLetGo)
 	}
 	return err
+}
+
+// demotion is one of the instance's own resources that is under way.
+type demotion struct {
+	cancel context.CancelFunc
+	ended  chan error // capacity 1
+}
+
+// demote waits for the demotion of the instance's own resources, which it begins unless
+// one is under way: a newer transition ends the waiting alone, and if that is to leave the
+// role as well, it goes on to wait.
+func (i *instance) demote(ctx context.Context, t carp.Transition) error {
+	if ctx.Err() != nil && i.demoting == nil {
+		return ctx.Err()
+	}
+	if i.demoting == nil {
+		working, cancel := context.WithCancel(context.Background())
+		d, runner, ev := &demotion{cancel, make(chan error, 1)}, i.runner.Load(), i.event(t)
+		go func() { d.ended <- runner.Demote(working, ev) }()
+		i.demoting = d
+	}
+	select {
+	case err := <-i.demoting.ended:
+		i.demoting.cancel()
+		i.demoting = nil
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// endDemotion cancels a demotion that is under way, and waits for its end.
+func (i *instance) endDemotion() {
+	if i.demoting == nil {
+		return
+	}
+	i.demoting.cancel()
+	<-i.demoting.ended
+	i.demoting = nil
 }
 
 // notLetGo is the alarm that a resource is held by a node that is to have let go of it.
