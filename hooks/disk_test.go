@@ -1,11 +1,15 @@
 package hooks
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -192,3 +196,79 @@ func (f failing) WriteAt(b []byte, at int64) (int, error) {
 }
 
 func (f failing) Truncate(int64) error { return errBroken }
+
+// A demotion that worked, as a look says, is not repeated for want of a record. That is
+// written when the disk can take it; a crash before then has the next start demote once more.
+func TestDemotionWhoseEndCannotBeWrittenCountsAndIsRecordedLater(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "journal")
+	recorded := func() bool { // that it is not promoted any more, for who opens the journal next
+		past, _, err := readJournal(bytes.NewReader(read(t, path)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return !past["db"].Promoted
+	}
+	synctest.Test(t, func(t *testing.T) {
+		th := newThing("db")
+		r := runner(t, path, Options{}, th.resource())
+		if err := r.Run(t.Context(), BeforeUp, withEpoch(1)); err != nil {
+			t.Fatal(err)
+		}
+		disk := &roomy{disk: r.o.Journal.file}
+		r.o.Journal.file = disk
+		ctx, stop := context.WithCancel(t.Context())
+		var watch sync.WaitGroup
+		defer watch.Wait()
+		defer stop()
+		watch.Go(func() { r.Watch(ctx) })
+		if err := r.Demote(t.Context(), withEpoch(1)); err != nil {
+			t.Fatal(err)
+		}
+		th.world.written()
+		if err := r.Demote(t.Context(), withEpoch(1)); err != nil || r.Holds() || th.world.written() != "" {
+			t.Errorf("it is still held, or demoted again: %v", err)
+		}
+		<-time.After(3 * time.Second)
+		if recorded() {
+			t.Error("there is a record, and no room for one")
+		}
+		disk.room.Store(1)
+		<-time.After(3 * time.Second)
+		if left := disk.room.Load(); !recorded() || left != 0 {
+			t.Errorf("recorded: %v, room for %d records is left", recorded(), left)
+		}
+		if err := r.Run(t.Context(), BeforeUp, withEpoch(2)); err == nil {
+			t.Error("promoted without a record")
+		}
+	})
+}
+
+// roomy is a disk with room for some records, which may change.
+type roomy struct {
+	disk
+	room atomic.Int32
+}
+
+func (r *roomy) WriteAt(b []byte, at int64) (int, error) {
+	if r.room.Load() <= 0 {
+		return 0, unix.ENOSPC
+	}
+	r.room.Add(-1)
+	return r.disk.WriteAt(b, at)
+}
+
+// What is owed of a demotion is not written behind the promotion that follows.
+func TestRecordThatIsOwedEndsWithTheNextOne(t *testing.T) {
+	j := openJournal(t, filepath.Join(t.TempDir(), "journal"))
+	e := func(a Action, s EntryState) Entry { return Entry{Resource: "db", Action: a, State: s, Epoch: 7} }
+	addAll(t, j, e(Promotion, Done))
+	j.owe(e(Demotion, Done))
+	if j.Past("db").Promoted {
+		t.Error("what is owed does not count")
+	}
+	addAll(t, j, e(Promotion, Begun))
+	size := j.size
+	if err := j.pay(t.Context(), "db"); err != nil || j.size != size || !j.Past("db").Promoted {
+		t.Errorf("%v, and the journal knows %+v", err, j.Past("db"))
+	}
+}

@@ -102,6 +102,7 @@ type Journal struct {
 
 	mu    sync.Mutex
 	past  history
+	owed  map[string]Entry // by resource: what is true, and could not be written
 	holds map[string]*hold
 }
 
@@ -129,7 +130,7 @@ func OpenJournal(path, boot string) (*Journal, error) {
 // open it knows nothing, and nothing is promoted with it. Runner.Settle opens it. boot
 // names this boot of the machine (/proc/sys/kernel/random/boot_id).
 func NewJournal(path, boot string) *Journal {
-	return &Journal{path: path, boot: boot, turn: make(chan struct{}, 1), past: history{}, holds: map[string]*hold{}}
+	return &Journal{path: path, boot: boot, turn: make(chan struct{}, 1), past: history{}, owed: map[string]Entry{}, holds: map[string]*hold{}}
 }
 
 // Open opens or makes the file, unless it is open. A record at its end that a crash cut
@@ -335,6 +336,30 @@ func (j *Journal) learn(e Entry) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.past.learn(e)
+	if e.State != Remembered {
+		delete(j.owed, e.Resource) // nothing before it counts
+	}
+}
+
+// owe has a record count that could not be written, until pay can. It must do no harm that
+// a crash forgets it: the end of a demotion, which is demoted once more then.
+func (j *Journal) owe(e Entry) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.past.learn(e)
+	j.owed[e.Resource] = e
+}
+
+// pay writes what is owed of a resource. The caller has the right to call that: nothing
+// else is recorded of it meanwhile.
+func (j *Journal) pay(ctx context.Context, resource string) error {
+	j.mu.Lock()
+	e, owes := j.owed[resource]
+	j.mu.Unlock()
+	if !owes {
+		return nil
+	}
+	return j.add(ctx, e)
 }
 
 // learn updates what is known.

@@ -163,6 +163,9 @@ func (r *Runner) action(ctx context.Context, i int, a Action, ev Event, work fun
 		}
 		if fault := r.o.Journal.add(ctx, ended); fault != nil {
 			Logger(ctx).Warn("the journal does not say how it ended", "err", fault)
+			if a == Demotion && err == nil {
+				r.o.Journal.owe(ended)
+			}
 		}
 		return err
 	})

@@ -167,6 +167,9 @@ func (r *Runner) glance(ctx context.Context, i int) (seen severity, ok bool) {
 	}
 	defer release()
 	report, err := r.look(look, i)
+	if s.Resource != nil {
+		_ = r.o.Journal.pay(ctx, s.Name) // or at the next look; that it failed has been said
+	}
 	return severityOf(report, err, s.Watch.Weight), look.Err() == nil
 }
 

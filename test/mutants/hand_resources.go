@@ -38,6 +38,10 @@ func resourceMutants(add adder) {
 		replace(promote, "case blind != nil:", "case blind != nil && ctx.Err() == nil:"), replace(promote, "case report.Role != want:", "case report.Role != want && ctx.Err() == nil:"))
 	add("damage-taken-for-a-crash", "a journal that is damaged in the middle is cut off there",
 		replace(journal, "errors.Is(err, errDamaged) && len(rest) == 0 {", "errors.Is(err, errDamaged) {"))
+	add("demoted-again-for-a-record", "a demotion that worked is repeated because its end could not be recorded",
+		replace(promote, "if a == Demotion && err == nil {", "if false {"))
+	add("owed-after-a-promotion", "the end of a demotion is recorded behind the promotion that followed",
+		replace(journal, "delete(j.owed, e.Resource)", "_ = 0"))
 	add("journal-shared", "two processes write one journal",
 		replace(journal, "syscall.LOCK_EX|syscall.LOCK_NB", "syscall.LOCK_SH|syscall.LOCK_NB"))
 	add("stuck-for-good", "what could not be let go once stays, though what held it is gone",
