@@ -71,6 +71,7 @@ func TestTheWriterOnDiskIsServedUntilTheFirstCheck(t *testing.T) {
 	same(t, admin, "SELECT hostname FROM disk.mysql_servers"+writers, "db1.orders.example")
 	same(t, admin, "SELECT hostgroup FROM stats_mysql_connection_pool WHERE srv_host='db2.orders.example' ORDER BY 1 LIMIT 1", "10")
 	same(t, admin, "SELECT count(*) > 0 FROM monitor.mysql_server_galera_log WHERE error IS NULL", "1")
+	same(t, admin, "SELECT count(*) > 0 FROM monitor.mysql_server_ping_log WHERE ping_error IS NULL", "1")
 
 	// Both say that they may be written to: both get writes.
 	n.Backends(nil)

@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -88,18 +90,25 @@ func (s *server) check(failed map[string]int, n int) {
 	if n%groupCheckEvery == 0 {
 		s.checkGroups(known, now)
 	}
+	if n%pingEvery == 0 {
+		s.ping(known, now)
+	}
 	if s.placement() != before {
 		s.count("mysql_servers")
 	}
 }
 
-// note writes a row of a log of the monitor, and keeps the last ones only.
+// note writes a row of a log of the monitor, and keeps the last ones only. Without a
+// value it says that the server answers, and nothing more.
 func (s *server) note(table, host, port string, now int64, b Backend, columns, value string) {
-	values := "500, " + value + ", NULL"
+	values := []string{"500", value, "NULL"}
 	if b.Error != "" {
-		values = "0, NULL, " + quote(b.Error)
+		values = []string{"0", "NULL", quote(b.Error)}
 	}
-	s.ran(s.main.exec("INSERT OR REPLACE INTO monitor.%s (hostname, port, time_start_us, %s) VALUES (%s, %s, %d, %s)", table, columns, quote(host), port, now, values))
+	if value == "" {
+		values = slices.Delete(values, 1, 2)
+	}
+	s.ran(s.main.exec("INSERT OR REPLACE INTO monitor.%s (hostname, port, time_start_us, %s) VALUES (%s, %s, %d, %s)", table, columns, quote(host), port, now, strings.Join(values, ", ")))
 	s.ran(s.main.exec("DELETE FROM monitor.%s WHERE time_start_us < %d", table, now-monitorHistory.Microseconds()))
 }
 
@@ -127,6 +136,27 @@ func (s *server) checkGroups(known map[string]Backend, now int64) {
 			}
 			s.ran(s.main.exec("INSERT OR REPLACE INTO monitor.mysql_server_%s_log (hostname, port, time_start_us, success_time_us, %s, error) VALUES (%s, %s, %d, %s)",
 				table, columns, quote(*row[0]), *row[1], now, values))
+		}
+	}
+}
+
+// pingEvery is how many checks of read_only there are for one ping: 8 s by default.
+const pingEvery = 8
+
+// ping writes down of each server that it can be connected to.
+func (s *server) ping(known map[string]Backend, now int64) {
+	r, err := s.main.do("SELECT DISTINCT hostname, port FROM temp." + configured)
+	if err != nil {
+		s.ran(err)
+		return
+	}
+	for _, row := range r.rows {
+		b := known[*row[0]+":"+*row[1]]
+		if why := s.set.fault(faultBackends); why != "" {
+			b = Backend{Error: why}
+		}
+		for _, kind := range []string{"connect", "ping"} {
+			s.note("mysql_server_"+kind+"_log", *row[0], *row[1], now, b, kind+"_success_time_us, "+kind+"_error", "")
 		}
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -86,6 +85,7 @@ func New(t lab.TB, h *lab.Host, o Options) *Node {
 		os.Mkdir(filepath.Join(dir, "faults"), 0o755),
 		os.WriteFile(filepath.Join(dir, settingsFile), text, 0o644),
 		os.Symlink(self, n.Program()),
+		os.Symlink(self, filepath.Join(dir, ControlProgram)),
 		os.Chown(n.Data, o.User, o.User))
 	if err == nil && o.Config != "" {
 		err = os.WriteFile(n.config(), []byte(o.Config), 0o644)
@@ -273,22 +273,12 @@ func (n *Node) Log() string {
 }
 
 // Pids returns the processes of a role, "angel" or "worker", that run.
-func (n *Node) Pids(role string) (all []int) {
-	names, _ := filepath.Glob(filepath.Join(n.Dir, "pids", role+"-*")) // the pattern is sound
-	for _, name := range names {
-		_, number, _ := strings.Cut(filepath.Base(name), "-")
-		pid, err := strconv.Atoi(number)
-		if err == nil && n.mine(pid) {
-			all = append(all, pid)
-		}
-	}
-	return all
-}
+func (n *Node) Pids(role string) []int { return processes(n.Dir, role) }
 
-// mine reports whether a process is one of this node's, and not another with its number.
-func (n *Node) mine(pid int) bool {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
-	return err == nil && strings.HasPrefix(string(text), n.Program()+"\x00")
+// Control is the command that plays the service manager: its verb is start, stop or
+// status. It exits with 0, and with 3 where status finds nothing that runs.
+func (n *Node) Control(verb string) []string {
+	return append([]string{filepath.Join(n.Dir, ControlProgram), verb}, n.Args()...)
 }
 
 // Stop ends ProxySQL as a service manager does that signals all of its processes.
@@ -297,15 +287,9 @@ func (n *Node) Stop() { n.end(syscall.SIGTERM) }
 // Kill ends ProxySQL by SIGKILL.
 func (n *Node) Kill() { n.end(syscall.SIGKILL) }
 
-// end signals the angel first, so that it starts no other worker.
 func (n *Node) end(sig syscall.Signal) {
 	n.t.Helper()
-	for _, role := range []string{"angel", "worker", "worker"} {
-		for _, pid := range n.Pids(role) {
-			_ = syscall.Kill(pid, sig) // an error says that it is gone
-			if err := lab.Await(context.Background(), StartTime, func() bool { return !n.mine(pid) }); err != nil {
-				n.t.Errorf("proxysqlstub: process %d does not end: %v", pid, err)
-			}
-		}
+	if err := endBy(n.Dir, sig, StartTime); err != nil {
+		n.t.Errorf("proxysqlstub: it does not end: %v", err)
 	}
 }

@@ -41,10 +41,13 @@ type arguments struct {
 }
 
 // Enter is called first by TestMain. Where the test binary was started under the name
-// proxysql it is that, and does not return.
+// proxysql, or as its service manager, it is that and does not return.
 func Enter() {
-	if filepath.Base(os.Args[0]) == Program {
-		unix.Exit(Main()) // os.Exit of a -race build waits for a second
+	switch filepath.Base(os.Args[0]) { // os.Exit of a -race build waits for a second
+	case Program:
+		unix.Exit(Main())
+	case ControlProgram:
+		unix.Exit(control(filepath.Dir(os.Args[0]), os.Args[1:]))
 	}
 }
 

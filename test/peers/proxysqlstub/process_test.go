@@ -1,6 +1,7 @@
 package proxysqlstub_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -215,4 +216,41 @@ func TestWhoANodeIsAndWhereItListens(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestTheServiceManagerEndsAllProcesses plays a unit.
+func TestTheServiceManagerEndsAllProcesses(t *testing.T) {
+	t.Parallel()
+	h := host(t)
+	n := proxysqlstub.New(t, h, proxysqlstub.Options{Database: sample(t, "proxysql.db"), AdminWait: -1})
+	says := func(verb string, want int) {
+		t.Helper()
+		out, err := h.RunErr(n.Control(verb)...)
+		code := 0
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			code = exit.ExitCode()
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if code != want {
+			t.Errorf("%s: exit code %d, want %d\n%s", verb, code, want, out)
+		}
+	}
+	says("status", 3)
+	says("stop", 0)
+	says("start", 0)
+	says("start", 0)
+	if err := n.AwaitPorts(proxysqlstub.StartTime); err != nil {
+		t.Fatal(err)
+	}
+	says("status", 0)
+	if err := syscall.Kill(n.Pids("angel")[0], syscall.SIGKILL); err != nil { // the worker is of the unit, too
+		t.Fatal(err)
+	}
+	says("stop", 0)
+	says("status", 3)
+	if n.Greets(n.ClientAddr()) {
+		t.Error("the port for clients greets")
+	}
 }
