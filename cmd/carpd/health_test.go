@@ -255,6 +255,21 @@ func TestNodeStaysInInitUntilEachMonitorHasBeenLookedAt(t *testing.T) {
 	}
 }
 
+// What a reload removes is not waited for, whether or not something else is looked at.
+func TestReloadEndsTheWaitForAMonitorThatIsNotThereAnyMore(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	hold := p.a.file("hold", "", 0o600)
+	script := p.a.file("monitor.sh", fmt.Sprintf("#!/bin/sh\nwhile [ -e %s ]; do sleep 0.02; done\n", hold), 0o755)
+	p.a.start(settings{more: []string{"hooks:", "  - {kind: script, on: monitor, name: slow, look_timeout: 1m, with: {command: [" + script + "]}}"}})
+	lab.Eventually(t, soon, "the interface", func() bool {
+		out, _ := p.a.ctl("explain", "9@eth0")
+		return strings.Contains(out, "when each of its monitors has been looked at once")
+	})
+	p.a.reload(settings{})
+	p.a.await("BACKUP")
+}
+
 func TestReloadForgetsWhatIsNotWatchedAnyMore(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)

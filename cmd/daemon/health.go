@@ -16,7 +16,7 @@ import (
 // fitness is what the looks at the resources and monitors of an instance, and of its
 // group, have come to. The zero value has seen nothing, and nobody can wait for it.
 type fitness struct {
-	news chan struct{} // capacity 1: there is a verdict
+	news chan struct{} // capacity 1: there is a verdict, or something is not watched any more
 
 	mu     sync.Mutex // guards what follows; held while the engine is told, which keeps the order
 	grades map[string]hooks.Verdict
@@ -76,6 +76,11 @@ func (i *instance) judge(name string, v hooks.Verdict) {
 	f.grades[name] = v
 	i.speaker.Demote("health "+name, effect(v).amount)
 	i.tellFitness()
+	f.changed()
+}
+
+// changed wakes who waits for looks.
+func (f *fitness) changed() {
 	select {
 	case f.news <- struct{}{}:
 	default: // it is told already
@@ -111,6 +116,7 @@ func (i *instance) unwatch() {
 		i.d.book.clear(i.name, "role-mismatch-"+name)
 	}
 	i.tellFitness()
+	f.changed() // what was waited for may be among them
 }
 
 // watched lists what the fitness of the instance follows from: monitors, and resources if
