@@ -128,6 +128,10 @@ func (r *reader) kind(n *node, h *Hook, at map[string]pos) {
 	}
 	known := r.options.Kinds(class(h.On))
 	if n.kind == scalar && !slices.Contains(known, n.text) {
+		if does, looks := whatLooks(n.text); class(h.On) == hooks.MonitorClass && slices.Contains(known, looks) {
+			r.fault(n.at, "use kind: "+looks+", "+does, "kind: %s is no %v", n.text, class(h.On))
+			return
+		}
 		for _, other := range []struct {
 			class hooks.Class
 			hint  string
@@ -143,6 +147,19 @@ func (r *reader) kind(n *node, h *Hook, at map[string]pos) {
 		}
 	}
 	r.choice(n, &h.Kind, known, plannedKinds)
+}
+
+// whatLooks names the monitor that does for looking what a kind does for acting.
+func whatLooks(kind string) (does, looks string) {
+	switch kind {
+	case "exec":
+		return "which looks by a program", "script"
+	case "systemd":
+		return "which looks at a unit", "process"
+	case "webhook":
+		return "which asks a web server", "http"
+	}
+	return "", ""
 }
 
 // place checks that each key belongs to what the entry is.
