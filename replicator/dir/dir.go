@@ -6,6 +6,7 @@
 //	lock            held by who changes something
 //	.new-*          what is being written
 //	.up-VERSION.*   what is being written from afar, without the lock: see Names
+//	.incoming       what is being received: see Incoming
 //
 // A snapshot is published in this order: write, fsync, read back through a fresh
 // descriptor and compare, rename, fsync the directory, and then the manifest in the

@@ -14,18 +14,18 @@ import (
 // makeDirectories makes what is not there. What root makes within a directory of
 // somebody else belongs to him: he could not use it otherwise.
 func (s *Store) makeDirectories() error {
-	if err := os.MkdirAll(s.path, 0o700); err != nil {
+	parent := filepath.Dir(filepath.Clean(s.path))
+	if err := os.MkdirAll(parent, 0o700); err != nil {
 		return err
 	}
+	if err := makeDirectory(s.path, parent); err != nil {
+		return err
+	}
+	if info, err := os.Stat(s.path); err != nil || !info.IsDir() {
+		return errors.Join(err, fmt.Errorf("%s is not a directory", s.path))
+	}
 	away := s.quarantine("")
-	switch err := os.Mkdir(away, 0o700); {
-	case err == nil:
-		f, err := os.OpenFile(away, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_DIRECTORY, 0)
-		if err != nil {
-			return err
-		}
-		return errors.Join(s.give(f), f.Close())
-	case !errors.Is(err, fs.ErrExist):
+	if err := makeDirectory(away, s.path); err != nil {
 		return err
 	}
 	info, err := os.Lstat(away)
@@ -33,6 +33,21 @@ func (s *Store) makeDirectories() error {
 		err = fmt.Errorf("%s is not a directory but %v: remove it", away, info.Mode().Type())
 	}
 	return err
+}
+
+// makeDirectory makes one that is not there, for whom the one that it is in belongs to.
+func makeDirectory(path, in string) error {
+	if err := os.Mkdir(path, 0o700); err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			return nil
+		}
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(give(f, in), f.Close())
 }
 
 // makeAgain makes what was deleted since Open, for whom it belonged to then.
@@ -51,35 +66,38 @@ func (s *Store) create(path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.give(f); err != nil {
+	if err := give(f, s.path); err != nil {
 		return nil, errors.Join(err, f.Close(), os.Remove(path))
 	}
 	return f, nil
 }
 
-// openLock opens the file whose lock is taken, or makes it.
-func (s *Store) openLock() (*os.File, error) {
-	path := filepath.Join(s.path, "lock")
-	for range 8 { // between the two somebody else may make it, or take it away
+// openOrMake opens one of the files that are never taken away.
+func (s *Store) openOrMake(name string) (*os.File, error) {
+	path := filepath.Join(s.path, name)
+	for range 8 { // between the two somebody else may make it
 		f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 		if !errors.Is(err, fs.ErrNotExist) {
 			return f, err
 		}
-		f, err = s.create(path)
-		if !errors.Is(err, fs.ErrExist) {
-			return f, err
+		made, err := s.create(path)
+		if err == nil {
+			err = made.Close()
+		}
+		if err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, err
 		}
 	}
 	return nil, fmt.Errorf("%s comes and goes", path)
 }
 
-// give gives a file that was made just now to the owner of the directory. Only root can,
-// and only root has to.
-func (s *Store) give(f *os.File) error {
+// give gives a file that was made just now to the owner of the directory that it is in.
+// Only root can, and only root has to.
+func give(f *os.File, in string) error {
 	if os.Geteuid() != 0 {
 		return nil
 	}
-	info, err := os.Stat(s.path)
+	info, err := os.Stat(in)
 	if err != nil {
 		return err
 	}

@@ -179,10 +179,24 @@ func removeIfThere(path string) error {
 // lock waits until nobody else changes the directory, in this process or another. A
 // process that dies lets go. A directory that was deleted is made again.
 func (s *Store) lock(ctx context.Context) (unlock func(), err error) {
+	f, err := s.locked(ctx, "lock")
+	if err != nil {
+		return nil, err
+	}
+	return func() { f.Close() }, nil
+}
+
+// Incoming returns a file within the directory in which a snapshot is put together
+// before it is published, and in which who was before left something, maybe. Nobody
+// else has it until it is closed: Incoming waits for that.
+func (s *Store) Incoming(ctx context.Context) (*os.File, error) { return s.locked(ctx, ".incoming") }
+
+// locked opens a file when nobody else has it locked.
+func (s *Store) locked(ctx context.Context, name string) (*os.File, error) {
 	if err := s.makeAgain(); err != nil {
 		return nil, fmt.Errorf("dir: make %s: %w", s.path, err)
 	}
-	f, err := s.openLock()
+	f, err := s.openOrMake(name)
 	if err != nil {
 		return nil, fmt.Errorf("dir: lock %s: %w", s.path, err)
 	}
@@ -191,7 +205,7 @@ func (s *Store) lock(ctx context.Context) (unlock func(), err error) {
 	for {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
-			return func() { f.Close() }, nil
+			return f, nil
 		}
 		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
 			f.Close()
