@@ -28,7 +28,7 @@ import (
 )
 
 // cuts is how many places a line is cut at; the default keeps the test short.
-var cuts = flag.Int("cuts", 24, "places at which the line is cut while a snapshot is shipped")
+var cuts = flag.Int("cuts", 14, "places at which the line is cut while a snapshot is shipped")
 
 func TestMain(m *testing.M) { lab.Main(m) }
 

@@ -1,0 +1,123 @@
+package receive
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/carpd/carpd/replicator"
+	"github.com/carpd/carpd/replicator/dir"
+)
+
+func sound(context.Context, string, replicator.Manifest) replicator.Verdict {
+	return replicator.Verdict{}
+}
+
+func emptyStore(t testing.TB) *dir.Store {
+	t.Helper()
+	s, err := dir.Open(t.Context(), filepath.Join(t.TempDir(), "store"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// frames are what a sender says.
+func frames(t testing.TB, all ...any) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	for i := 0; i < len(all); i += 2 {
+		var err error
+		if body, raw := all[i+1].([]byte); raw {
+			err = writeFrame(&b, all[i].(kind), body)
+		} else {
+			err = writeJSON(&b, all[i].(kind), all[i+1])
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return b.Bytes()
+}
+
+func TestAReceiverRefusesWhatMakesNoSense(t *testing.T) {
+	_, m, _ := twoSnapshots(t, 1)
+	text, err := m.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	offer := ship{Manifest: text}
+	for name, c := range map[string]struct {
+		in   []byte
+		want string // of what is said
+	}{
+		"another kind":         {frames(t, kind('?'), []byte(nil)), "out of order"},
+		"data out of order":    {frames(t, frameData, []byte("x")), "out of order"},
+		"no json":              {frames(t, frameShip, []byte("{")), "no frame"},
+		"no manifest":          {frames(t, frameShip, ship{}), "manifest"},
+		"data without go":      {frames(t, frameShip, offer, frameData, []byte("x")), "out of order"},
+		"go from anywhere":     {frames(t, frameShip, offer, frameGo, start{7}), "out of order"},
+		"go from below zero":   {frames(t, frameShip, offer, frameGo, start{-1}), "out of order"},
+		"no data":              {frames(t, frameShip, offer, frameGo, start{}, frameEnd, []byte(nil)), "unexpected EOF"},
+		"junk for data":        {frames(t, frameShip, offer, frameGo, start{}, frameData, []byte("\x09junk junk"), frameEnd, []byte(nil)), "magic"},
+		"a question within it": {frames(t, frameShip, offer, frameGo, start{}, frameData, []byte{}, frameNewest, []byte(nil)), "among data"},
+		"a base that is none":  {frames(t, frameShip, ship{Manifest: text, Base: &replicator.Version{Epoch: 9, Node: 9, Sequence: 9}}), "is not there"},
+		"a huge frame":         {[]byte{byte(frameShip), 0xff, 0xff, 0xff, 0xff}, "no frame"},
+		"half a frame":         {[]byte{byte(frameShip), 0, 0, 0, 9, 'x'}, "unexpected EOF"},
+	} {
+		s := emptyStore(t)
+		var out bytes.Buffer
+		_ = Receiver{Store: s, Verify: sound}.Serve(t.Context(), bytes.NewReader(c.in), &out)
+		if !strings.Contains(out.String(), c.want) {
+			t.Errorf("%s: %q, want %q", name, out.String(), c.want)
+		}
+		if all, err := s.List(t.Context()); err != nil || len(all) > 0 {
+			t.Errorf("%s: %v, %v", name, all, err)
+		}
+	}
+}
+
+func FuzzServe(f *testing.F) {
+	_, m, _ := twoSnapshots(f, 1)
+	text, err := m.Encode()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(frames(f, frameNewest, []byte(nil), frameShip, ship{Manifest: text}, frameGo, start{}, frameData, []byte("\x03junk"), frameEnd, []byte(nil)))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		s := emptyStore(t)
+		_ = Receiver{Store: s, Verify: sound, MaxSize: 1 << 20}.Serve(t.Context(), bytes.NewReader(in), io.Discard)
+		all, err := s.List(t.Context())
+		for _, have := range all {
+			bytesOf(t, s, have)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestAReceiverThatHearsNothingEnds(t *testing.T) {
+	s := emptyStore(t)
+	synctest.Test(t, func(t *testing.T) {
+		in, mouth := io.Pipe()
+		began := time.Now()
+		err := Receiver{Store: s, Verify: sound, Idle: time.Minute}.Serve(t.Context(), in, io.Discard)
+		if took := time.Since(began); !errors.Is(err, ErrIdle) || took != time.Minute {
+			t.Errorf("%v after %v", err, took)
+		}
+		began = time.Now()
+		_, ear := io.Pipe() // nobody reads what it says
+		err = Receiver{Store: s, Verify: sound, Idle: time.Minute}.Serve(t.Context(), in, ear)
+		if took := time.Since(began); !errors.Is(err, ErrIdle) || took != time.Minute {
+			t.Errorf("%v after %v", err, took)
+		}
+		_ = errors.Join(mouth.Close(), ear.Close())
+	})
+}
