@@ -79,11 +79,11 @@ func commands(stdout, stderr io.Writer) *cobra.Command {
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 		Args:              cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return fmt.Errorf("%w: name a command: run, check, demo, cleanup, snapshot, kinds, version", errUsage)
+			return fmt.Errorf("%w: name a command: run, check, demo, cleanup, snapshot, receive, kinds, version", errUsage)
 		},
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
-	root.AddCommand(runCommand(stderr), checkCommand(stdout), demoCommand(stdout), cleanupCommand(stdout), snapshotCommand(stdout, stderr))
+	root.AddCommand(runCommand(stderr), checkCommand(stdout), demoCommand(stdout), cleanupCommand(stdout), snapshotCommand(stdout, stderr), receiveCommand(os.Stdin, stdout))
 	root.AddCommand(
 		&cobra.Command{Use: "version", Short: "Say which version this is", Args: noArgs,
 			Run: func(*cobra.Command, []string) { fmt.Fprintln(stdout, "carpd", version()) }},

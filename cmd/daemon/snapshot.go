@@ -54,30 +54,43 @@ func verifyCommand(stdout, stderr io.Writer) *cobra.Command {
 			return v.run(ctx, files, stdout, stderr)
 		}}
 	c.Flags().BoolVar(&v.json, "json", false, "print one object a file")
-	c.Flags().StringVar(&v.kind, "kind", "auto", "whose database: auto, sqlite (anybody's) or proxysql")
 	c.Flags().StringVar(&v.sha256, "sha256", "", "`digest` that the one file must have")
+	v.flags(c)
+	return c
+}
+
+// flags are those that say what a sound snapshot is.
+func (v *verify) flags(c *cobra.Command) {
+	c.Flags().StringVar(&v.kind, "kind", "auto", "whose database: auto, sqlite (anybody's) or proxysql")
 	c.Flags().StringArrayVar(&v.empty, "allow-empty", nil, "`table` that may be empty; may be given more than once")
 	c.Flags().StringArrayVar(&v.rows, "rows", nil, "`TABLE=N`: the table must have N rows at least; may be given more than once")
 	c.Flags().Int64Var(&v.maxSize, "max-size", sqlite.MaxSize, "refuse larger files, in `bytes`")
 	c.Flags().DurationVar(&v.timeout, "timeout", 5*time.Minute, "longest `time` for one file")
-	return c
 }
 
 func (v *verify) validate(files []string) error {
+	if err := v.limits(); err != nil {
+		return err
+	}
+	if len(files) == 0 {
+		return fmt.Errorf("%w: name the files to verify", errUsage)
+	}
+	v.sha256 = strings.ToLower(v.sha256)
+	if sum, err := hex.DecodeString(v.sha256); v.sha256 != "" && (err != nil || len(sum) != 32 || len(files) != 1) {
+		return fmt.Errorf("%w: --sha256 wants the 64 hexadecimal digits of one file", errUsage)
+	}
+	return nil
+}
+
+// limits reads what flags gave.
+func (v *verify) limits() error {
 	switch v.kind {
 	case "auto", "sqlite", proxysql.Kind:
 	default:
 		return fmt.Errorf("%w: --kind %q: want auto, sqlite or %s", errUsage, v.kind, proxysql.Kind)
 	}
-	if len(files) == 0 {
-		return fmt.Errorf("%w: name the files to verify", errUsage)
-	}
 	if v.maxSize <= 0 || v.timeout <= 0 {
 		return fmt.Errorf("%w: --max-size and --timeout must be above 0", errUsage)
-	}
-	v.sha256 = strings.ToLower(v.sha256)
-	if sum, err := hex.DecodeString(v.sha256); v.sha256 != "" && (err != nil || len(sum) != 32 || len(files) != 1) {
-		return fmt.Errorf("%w: --sha256 wants the 64 hexadecimal digits of one file", errUsage)
 	}
 	v.floors = make(map[string]int64)
 	for _, r := range v.rows {
