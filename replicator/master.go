@@ -218,11 +218,11 @@ func (m *Master) lead(ctx context.Context) {
 		}
 		m.failures++
 		m.fail(err)
-		most := takeRetryMax
+		pause := backoff(takeRetry, takeRetryMax, m.failures)
 		if empty {
-			most = emptyRetryMax
+			pause = halfSaved(m.failures)
 		}
-		rest(ctx, backoff(takeRetry, most, m.failures))
+		rest(ctx, pause)
 	}
 	m.tend(ctx)
 }
@@ -287,7 +287,7 @@ func (m *Master) snapshot(ctx context.Context, force bool) (empty bool, err erro
 	m.takenAt = time.Now()
 	m.took = m.takenAt.Sub(began)
 	if !force && taken.Manifest.SHA256 == newest.SHA256 {
-		m.succeed(nil)
+		m.succeed(taken.Verdict.Notes, nil)
 		return false, nil
 	}
 	m.last.Sequence++ // never given out twice, also when publishing fails half way
@@ -296,7 +296,7 @@ func (m *Master) snapshot(ctx context.Context, force bool) (empty bool, err erro
 	if err := m.publish(ctx, manifest); err != nil {
 		return false, err
 	}
-	m.succeed(&manifest)
+	m.succeed(taken.Verdict.Notes, &manifest)
 	for _, p := range m.peers {
 		p.behind()
 	}
@@ -341,7 +341,7 @@ func (m *Master) superseded(ctx context.Context) bool {
 
 // succeed notes that the database is in the own store: as this manifest says, or as
 // the newest did before (nil).
-func (m *Master) succeed(published *Manifest) {
+func (m *Master) succeed(notes []string, published *Manifest) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := &m.status
@@ -349,6 +349,7 @@ func (m *Master) succeed(published *Manifest) {
 		m.log.Info("snapshots are taken again")
 	}
 	s.LastSuccess, s.Pending, s.Refusing, s.Fault, s.LastError = time.Now(), time.Time{}, time.Time{}, Fault{}, ""
+	s.Notes = notes
 	if published == nil {
 		s.Same++
 		return

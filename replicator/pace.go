@@ -27,9 +27,11 @@ const (
 	pruneSpacing  = 5 * time.Second  // at most so often while snapshots come in a row
 	takeRetry     = 100 * time.Millisecond
 	takeRetryMax  = 10 * time.Second
-	lookShare     = 50              // times what a snapshot costs is at least between two looks without a sign of a change
-	blindEvery    = time.Second     // a look at a database whose changes cannot be seen
-	emptyRetryMax = 2 * time.Second // half a configuration is soon followed by the other half
+	lookShare     = 50          // times what a snapshot costs is at least between two looks without a sign of a change
+	blindEvery    = time.Second // a look at a database whose changes cannot be seen
+	emptyRetry    = 50 * time.Millisecond
+	emptyRetryMax = 2 * time.Second
+	emptyTries    = 20 // in a row, emptyRetry apart
 	shipRetry     = 250 * time.Millisecond
 	shipRetryMax  = 30 * time.Second
 	lostRetryMax  = 5 * time.Minute // for a peer that takes snapshots and does not keep them
@@ -45,6 +47,15 @@ func settle(shortest, latest, took, before, quiet time.Duration) time.Duration {
 		return min(shortest, latest)
 	}
 	return min(2*before, latest)
+}
+
+// halfSaved returns how long to wait after so many snapshots in a row of which each held
+// half a configuration: the other half comes soon, or it was meant.
+func halfSaved(failures int) time.Duration {
+	if failures <= emptyTries {
+		return emptyRetry
+	}
+	return backoff(2*emptyRetry, emptyRetryMax, failures-emptyTries)
 }
 
 // backoff returns how long to wait after so many failures in a row.

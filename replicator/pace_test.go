@@ -34,3 +34,13 @@ func TestTriesBecomeRareAndNeverEnd(t *testing.T) {
 		}
 	}
 }
+
+func TestHalfASaveIsWaitedForWithoutDelay(t *testing.T) {
+	var waited time.Duration
+	for n := 1; n <= 20; n++ {
+		waited += halfSaved(n)
+	}
+	if waited > time.Second || halfSaved(21) <= halfSaved(20) || halfSaved(100) != 2*time.Second {
+		t.Errorf("%v for 20 tries, then %v, then %v", waited, halfSaved(21), halfSaved(100))
+	}
+}

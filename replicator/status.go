@@ -23,6 +23,8 @@ type MasterStatus struct {
 	LastError string    `json:"last_error,omitempty"` // of taking or publishing; "" after a success
 	ErrorAt   time.Time `json:"error_at"`             // of the last error, also after a success
 
+	// Notes are those of the last snapshot's verdict: what is unusual about it.
+	Notes []string `json:"notes,omitempty"`
 	// WatchError says why changes cannot be seen; "": they can. The database is then
 	// looked at each second.
 	WatchError string `json:"watch_error,omitempty"`

@@ -214,20 +214,26 @@ func identify(path string) (identity, error) {
 
 // Take implements replicator.Source.
 func (s *Source) Take(ctx context.Context, path string, before map[string]int64) (replicator.Taken, error) {
+	return s.TakeBy(ctx, func() (replicator.Taken, error) {
+		r, err := Take(ctx, s.Path, path, options(s.Rules, s.MaxSize, before))
+		if err != nil {
+			return replicator.Taken{}, err
+		}
+		return r.taken(path)
+	})
+}
+
+// TakeBy is Take where another way to copy the database is known: what take returns
+// without an error is what Changed compares with.
+func (s *Source) TakeBy(ctx context.Context, take func() (replicator.Taken, error)) (replicator.Taken, error) {
 	// What is committed from here on is a change, whether the copy holds it or not.
 	now, asked := s.ask(ctx)
-	r, err := Take(ctx, s.Path, path, s.options(before))
-	if err != nil {
-		return replicator.Taken{}, err
-	}
-	taken, err := r.taken(path)
+	taken, err := take()
 	if err == nil && asked == nil {
 		s.seen = &now
 	}
 	return taken, err
 }
-
-func (s *Source) options(before map[string]int64) Options { return options(s.Rules, s.MaxSize, before) }
 
 // Adopt verifies a file at path as Take does with its copy: what is not sound is removed.
 // It is for sources that have their copies made by others.
