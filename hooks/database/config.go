@@ -34,8 +34,9 @@ const (
 
 // What becomes of the program when the role goes.
 const (
-	Stop  = "stop" // the default
-	Leave = "keep" // it goes on; a promotion stops it
+	Stop  = "stop"
+	Leave = "keep"  // it goes on; a promotion stops it, or restores into it
+	Drain = "drain" // it goes on, and the connections of its clients are ended
 )
 
 // Config says where the database and its snapshots are, and how its program is started.
@@ -51,17 +52,18 @@ type Config struct {
 	StopTimeout  time.Duration `yaml:"stop_timeout"`
 
 	Owner      string           `yaml:"owner"`        // USER or USER:GROUP; default that of the present database
-	Mode       string           `yaml:"mode"`         // octal; default 0600
+	FileMode   string           `yaml:"file_mode"`    // octal; default 0600
 	Keep       int              `yaml:"keep"`         // databases that were here before
 	Tries      int              `yaml:"tries"`        // snapshots with which the program is started
 	IfNone     string           `yaml:"if_none"`      // first, keep or retreat
 	Rows       map[string]int64 `yaml:"rows"`         // least number of rows by table
 	MayBeEmpty []string         `yaml:"may_be_empty"` // tables that may have no rows
-	OnDemotion string           `yaml:"on_demotion"`  // stop or keep
+	OnDemotion string           `yaml:"on_demotion"`  // stop, keep or drain; default stop
 }
 
-// fill replaces zero values by defaults, and returns all faults.
-func (c *Config) fill() (faults []error) {
+// fill replaces zero values by defaults, and returns all faults. drains says whether the
+// program can be drained.
+func (c *Config) fill(drains bool) (faults []error) {
 	fault := func(format string, a ...any) { faults = append(faults, fmt.Errorf(format, a...)) }
 	for _, p := range []struct{ key, path, what string }{
 		{"database", c.Database, "the file that the program opens"},
@@ -90,15 +92,19 @@ func (c *Config) fill() (faults []error) {
 		fault("if_none %q: use %s", c.IfNone, strings.Join(words, ", "))
 	}
 	c.OnDemotion = cmp.Or(c.OnDemotion, Stop)
-	if words := []string{Stop, Leave}; !slices.Contains(words, c.OnDemotion) {
-		fault("on_demotion %q: use %s", c.OnDemotion, strings.Join(words, " or "))
+	words := []string{Stop, Leave}
+	if drains {
+		words = append(words, Drain)
+	}
+	if !slices.Contains(words, c.OnDemotion) {
+		fault("on_demotion %q: use %s", c.OnDemotion, strings.Join(words, ", "))
 	}
 	for table, n := range c.Rows {
 		if table == "" || n < 0 {
 			fault("rows: %q: %d: write TABLE: N, with N 0 or more", table, n)
 		}
 	}
-	if _, err := parseMode(c.Mode); err != nil {
+	if _, err := parseMode(c.FileMode); err != nil {
 		faults = append(faults, err)
 	}
 	if _, err := parseOwner(c.Owner); err != nil {
@@ -148,7 +154,7 @@ func parseMode(s string) (fs.FileMode, error) {
 	if mode := fs.FileMode(n); err == nil && mode&^0o666 == 0 && mode&0o600 == 0o600 {
 		return mode, nil
 	}
-	return 0, fmt.Errorf("mode %q: write it in octal, in quotes: \"0600\", \"0640\" or \"0660\"; no execution, and its owner reads and writes", s)
+	return 0, fmt.Errorf("file_mode %q: write it in octal, in quotes: \"0600\", \"0640\" or \"0660\"; no execution, and its owner reads and writes", s)
 }
 
 // parseOwner reads USER or USER:GROUP; nil if it is not given.

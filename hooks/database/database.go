@@ -26,9 +26,21 @@ type Program struct {
 	Drop  []sqlite.Rows    // those of them that a node without a database goes without
 	// Ready returns nil when the program, started at begun, does its work; until then it
 	// waits, as long as ctx lets it.
-	Ready func(ctx context.Context, begun time.Time) error
+	Ready func(ctx context.Context, begun Begun) error
 	// Serves returns nil if the program does its work at this moment. It does not wait.
 	Serves func(ctx context.Context) error
+	// Restore gives the running program the configuration of a snapshot, which lies at
+	// path, and returns when it does its work with it. nil: the program is stopped, the
+	// snapshot put in place, the program started.
+	Restore func(ctx context.Context, path string) error
+	// Drain ends the connections of the program's clients. nil: it cannot be drained.
+	Drain func(ctx context.Context) error
+}
+
+// Begun is the start of a program.
+type Begun struct {
+	At   time.Time        // by the wall clock
+	Rows map[string]int64 // by table of the database that it was started on; nil: unknown
 }
 
 // Database is one that a snapshot is put in the place of. Its methods are not called at
@@ -45,7 +57,7 @@ type Database struct {
 
 // New returns a Database, or all faults of its configuration. It touches nothing.
 func New(c Config, p Program) (*Database, error) {
-	faults := c.fill()
+	faults := c.fill(p.Drain != nil)
 	if err := errors.Join(faults...); err != nil {
 		return nil, err
 	}
@@ -53,7 +65,7 @@ func New(c Config, p Program) (*Database, error) {
 	if err != nil {
 		return nil, err
 	}
-	mode, err := parseMode(c.Mode)
+	mode, err := parseMode(c.FileMode)
 	if err != nil {
 		return nil, err
 	}
@@ -94,6 +106,9 @@ func (d *Database) Up(ctx context.Context, ev hooks.Event) error {
 		return d.program.Serves(ctx) // it is in service, and newer than all snapshots
 	}
 	d.inside.Store(false)
+	if d.program.Restore != nil {
+		return d.upWarm(ctx, ev, running)
+	}
 	if err := d.stopMarked(ctx); err != nil {
 		return err
 	}
@@ -247,6 +262,11 @@ func (d *Database) Down(ctx context.Context) error {
 			return err
 		}
 	}
+	if d.c.OnDemotion == Drain {
+		if err := d.drain(ctx); err != nil {
+			return err
+		}
+	}
 	if err := hooks.Mark(ctx, "demoted"); err != nil {
 		return err
 	}
@@ -258,6 +278,17 @@ func (d *Database) Down(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+// drain ends the connections of clients, if there can be any.
+func (d *Database) drain(ctx context.Context) error {
+	if err := hooks.Mark(ctx, "drain"); err != nil {
+		return err
+	}
+	if running, err := d.runs(ctx); err != nil || !running {
+		return err
+	}
+	return d.program.Drain(ctx)
 }
 
 // outOfService notes that the database is not in service.
@@ -293,7 +324,11 @@ func (d *Database) Look(ctx context.Context) (hooks.Report, error) {
 		return r, nil
 	}
 	r.Role = hooks.RoleDemoted
-	return d.lookAtStore(ctx, r, state)
+	r, err = d.lookAtStore(ctx, r, state)
+	if err == nil && !running && d.program.Restore != nil && r.Health == hooks.Healthy {
+		r.Health, r.Text = hooks.Degraded, "the program does not run; "+r.Text
+	}
+	return r, err
 }
 
 // lookAtStore judges what a promotion would find.

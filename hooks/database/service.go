@@ -15,6 +15,7 @@ import (
 	"github.com/carpd/carpd/hooks"
 	"github.com/carpd/carpd/hooks/command"
 	"github.com/carpd/carpd/replicator/install"
+	"github.com/carpd/carpd/replicator/sqlite"
 )
 
 const (
@@ -93,7 +94,7 @@ func (d *Database) unitRuns(ctx context.Context) (bool, error) {
 func (d *Database) start(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, d.c.StartTimeout, fmt.Errorf("not ready within start_timeout, %v", d.c.StartTimeout))
 	defer cancel()
-	begun := time.Now()
+	begun := Begun{At: time.Now(), Rows: sqlite.Verify(ctx, d.c.Database, sqlite.Options{}).Rows}
 	if err := d.tell(ctx, "start", d.c.Start); err != nil {
 		return fmt.Errorf("start the program: %w", err)
 	}

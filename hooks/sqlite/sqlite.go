@@ -107,7 +107,7 @@ func (r *resource) Monitor(ctx context.Context) (hooks.Report, error) {
 }
 
 // ready asks until the application serves.
-func (r *resource) ready(ctx context.Context, _ time.Time) error {
+func (r *resource) ready(ctx context.Context, _ database.Begun) error {
 	tick := time.NewTicker(pause)
 	defer tick.Stop()
 	for {

@@ -210,12 +210,12 @@ func TestKeepOnDemotionLeavesTheApplicationAndRestoresAllTheSame(t *testing.T) {
 }
 
 func TestSettingsThatCannotBeAreRefusedAllAtOnce(t *testing.T) {
-	_, err := sqlite.New(sqlite.Config{Config: database.Config{Database: "relative", Mode: "0777", Owner: "no-such-user-here", IfNone: "maybe", OnDemotion: "explode",
+	_, err := sqlite.New(sqlite.Config{Config: database.Config{Database: "relative", FileMode: "0777", Owner: "no-such-user-here", IfNone: "maybe", OnDemotion: "explode",
 		Tries: 99, Keep: -1, StopTimeout: -1, Unit: "-rf", Start: []string{"/bin/true"}, Rows: map[string]int64{"t": -1}}, TCP: "nowhere", Local: []sqlite.Rows{{Table: "t", Column: "c"}}})
 	if err == nil {
 		t.Fatal("accepted")
 	}
-	for _, part := range []string{"database \"relative\"", "store is required", "mode \"0777\"", "no such user", "if_none \"maybe\"", "on_demotion \"explode\"", "tries 99", "keep -1",
+	for _, part := range []string{"database \"relative\"", "store is required", "file_mode \"0777\"", "no such user", "if_none \"maybe\"", "on_demotion \"explode\"", "tries 99", "keep -1",
 		"stop_timeout", "exclude each other", "rows: \"t\"", "tcp \"nowhere\"", "local: entry 1"} {
 		if !strings.Contains(err.Error(), part) {
 			t.Errorf("%v\ndoes not say %q", err, part)

@@ -149,7 +149,7 @@ func (p *Place) discard() error {
 	if _, begun := os.Lstat(p.file(intentFile)); begun == nil {
 		return nil // it may be needed: Repair decides
 	}
-	for _, name := range []string{"new", "local"} {
+	for _, name := range []string{"new", "local", "look"} {
 		for _, suffix := range append(journals(), "") {
 			err = errors.Join(err, remove(p.file(name+suffix)))
 		}
@@ -323,4 +323,34 @@ func handOver(path string, o Owner, mode fs.FileMode) error {
 		return err
 	}
 	return errors.Join(f.Chown(o.UID, o.GID), f.Chmod(mode), f.Sync(), f.Close())
+}
+
+// Look copies a snapshot, verifies the copy, and calls use with its path if it is sound.
+// It is gone afterwards. A verdict and an error mean what they do of Install; the error of
+// use is returned as it is.
+func (p *Place) Look(ctx context.Context, store replicator.Store, m replicator.Manifest, use func(path string) error) (replicator.Verdict, error) {
+	err := p.makeWork()
+	if err == nil {
+		err = p.discard()
+	}
+	fresh := p.file("look")
+	if err == nil {
+		err = remove(fresh)
+	}
+	var verdict replicator.Verdict
+	if err == nil {
+		verdict, err = copyOut(ctx, store, m.Version, fresh, p.c.Verify.MaxSize)
+	}
+	if err == nil && verdict.Sound() {
+		options := p.c.Verify
+		options.SHA256 = m.SHA256
+		verdict, err = judge(ctx, fresh, options)
+	}
+	if err != nil {
+		return verdict, errors.Join(fmt.Errorf("install: look at %v: %w", m.Version, err), remove(fresh))
+	}
+	if verdict.Sound() {
+		err = use(fresh)
+	}
+	return verdict, errors.Join(err, remove(fresh))
 }

@@ -16,4 +16,26 @@ func installMutants(add adder) {
 		replace(putting, "*identityOf(info) == *in.Present {", "*identityOf(info) == *in.Present && false {"))
 	add("in-use-replaced", "a database that a program has open is replaced",
 		replace(putting, "if holders := Holders(p.c.Database); len(holders) > 0 {\n\t\treturn fmt.Errorf(\"%w: %s: stop it first\", ErrInUse, strings.Join(holders, \", \"))\n\t}\n\tsum, err", "sum, err"))
+	restoreMutants(add)
+}
+
+// restoreMutants let something serve that should not.
+func restoreMutants(add adder) {
+	const (
+		serving   = "hooks/database/database.go"
+		restoring = "hooks/proxysql/restore.go"
+		readiness = "hooks/proxysql/ready.go"
+	)
+	add("newer-overwritten", "a snapshot is put over the database that it was taken of, which has gone on since",
+		replace(serving, "return served <= m.Version.Epoch && m.Source == node", "return false"))
+	add("service-replaced", "a database in service is replaced when it is promoted again",
+		replace(serving, "if d.inside.Load() && running {", "if d.inside.Load() && running && false {"), replace(serving, "return true // its mastership is the later one", "return false // its mastership is the later one"))
+	add("old-kept", "the present database serves although snapshots were in service here and are gone",
+		replace(serving, "return err == nil && len(away) == 0 && s.Installed.IsZero()", "return err == nil && len(away) == 0"))
+	add("save-believed", "that a SAVE is answered with OK is enough",
+		replace(restoring, "if n > 0 {", "if n < 0 {"))
+	add("identity-travels", "the interfaces of another node are taken over",
+		replace(restoring, "!strings.HasPrefix(name, prefix) || r.isLocal(name)", "!strings.HasPrefix(name, prefix)"))
+	add("monitor-not-awaited", "clients are let in before the monitor has looked at the servers",
+		replace(readiness, "if len(left) > 0 {", "if len(left) < 0 {"))
 }

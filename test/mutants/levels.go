@@ -41,6 +41,8 @@ func allLevels(seeds int) []level {
 		{name: "store", pkg: "replicator/dir", dirs: []string{"replicator", "replicator/dir"}},
 		{name: "install", pkg: "replicator/install", dirs: []string{"replicator", "replicator/install"}},
 		{name: "modules", pkg: "replicator/modules", dirs: []string{"replicator/modules"}, tests: "^Test[^AR]|^TestA[^L]"},
+		{name: "restore", pkg: "hooks/sqlite", dirs: []string{"hooks/sqlite", "hooks/database"}, tests: "^Test[^C]"},
+		{name: "proxysql", pkg: "hooks/proxysql", dirs: []string{"hooks/proxysql", "hooks/database"}, tests: "^Test[^CE]|^TestCl"},
 		{name: "config", pkg: "cmd/daemon/config", dirs: []string{"cmd/daemon/config"}},
 		{name: "device", pkg: "hooks/hast", dirs: []string{"hooks/hast", "hooks/volume"}, tests: "^Test[^C]|^TestC[^o]|^TestCo[^n]"},
 		{name: "drbd", pkg: "hooks/drbd", dirs: []string{"hooks/drbd"}, tests: "^Test[^C]"},

@@ -57,7 +57,7 @@ func wordsOf(policies []hooks.Policy) (words []string) {
 // plannedKinds are those of a later version, and what they are for. Constant.
 var plannedKinds = func() map[string]string {
 	kinds := make(map[string]string)
-	for k := range strings.FieldsSeq("devd proxysql") {
+	for k := range strings.FieldsSeq("devd") {
 		kinds[k] = "a kind of hook"
 	}
 	return kinds

@@ -13,6 +13,7 @@ import (
 	_ "github.com/carpd/carpd/hooks/hast"       // kind hast
 	_ "github.com/carpd/carpd/hooks/mysql"      // kind mysql
 	_ "github.com/carpd/carpd/hooks/mysqlcheck" // monitor mysql-check
+	_ "github.com/carpd/carpd/hooks/proxysql"   // kind proxysql
 	_ "github.com/carpd/carpd/hooks/sqlite"     // kind sqlite
 	_ "github.com/carpd/carpd/hooks/syslog"     // kind syslog
 	_ "github.com/carpd/carpd/hooks/systemd"    // kind systemd
