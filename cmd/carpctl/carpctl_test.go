@@ -102,7 +102,7 @@ func golden(t *testing.T, name, got string) {
 
 func threeInstances() api.Status {
 	return api.Status{
-		Node: "left", Version: "0.1.0", Replication: []any{},
+		Node: "left", Version: "0.1.0", Replication: []api.Replication{},
 		Config:    &api.ConfigStatus{File: "/etc/carpd/carpd.yaml", Loaded: noon.Add(-26 * time.Hour)},
 		Demotions: []api.Demotion{{Owner: "operator", Target: "global", Amount: 10}},
 		Log:       &api.LogStatus{Dropped: 3},
@@ -182,6 +182,16 @@ func TestEveryCommandPrintsAndExitsAsTheManualSays(t *testing.T) {
 		{"reload-dry", &daemon{code: 200, answer: api.ReloadResult{Changes: []string{"vhid 9 on eth0: removed"}}}, []string{"reload --dry-run"}, []int{0}},
 		{"reload-nothing", &daemon{code: 200, answer: api.ReloadResult{Applied: true}}, []string{"reload", "reload now"}, []int{0, 2}},
 		{"reload-refused", refusing(409, "carpd.yaml:3:5: error: vhid is missing", "nothing was changed"), []string{"reload"}, []int{1}},
+		{"snapshots", &daemon{code: 200, answer: snapshots()}, []string{"snapshots", "snapshots proxy", "snapshots proxy --json", "snapshots a b"}, []int{0, 0, 0, 2}},
+		{"snapshots-none", &daemon{code: 200, answer: api.Snapshots{Name: "proxy", Store: "/srv/proxy"}}, []string{"snapshots"}, []int{0}},
+		{"snapshots-diff", &daemon{code: 200, answer: difference()},
+			[]string{"snapshots diff previous newest", "snapshots diff proxy 42-1-6 42-1-7 --limit 2", "snapshots diff newest", "snapshots diff a b c d"}, []int{0, 0, 2, 2}},
+		{"snapshots-same", &daemon{code: 200, answer: api.Diff{Name: "proxy", Before: "current", After: newestVersion}}, []string{"snapshots diff current newest"}, []int{0}},
+		{"restore", &daemon{code: 200, answer: api.RestoreResult{Text: "put 42-1-7 in the place of /var/lib/proxysql/proxysql.db", Version: newestVersion, Done: true}},
+			[]string{"restore proxy", "restore proxy 42-1-7 --json", "restore"}, []int{0, 0, 2}},
+		{"restore-dry", &daemon{code: 200, answer: restoring()}, []string{"restore --dry-run proxy 42-1-6"}, []int{0}},
+		{"restore-refused", refusing(409, "/var/lib/proxysql/proxysql.db is open in proxysql[17]", "stop that program first; nothing was done"), []string{"restore proxy"}, []int{1}},
+		{"status-replication", &daemon{status: replicating()}, []string{"status"}, []int{0}},
 		{"not-carpd", &daemon{code: 500, answer: "?"}, []string{"reload", "handover --json", "explain"}, []int{1, 1, 1}},
 		{"usage", &daemon{}, []string{"", "statsu", "doctor", "status --jsno", "--json", "status x --json"}, []int{2, 2, 2, 2, 2, 2}},
 	} {

@@ -88,6 +88,9 @@ func (p *program) printBelow(st api.Status) {
 			add(i.Name, "dropped: %s", drops(i.Drops))
 		}
 	}
+	for _, r := range st.Replication {
+		add("replication "+r.Name, "%s", p.replication(r))
+	}
 	if len(lines) > 0 {
 		fmt.Fprintf(p.out, "\n%s\n", strings.Join(lines, "\n"))
 	}

@@ -161,6 +161,26 @@ func (d *Daemon) handler() http.Handler {
 		return api.Result{Text: i.name + " takes part in the election again"}, nil
 	})
 	command(mux, "/v1/seal/reset", d.serveSealReset)
+	mux.HandleFunc("GET /v1/snapshots", func(w http.ResponseWriter, r *http.Request) {
+		one, err := d.replication(r.URL.Query().Get("name"))
+		if err != nil {
+			refuse(w, err)
+			return
+		}
+		if all, err := one.listSnapshots(r.Context()); err != nil {
+			refuse(w, err)
+		} else {
+			answer(w, all)
+		}
+	})
+	command(mux, "/v1/snapshots/diff", func(ctx context.Context, r api.DiffRequest) (any, error) {
+		one, err := d.replication(r.Name)
+		if err != nil {
+			return nil, err
+		}
+		return one.diff(ctx, r)
+	})
+	command(mux, "/v1/restore", d.serveRestore)
 	command(mux, "/v1/demote", d.serveDemote)
 	command(mux, "/v1/state", d.serveState)
 	command(mux, "/v1/reload", func(ctx context.Context, r api.ReloadRequest) (any, error) {

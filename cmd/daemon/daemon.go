@@ -50,6 +50,7 @@ type Daemon struct {
 	file      *config.File
 	loaded    time.Time
 	instances []*instance
+	replicas  []*replica // in the order of the file; replaced whole
 	links     map[string]*link.Interface
 }
 
@@ -86,6 +87,7 @@ func (d *Daemon) start(plans []plan) error {
 		g.start()
 	}
 	d.setInstances(made)
+	d.replicate(d.file)
 	return nil
 }
 
@@ -107,6 +109,7 @@ func (d *Daemon) stop() error {
 	for _, g := range d.groups {
 		g.end()
 	}
+	d.endReplicas()
 	var err error
 	for _, l := range d.links {
 		err = errors.Join(err, l.Close())

@@ -42,6 +42,7 @@ type instance struct {
 	saving     chan struct{} // capacity 1: held while an epoch is written
 	guarded    guarded       // what the guardian knows
 	taken      atomic.Bool   // the guardian has acted for this instance, which is to leave the role
+	serving    serving       // when replication follows it
 	left       atomic.Bool   // a mastership has ended since the last up
 
 	stop context.CancelFunc
@@ -209,6 +210,7 @@ func (i *instance) up(ctx context.Context, t carp.Transition) error {
 	if err := i.set.Up(ctx, t.Epoch); err != nil {
 		return i.undo(ctx, t, err)
 	}
+	i.serve(t.Epoch)
 	i.d.book.clear(i.name, "not-served")
 	i.d.book.clear(i.name, notLetGo) // it is to be held again
 	if !p.gated() {
@@ -331,6 +333,9 @@ func (i *instance) run(ctx context.Context, phase hooks.Phase, t carp.Transition
 
 // observe is told of every transition by the speaker.
 func (i *instance) observe(t carp.Transition) {
+	if t.To != carp.Master {
+		i.serve(0)
+	}
 	if t.To == carp.Releasing {
 		i.set.Leave() // an up that is under way is to be over soon
 	}

@@ -40,7 +40,7 @@ var groupEpoch = time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // load reads the configuration and plans every instance. All faults come at once.
 func load(path string) (*config.File, []plan, error) {
-	file, err := config.Options{Kinds: hooks.Kinds, CheckHook: checkHook}.Load(path)
+	file, err := config.Options{Kinds: hooks.Kinds, CheckHook: checkHook, CheckReplication: checkReplication}.Load(path)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -161,6 +161,9 @@ func newPlan(file *config.File, i config.Instance) (plan, error) {
 			}
 			p.carp.StartGate = p.carp.StartGate || h.On == "" || h.On == config.OnMonitor
 		}
+	}
+	if p.carp.Resources > 0 && slices.ContainsFunc(file.Replication, func(r config.Replication) bool { return r.Instance == i.Name }) {
+		p.carp.ReleaseBudget += replicaRest
 	}
 	if p.carp.Resources > 0 {
 		p.carp.ReleaseBudget += hooks.CancelGrace // of the promotion or the look that is under way

@@ -38,6 +38,7 @@ func (d *Daemon) reload(ctx context.Context, dryRun bool) (api.ReloadResult, err
 		return api.ReloadResult{}, err
 	}
 	d.apply(ctx, r)
+	d.replicate(file)
 	if file.Listen != d.file.Listen {
 		d.metrics.use(file.Listen)
 	}

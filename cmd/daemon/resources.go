@@ -159,6 +159,8 @@ func (i *instance) watchResources(ctx context.Context) {
 
 // letGo demotes the resources, those of the group first. The addresses are off.
 func (i *instance) letGo(ctx context.Context, t carp.Transition) error {
+	i.serve(0)
+	i.rested(ctx)
 	var err error
 	if i.group != nil {
 		err = i.group.down(ctx, i, t)

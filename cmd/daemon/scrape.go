@@ -45,10 +45,10 @@ func (l *listener) run(ctx context.Context) {
 	for {
 		over, cancel := context.WithCancel(ctx)
 		done := make(chan struct{})
-		go func() {
+		go func(address string) {
 			defer close(done)
 			l.hold(over, address)
-		}()
+		}(address) // another one may come before it begins
 		select {
 		case address = <-l.want:
 		case <-ctx.Done():

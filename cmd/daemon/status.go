@@ -15,15 +15,18 @@ import (
 func (d *Daemon) status() api.Status {
 	d.mu.Lock()
 	cfg := &api.ConfigStatus{File: d.path, Loaded: d.loaded}
-	instances := slices.Clone(d.instances)
+	instances, replicas := slices.Clone(d.instances), d.replicas // which is replaced whole
 	d.mu.Unlock()
 	s := api.Status{
-		Node: d.node, Version: version(), RealTime: d.speakers.realTime, Replication: []any{}, Config: cfg, Instances: []api.Instance{},
+		Node: d.node, Version: version(), RealTime: d.speakers.realTime, Replication: []api.Replication{}, Config: cfg, Instances: []api.Instance{},
 		Demotions: d.demotions.list(), Alarms: d.book.standing(""), Log: &api.LogStatus{Dropped: d.sink.dropped.Load()},
 		Guardian: d.guardianStatus(),
 	}
 	for _, i := range instances {
 		s.Instances = append(s.Instances, i.status())
+	}
+	for _, r := range replicas {
+		s.Replication = append(s.Replication, r.status(time.Now()))
 	}
 	for _, g := range d.groups {
 		s.Groups = append(s.Groups, g.status())
@@ -123,8 +126,12 @@ func (i *instance) addressEvent(e vip.Event) {
 		i.restored.Add(1)
 		i.restoredAt.Store(int64(e.At))
 	}
-	if e.Kind == vip.EventLapsed {
+	switch e.Kind {
+	case vip.EventLapsed:
 		i.lapses.Add(1)
+		i.serve(0)
+	case vip.EventWithdrawn:
+		i.serve(0)
 	}
 	text := i.name + ": " + e.Text
 	if e.Err != nil {

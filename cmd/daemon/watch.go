@@ -52,6 +52,7 @@ func (d *Daemon) watch(ctx context.Context) {
 			}
 		}
 		d.keepClocks()
+		d.watchReplicas(time.Now())
 		for name := range down {
 			if !seen[name] {
 				d.linkChanged(name, 0)

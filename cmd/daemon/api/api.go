@@ -13,6 +13,9 @@
 //	POST /v1/state     StateRequest     Result
 //	POST /v1/seal/reset NameRequest     Result
 //	POST /v1/reload    ReloadRequest    ReloadResult
+//	GET  /v1/snapshots?name=NAME        Snapshots
+//	POST /v1/snapshots/diff DiffRequest Diff
+//	POST /v1/restore   RestoreRequest   RestoreResult
 //
 // A refusal is status 409 (or 404 for an unknown name, 400 for a bad request)
 // with an Error as its body.
@@ -27,7 +30,7 @@ type Status struct {
 	RealTime    bool          `json:"real_time,omitempty"` // adverts go before all other work of the machine
 	Instances   []Instance    `json:"instances"`
 	Groups      []Group       `json:"groups,omitempty"` // those whose instances move together
-	Replication []any         `json:"replication"`      // always empty until the replicator lands
+	Replication []Replication `json:"replication"`
 	Demotions   []Demotion    `json:"demotions,omitempty"`
 	Alarms      []Alarm       `json:"alarms,omitempty"`
 	Log         *LogStatus    `json:"log,omitempty"`

@@ -48,7 +48,9 @@ type File struct {
 	Together  []Together // those whose instances move as one
 	Instances []Instance // in the order of the file, at least one
 	Hooks     []Hook     // of every instance, before its own: see HooksOf
-	Warnings  Problems   // in the order of the file
+
+	Replication []Replication // in the order of the file
+	Warnings    Problems      // in the order of the file
 }
 
 // HooksOf returns the hooks of an instance in their order: those of the file,

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"syscall"
@@ -175,7 +176,23 @@ func TestEveryKeyIsRead(t *testing.T) {
 		"groups":       slices.Equal(a.Groups, []string{"lan"}) && slices.Equal(b.Groups, []string{"wan", "lan"}),
 		"file's hooks": len(f.Hooks) == 1 && f.Hooks[0].Name == "exec-after-up" && f.Hooks[0].IfItFails == "continue" && f.Hooks[0].Timeout == 20*time.Second,
 		"own hooks":    len(a.Hooks) == 1 && a.Hooks[0].Name == "gate" && a.Hooks[0].On == "before-up" && a.Hooks[0].Timeout == 5*time.Second,
-		"order":        len(f.HooksOf(a)) == 2 && f.HooksOf(a)[1].Name == "gate",
+		"replication": reflect.DeepEqual(f.Replication, []Replication{{
+			Name: "proxy", Instance: "inside", Store: "/srv/snapshots", Keep: Keeping{20, 168 * time.Hour, 2},
+			Source: Database{SourceProxySQL, "/var/lib/proxysql/proxysql.db", &Admin{"localhost:6032", "admin", "/etc/carpd/admin.pass", "/srv/exchange"}},
+			Peers: []Shipping{
+				{"right", "192.168.1.3:2222", "_carpd", "/etc/carpd/ship.key", "/etc/carpd/known_hosts", MethodSFTP, "/srv/snapshots"},
+				{"third", "third", "carpd", "/etc/carpd/ship.key", "/etc/carpd/known_hosts", MethodReceive, ""},
+			},
+			Rows: map[string]int64{"mysql_users": 1, "mysql_servers": 2}, MayBeEmpty: []string{"mysql_query_rules"},
+			MaxSize: 64 << 20, Bandwidth: 1 << 20, Settle: 50 * time.Millisecond, Latest: 2 * time.Second, AlarmAfter: time.Minute, Line: 9, Column: 5,
+		}, {
+			Name: "sqlite", Instance: "10@eth0", Store: "/var/lib/carpd/replication/sqlite", Keep: Keeping{DefaultKeepCount, 0, DefaultKeepLeast},
+			Source: Database{Kind: SourceSQLite, Database: "/var/lib/app/app.db"},
+			Peers:  []Shipping{{"2001:db8::3", "2001:db8::3", "carpd", "/etc/carpd/ship.key", "/etc/carpd/known_hosts", MethodReceive, ""}},
+
+			AlarmAfter: DefaultAlarmAfter, Line: 33, Column: 5,
+		}}),
+		"order": len(f.HooksOf(a)) == 2 && f.HooksOf(a)[1].Name == "gate",
 	} {
 		if !ok {
 			t.Errorf("%s: got %+v", what, f)

@@ -117,6 +117,9 @@ func (f *File) diffTop(new *File) []Change {
 	if text := hooksDiff(f.Hooks, new.Hooks); text != "" {
 		changes = append(changes, Change{Key: "hooks", Text: text})
 	}
+	if text := replicationDiff(f.Replication, new.Replication); text != "" {
+		changes = append(changes, Change{Key: "replication", Text: text})
+	}
 	return changes
 }
 

@@ -31,6 +31,7 @@ const after = `
 node_id: 4
 control: /run/other.sock
 listen: :9550
+replication: [{instance: 9@eth0, source: {kind: sqlite, database: /srv/b.db}, peers: [{address: b, user: u, key_file: /k, known_hosts: /h}]}]
 preempt: true
 groups: [lan, wan]
 hooks: [{kind: exec, on: after-up, with: {command: /bin/b, args: [x, y]}}]
@@ -58,6 +59,7 @@ control /run/carpd/carpd.sock -> /run/other.sock (needs a restart)
 listen none -> :9550
 groups added wan
 hooks changed exec-after-up
+replication added sqlite
 vhid 9 on eth0: advskew 0 -> 100
 vhid 9 on eth0: preempt_delay 0s -> 1m30s
 vhid 9 on eth0: lease on -> off

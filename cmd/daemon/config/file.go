@@ -39,6 +39,7 @@ func (r *reader) file(doc *node) *File {
 	}
 	f := &File{StateDir: DefaultStateDir, Control: DefaultControl, Guardian: true}
 	var drafts []*draft
+	var replications []pos
 	at := r.fields(doc, fileKeys, setters{
 		"node":      func(n *node) { r.word(n, 64, &f.Node) },
 		"node_id":   func(n *node) { r.number(n, 1, 255, &f.NodeID) },
@@ -50,6 +51,8 @@ func (r *reader) file(doc *node) *File {
 		"groups":    func(n *node) { r.declared(n, f) },
 		"hooks":     func(n *node) { f.Hooks = r.hooks(n) },
 		"instances": func(n *node) { drafts = r.instances(n, f) },
+
+		"replication": func(n *node) { replications = r.replications(n, f) },
 	})
 	if _, ok := at["instances"]; !ok && doc.kind == mapping {
 		r.fault(pos{}, "see carpd.yaml(5) for an example of six lines", "no instances: there is nothing to do")
@@ -58,6 +61,7 @@ func (r *reader) file(doc *node) *File {
 		r.hostname(f)
 	}
 	r.together(f, drafts)
+	r.replicationFits(f, drafts, replications)
 	for _, d := range drafts {
 		f.Instances = append(f.Instances, d.Instance)
 	}

@@ -17,14 +17,53 @@ type keySet struct {
 
 var fileKeys = keySet{
 	what: "the file",
-	keys: []string{"node", "node_id", "state_dir", "control", "listen", "guardian", "preempt", "groups", "instances", "hooks"},
+	keys: []string{"node", "node_id", "state_dir", "control", "listen", "guardian", "preempt", "groups", "instances", "hooks", "replication"},
 	foreign: map[string]string{
 		"hostname": "node", "router_id": "node", "socket": "control", "metrics": "listen", "prometheus": "listen", "vrrp_instance": "instances", "carp": "instances",
 	},
 	planned: map[string]string{
-		"replication": "verified snapshots of databases on the standby",
-		"guard":       "a third vote against split brain",
+		"guard": "a third vote against split brain",
 	},
+}
+
+var replicationKeys = keySet{
+	what: "a replication",
+	keys: []string{
+		"name", "instance", "source", "store", "peers", "keep", "rows", "may_be_empty", "max_size", "bandwidth", "settle", "latest", "alarm_after",
+	},
+	foreign: map[string]string{
+		"database": "source", "directory": "store", "dir": "store", "targets": "peers", "to": "peers", "retention": "keep", "prune": "keep",
+		"allow_empty": "may_be_empty", "limit": "bandwidth", "debounce": "settle", "max_lag": "alarm_after", "max_age": "alarm_after",
+	},
+}
+
+var databaseKeys = keySet{
+	what:    "a source",
+	keys:    []string{"kind", "database", "admin"},
+	foreign: map[string]string{"type": "kind", "file": "database", "path": "database", "db": "database"},
+}
+
+var adminKeys = keySet{
+	what: "an admin interface",
+	keys: []string{"address", "user", "password_file", "exchange"},
+	foreign: map[string]string{
+		"password": "password_file", "pass": "password_file", "host": "address", "port": "address", "username": "user", "login": "user",
+	},
+}
+
+var shippingKeys = keySet{
+	what: "a peer of replication",
+	keys: []string{"name", "address", "user", "key_file", "known_hosts", "method", "path"},
+	foreign: map[string]string{
+		"host": "address", "port": "address", "username": "user", "key": "key_file", "identity_file": "key_file", "identity": "key_file",
+		"known_hosts_file": "known_hosts", "host_key": "known_hosts", "transport": "method", "dir": "path", "directory": "path", "store": "path",
+	},
+}
+
+var keepKeys = keySet{
+	what:    "keep",
+	keys:    []string{"count", "age", "least"},
+	foreign: map[string]string{"number": "count", "max": "count", "days": "age", "min": "least"},
 }
 
 var instanceKeys = keySet{
@@ -122,7 +161,7 @@ func Planned() []string {
 }
 
 func keySets() []keySet {
-	return []keySet{fileKeys, instanceKeys, peerKeys, pathKeys, trackKeys, groupKeys, hookKeys}
+	return []keySet{fileKeys, instanceKeys, peerKeys, pathKeys, trackKeys, groupKeys, hookKeys, replicationKeys, databaseKeys, adminKeys, shippingKeys, keepKeys}
 }
 
 // has reports whether the set knows the key, by whatever name.

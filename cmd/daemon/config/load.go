@@ -33,6 +33,10 @@ type Options struct {
 	// unless the file gives one. Nil for none.
 	CheckHook func(Hook) error
 
+	// CheckReplication looks at one entry of replication when all of its keys are sound. Each
+	// error that its error joins becomes a fault there. Nil for none.
+	CheckReplication func(Replication) error
+
 	mode fs.FileMode // of the file, 0 if it is none
 }
 

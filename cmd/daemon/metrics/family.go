@@ -56,6 +56,28 @@ func families() []family {
 		{"carpd_watched_blind", "Whether it cannot be looked at.", gauge, of("name", "hook", "kind")},
 		{"carpd_resource_role", "In which role a resource is: one of promoted, demoted and unknown is 1.", gauge, of("name", "hook", "kind", "role")},
 		{"carpd_role_mismatch", "Whether a resource is in another role than the state of the node asks for.", gauge, of("name", "hook", "kind")},
+
+		{"carpd_replication_info", "A database of which snapshots are kept here; always 1.", gauge, of("replication", "name", "kind")},
+		{"carpd_replication_role", "What this node does for it: one of master, standby and stopped is 1.", gauge, of("replication", "role")},
+		{"carpd_replication_age_seconds", "For how long a change has been in no snapshot; on the master only.", gauge, of("replication")},
+		{"carpd_replication_last_success_timestamp_seconds", "When the database was last seen to be in the newest snapshot (master), or that one came (standby).", gauge, of("replication")},
+		{"carpd_replication_newest_timestamp_seconds", "When the newest sound snapshot here was taken, by the clock of its node.", gauge, of("replication")},
+		{"carpd_replication_newest_bytes", "Its size.", gauge, of("replication")},
+		{"carpd_replication_snapshots", "Snapshots in the own store.", gauge, of("replication")},
+		{"carpd_replication_store_bytes", "Size of all of them.", gauge, of("replication")},
+		{"carpd_replication_quarantined", "Snapshots in quarantine.", gauge, of("replication")},
+		{"carpd_replication_waiting", "Snapshots that came and are not verified yet.", gauge, of("replication")},
+		{"carpd_replication_taken_total", "Snapshots taken and published in the own store.", counter, of("replication")},
+		{"carpd_replication_failed_total", "Tries to take one that failed, those that were refused among them.", counter, of("replication")},
+		{"carpd_replication_refused_total", "Snapshots that were not sound, taken or received.", counter, of("replication")},
+		{"carpd_replication_verified_total", "Snapshots received and found sound.", counter, of("replication")},
+		{"carpd_replication_pruned_total", "Snapshots deleted by count and age.", counter, of("replication")},
+		{"carpd_replication_lag_seconds", "For how long a peer has been without a snapshot that it should have; on the master only.", gauge, of("replication", "peer")},
+		{"carpd_replication_peer_state", "How a peer is: one of idle, unknown, current, behind, failing and older is 1.", gauge, of("replication", "peer", "state")},
+		{"carpd_replication_peer_failures", "Tries to reach it or ship to it that failed, one after the other.", gauge, of("replication", "peer")},
+		{"carpd_replication_peer_last_success_timestamp_seconds", "When it was last known to have the newest snapshot; on the master only.", gauge, of("replication", "peer")},
+		{"carpd_replication_shipped_total", "Snapshots shipped to it.", counter, of("replication", "peer")},
+		{"carpd_replication_sent_bytes_total", "Bytes that went to it.", counter, of("replication", "peer")},
 	}
 }
 

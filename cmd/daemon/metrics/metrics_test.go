@@ -47,6 +47,15 @@ func full() api.Status {
 		}, {
 			Name: "10@eth0", Protocol: "vrrp3", VHID: 10, Interface: "eth0", State: "BACKUP", EffectivePriority: 150,
 		}},
+		Replication: []api.Replication{{
+			Name: "proxy", Instance: "9@eth0", Kind: "proxysql", Role: "master", AgeMS: 1500, LastSuccess: &seen,
+			Newest: &api.Snapshot{Time: seen, Size: 225280}, Snapshots: 7, Bytes: 1576960, Quarantined: 1,
+			Taken: 9, Refused: 2, Failed: 3, Verified: 4, Pruned: 5,
+			Peers: []api.ReplicationPeer{{Name: "right", State: "behind", LagMS: 250, Failures: 2, LastSuccess: &seen, Shipped: 8, Bytes: 4096}},
+		}, {
+			Name: "app", Instance: "10@eth0", Kind: "sqlite", Role: "standby", Waiting: 1,
+			Peers: []api.ReplicationPeer{{Name: "right", State: "idle", Shipped: 1, Bytes: 2}},
+		}},
 		Groups: []api.Group{{Name: "lan", State: "down", Hooks: []api.Hook{
 			{Name: "disk", Kind: "drbd", Phase: "resource", State: "running", Seen: &seen, Health: "ok", Role: "promoted"},
 		}}},

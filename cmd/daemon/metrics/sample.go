@@ -41,6 +41,9 @@ func (s *sample) node(st api.Status) {
 	for _, i := range st.Instances {
 		s.instance(i)
 	}
+	for _, r := range st.Replication {
+		s.replication(r)
+	}
 	for _, g := range st.Groups {
 		for _, h := range g.Hooks {
 			s.hook("group:"+g.Name, h, wishOfGroup(g.State))

@@ -1,0 +1,320 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/carpd/carpd/carp"
+	"github.com/carpd/carpd/cmd/daemon/config"
+	"github.com/carpd/carpd/hooks/secret"
+	"github.com/carpd/carpd/replicator"
+	"github.com/carpd/carpd/replicator/dir"
+)
+
+// replica is one entry of replication at work: a replicator.Master while this node serves
+// as master, a replicator.Standby else. Serve and rest switch it; one goroutine does what
+// they say.
+type replica struct {
+	plan    config.Replication
+	nodeID  uint8
+	node    string
+	scratch string // a directory for the snapshot that is being taken
+	log     *slog.Logger
+	book    *book
+	stop    context.CancelFunc
+	done    sync.WaitGroup
+
+	comparing chan struct{} // capacity 1: held by a comparison, and by a restore
+
+	mu      sync.Mutex
+	wanted  carp.Epoch    // of the mastership; 0: standby
+	changed chan struct{} // closed and replaced when wanted or running change
+	running carp.Epoch    // of the Master that is not at rest yet; 0: none
+	store   *dir.Store    // nil: not open yet
+	master  *replicator.Master
+	standby *replicator.Standby
+	trouble string    // why it does not run at all
+	since   time.Time // when trouble began
+	past    totals    // of the masterships and standbys that are over
+}
+
+const (
+	// replicaRest is how long resources wait for a snapshot that is under way before they are
+	// demoted. One that takes longer finds the database gone and fails.
+	replicaRest  = time.Second
+	replicaAgain = 5 * time.Second // before what could not be begun is tried again
+)
+
+func (d *Daemon) newReplica(p config.Replication, id uint8) *replica {
+	return &replica{
+		plan: p, nodeID: id, node: d.node, scratch: d.stateFile("taking", p.Name),
+		log: d.log.With("replication", p.Name), book: d.book, changed: make(chan struct{}), comparing: make(chan struct{}, 1),
+	}
+}
+
+// start runs it until end.
+func (r *replica) start() {
+	ctx, stop := context.WithCancel(context.Background())
+	r.stop = stop
+	r.done.Go(func() { r.run(ctx) })
+}
+
+// end waits until it is at rest.
+func (r *replica) end() {
+	r.stop()
+	r.done.Wait()
+}
+
+// serve has it take and ship snapshots in this mastership; 0 ends that. It does not wait.
+func (r *replica) serve(epoch carp.Epoch) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.wanted != epoch {
+		r.wanted = epoch
+		r.tellLocked()
+	}
+}
+
+func (r *replica) tellLocked() {
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+// atRest returns when no mastership is at work any more, or ctx ends.
+func (r *replica) atRest(ctx context.Context) {
+	for {
+		r.mu.Lock()
+		running, changed := r.running, r.changed
+		r.mu.Unlock()
+		if running == 0 {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// want returns what is wanted, and a channel that is closed when that may have changed.
+func (r *replica) want() (carp.Epoch, <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.wanted, r.changed
+}
+
+// while returns a context that ends when something else is wanted; stop ends it, too.
+func (r *replica) while(ctx context.Context, epoch carp.Epoch) (one context.Context, stop func()) {
+	one, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		defer cancel()
+		for one.Err() == nil {
+			wanted, changed := r.want()
+			if wanted != epoch {
+				return
+			}
+			select {
+			case <-changed:
+			case <-one.Done():
+			}
+		}
+	}()
+	return one, func() { cancel(); <-ended }
+}
+
+// run does what is wanted until ctx ends.
+func (r *replica) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		epoch, _ := r.want()
+		one, stop := r.while(ctx, epoch)
+		err := r.work(one, epoch)
+		r.over()
+		if err != nil && one.Err() == nil {
+			r.fail(err)
+			again := time.NewTimer(replicaAgain)
+			select {
+			case <-again.C:
+			case <-one.Done():
+				again.Stop()
+			}
+		}
+		stop()
+	}
+}
+
+// work is one mastership, or the time between two.
+func (r *replica) work(ctx context.Context, epoch carp.Epoch) error {
+	store, err := dir.Open(ctx, r.plan.Store)
+	if err != nil {
+		return err
+	}
+	if epoch == 0 {
+		arrivals := store.Arrivals()
+		s, err := r.newStandby(store, arrivals)
+		if err != nil {
+			return err
+		}
+		r.begin(store, nil, s, 0)
+		return errors.Join(s.Run(ctx), arrivals.Close())
+	}
+	source, err := openSource(r.plan)
+	if err != nil {
+		return err
+	}
+	m, err := r.newMaster(store, source, epoch)
+	if err == nil {
+		r.begin(store, m, nil, epoch)
+		err = m.Run(ctx)
+	}
+	return errors.Join(err, source.Close())
+}
+
+func (r *replica) newMaster(store *dir.Store, source replicator.Source, epoch carp.Epoch) (*replicator.Master, error) {
+	peers, err := openPeers(r.plan)
+	if err != nil {
+		return nil, err
+	}
+	return replicator.NewMaster(replicator.MasterConfig{
+		Source: source, Store: store, Peers: peers, Scratch: r.scratch,
+		Epoch: epoch, Node: r.nodeID, Name: r.node, Keep: keepOf(r.plan), Settle: r.plan.Settle, Latest: r.plan.Latest, Log: r.log,
+	})
+}
+
+func (r *replica) newStandby(store *dir.Store, arrivals *dir.Arrivals) (*replicator.Standby, error) {
+	return replicator.NewStandby(replicator.StandbyConfig{
+		Store: store, Keep: keepOf(r.plan), Log: r.log, Arrived: arrivals.Wait,
+		Verify: func(ctx context.Context, m replicator.Manifest, before map[string]int64) replicator.Verdict {
+			return verifySnapshot(ctx, r.plan, store.Path(m.Version), m.SHA256, before)
+		},
+	})
+}
+
+// begin notes what runs now.
+func (r *replica) begin(store *dir.Store, m *replicator.Master, s *replicator.Standby, epoch carp.Epoch) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.store, r.master, r.standby, r.running = store, m, s, epoch
+	r.trouble, r.since = "", time.Time{}
+	r.tellLocked()
+}
+
+// over notes that what ran is at rest.
+func (r *replica) over() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.master != nil {
+		r.past.addMaster(r.master.Status())
+	}
+	if r.standby != nil {
+		r.past.addStandby(r.standby.Status())
+	}
+	r.master, r.standby, r.running = nil, nil, 0
+	r.tellLocked()
+}
+
+func (r *replica) fail(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.trouble == "" {
+		r.since = time.Now()
+		r.log.Warn("replication does not run; trying again", "error", err)
+	}
+	r.trouble = err.Error()
+}
+
+// replicated returns the entries that follow an instance.
+func (d *Daemon) replicated(name string) []*replica {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(d.replicas), func(r *replica) bool { return r.plan.Instance != name })
+}
+
+// serve switches what follows the instance: on when its addresses are, off first when it
+// leaves. It does not wait.
+func (i *instance) serve(epoch carp.Epoch) {
+	i.serving.Lock()
+	defer i.serving.Unlock()
+	i.serving.epoch = epoch
+	for _, r := range i.d.replicated(i.name) {
+		r.serve(epoch)
+	}
+}
+
+// serving is the mastership in which the addresses of an instance are on; 0: they are not.
+type serving struct {
+	sync.Mutex // held while what follows the instance is told; nothing waits under it
+	epoch      carp.Epoch
+}
+
+// rested waits, not for long, until no snapshot is under way: resources let go after that.
+func (i *instance) rested(ctx context.Context) {
+	all := i.d.replicated(i.name)
+	if len(all) == 0 || !i.holds() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, replicaRest)
+	defer cancel()
+	for _, r := range all {
+		r.atRest(ctx)
+	}
+}
+
+// replicate makes what runs like the entries of a file: those that did not change are not
+// touched. It is called by one goroutine at a time.
+func (d *Daemon) replicate(file *config.File) {
+	d.mu.Lock()
+	old := d.replicas
+	d.mu.Unlock()
+	var now, fresh []*replica
+	for _, p := range file.Replication {
+		i := slices.IndexFunc(old, func(r *replica) bool { return r.plan.Equal(p) })
+		if i >= 0 {
+			now = append(now, old[i])
+			continue
+		}
+		r := d.newReplica(p, file.NodeID)
+		now, fresh = append(now, r), append(fresh, r)
+	}
+	for _, r := range old {
+		if !slices.Contains(now, r) {
+			r.end() // before another one uses its store
+			r.forget()
+		}
+	}
+	d.mu.Lock()
+	d.replicas = now
+	d.mu.Unlock()
+	for _, r := range fresh {
+		r.start()
+		if i, err := d.find(r.plan.Instance); err == nil {
+			i.serving.Lock()
+			r.serve(i.serving.epoch) // what comes later is told to it, too
+			i.serving.Unlock()
+		}
+	}
+}
+
+// endReplicas ends all, when the instances have let go.
+func (d *Daemon) endReplicas() {
+	var all sync.WaitGroup
+	for _, r := range d.replicas {
+		all.Go(r.end)
+	}
+	all.Wait()
+}
+
+// checkReplication finds what nothing can be replicated with. It touches nothing.
+func checkReplication(p config.Replication) error {
+	var err error
+	if a := p.Source.Admin; a != nil {
+		_, err = secret.Read(a.PasswordFile)
+	}
+	return errors.Join(err, checkPeers(p))
+}

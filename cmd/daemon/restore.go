@@ -1,0 +1,128 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/carpd/carpd/cmd/daemon/api"
+	"github.com/carpd/carpd/cmd/daemon/config"
+	"github.com/carpd/carpd/replicator"
+	"github.com/carpd/carpd/replicator/install"
+	"github.com/carpd/carpd/replicator/proxysql"
+	"github.com/carpd/carpd/replicator/sqlite"
+)
+
+// restoreTime bounds a restore: the role of the instance does not move meanwhile.
+const restoreTime = 30 * time.Second
+
+// serveRestore puts a snapshot in the place of a database, or says what that would change.
+func (d *Daemon) serveRestore(ctx context.Context, req api.RestoreRequest) (any, error) {
+	if req.Name == "" {
+		return nil, refusal{"the replication is not named", "see carpctl status for its name"}
+	}
+	if req.Version == theCurrent {
+		return nil, refusal{"the database as it is, is there already", "name a version of carpctl snapshots"}
+	}
+	r, err := d.replication(req.Name)
+	if err != nil {
+		return nil, err
+	}
+	m, err := r.snapshotNamed(ctx, req.Version)
+	if err != nil {
+		return nil, err
+	}
+	out := api.RestoreResult{Version: m.Version.String()}
+	if out.Diff, err = r.changesBy(ctx, m); err != nil {
+		return nil, err
+	}
+	what := fmt.Sprintf("%s, taken by %s at %s, in the place of %s", m.Version, m.Source, m.Time.UTC().Format(time.RFC3339), r.plan.Source.Database)
+	holders := install.Holders(r.plan.Source.Database)
+	switch {
+	case req.DryRun && len(holders) > 0:
+		out.Text = "would put " + what + ", once nobody has it open: " + strings.Join(holders, ", ") + " does"
+		return out, nil
+	case req.DryRun:
+		out.Text = "would put " + what
+		return out, nil
+	case len(holders) > 0:
+		return nil, refusal{fmt.Sprintf("%s is open in %s", r.plan.Source.Database, strings.Join(holders, ", ")), "stop that program first; nothing was done"}
+	}
+	i, err := d.find(r.plan.Instance)
+	if err != nil {
+		return nil, err
+	}
+	if err := i.between(ctx, func(ctx context.Context) error { return r.install(ctx, m) }); err != nil {
+		return nil, err
+	}
+	out.Done, out.Text = true, "put "+what+"; the database that was there is kept in "+r.plan.Source.Database+".carpd"
+	d.book.add(api.Event{Instance: i.name, Kind: "restore", Reason: r.plan.Name, Text: i.name + ": " + out.Text})
+	return out, nil
+}
+
+// between runs f while no hook or resource of the instance is at work.
+func (i *instance) between(ctx context.Context, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, restoreTime, fmt.Errorf("it takes longer than %v", restoreTime))
+	defer cancel()
+	own := func(ctx context.Context) error { return i.runner.Load().Between(ctx, f) }
+	if i.group == nil {
+		return own(ctx)
+	}
+	return i.group.runner.Between(ctx, own)
+}
+
+// snapshotNamed finds a snapshot of the own store.
+func (r *replica) snapshotNamed(ctx context.Context, name string) (replicator.Manifest, error) {
+	store, err := r.opened(ctx)
+	if err != nil {
+		return replicator.Manifest{}, err
+	}
+	all, err := store.List(ctx)
+	if err != nil {
+		return replicator.Manifest{}, err
+	}
+	return choose(all, name)
+}
+
+// changesBy compares the present database with a snapshot; nil if there is none, or none
+// that can be read: then there is nothing to lose.
+func (r *replica) changesBy(ctx context.Context, m replicator.Manifest) (*api.Diff, error) {
+	if _, err := os.Stat(r.plan.Source.Database); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	d, err := r.diff(ctx, api.DiffRequest{Before: theCurrent, After: m.Version.String()})
+	if refused := (refusal{}); errors.As(err, &refused) {
+		return nil, nil
+	}
+	return &d, err
+}
+
+// install verifies a snapshot once more and puts it in place.
+func (r *replica) install(ctx context.Context, m replicator.Manifest) error {
+	store, err := r.opened(ctx)
+	if err != nil {
+		return err
+	}
+	c := install.Config{Database: r.plan.Source.Database, Verify: sqlite.Options{Rules: rulesOf(r.plan, nil), MaxSize: r.plan.MaxSize}}
+	if r.plan.Source.Kind == config.SourceProxySQL {
+		c.Local, c.Drop = proxysql.Local(), proxysql.Identity()
+	}
+	place, err := install.New(c)
+	if err != nil {
+		return err
+	}
+	verdict, err := place.Install(ctx, store, m)
+	switch {
+	case errors.Is(err, install.ErrInUse):
+		return refusal{err.Error(), "stop that program first; the database is what it was"}
+	case err != nil:
+		return err
+	case !verdict.Sound():
+		return refusal{fmt.Sprintf("%v is not sound: %v", m.Version, verdict), "the database is what it was: name another version"}
+	}
+	return nil
+}
