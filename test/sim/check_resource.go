@@ -87,10 +87,13 @@ func (c *Primaries) Observe(w *World, e *Event) {
 
 // permitted: the step has ended.
 func (c *Primaries) permitted(w *World, e *Event) {
-	h, grace := e.Host, w.opts.HookStopTime.Max+2*w.opts.LoopLate.Max+slack
+	h, grace := e.Host, w.opts.HookStopTime.Max+2*w.opts.LoopLate.Max+permitPoll+slack
 	permit := c.permits[h]
+	lapsed := h.boot().Sub(permit.Until)
 	switch {
 	case h.life == 0 || h.still() || h.hung || e.Late:
+	case permit.Epoch != 0 && lapsed > longest(grace, maxRate) && h.stoppedAt < w.now-grace:
+		w.Fail(c, "%s became a primary %v after its permit lapsed, and did not stand still", h.Name, lapsed)
 	case permit.Epoch != 0 || w.now <= c.ended[h]+grace:
 	default:
 		w.Fail(c, "%s became a primary %v after its permit was withdrawn, and did not stand still", h.Name, w.now-c.ended[h])

@@ -14,6 +14,7 @@ var (
 	oneSeed = flag.Uint64("sim.seed", 0, "run this seed alone and print what came of it")
 	seeds   = flag.Int("sim.seeds", 200, "how many seeds TestSoak runs")
 	sharing = flag.Int("sim.shared", 60, "how many seeds TestSoakOfASharedResource runs")
+	three   = flag.Int("sim.three", 40, "how many seeds TestSoakOfThreeThatShareAResourceAndLoseMessages runs")
 	first   = flag.Uint64("sim.first", 1, "the first of them")
 	tail    = flag.Duration("sim.tail", 0, "how much of the trace of a seed that failed is shown")
 )
@@ -73,19 +74,35 @@ func TestSoakOfASharedResource(t *testing.T) {
 		}
 		return
 	}
+	share(t, *sharing, sim.DrawResource)
+}
+
+// With three, the two that are left can be elected at once, and each loses part of what it
+// should hear of the other: of all messages in each world, one in twenty to one in two.
+func TestSoakOfThreeThatShareAResourceAndLoseMessages(t *testing.T) {
+	share(t, *three, func(seed uint64) sim.Options {
+		o := sim.DrawResource(seed)
+		o.Hosts, o.LossChance = 3, max(o.LossChance, 0.05+0.45*float64(seed%10)/9)
+		return o
+	})
+}
+
+// share runs seeds whose hosts have one resource.
+func share(t *testing.T, seeds int, draw func(uint64) sim.Options) {
+	t.Helper()
 	masterships, excused := 0, map[string]int{}
-	sim.Sweep(context.Background(), *first, *sharing, runtime.GOMAXPROCS(0), sim.DrawResource, func(r sim.Report) bool {
+	sim.Sweep(context.Background(), *first, seeds, runtime.GOMAXPROCS(0), draw, func(r sim.Report) bool {
 		masterships += r.Promotions
 		for why, n := range r.Excused {
 			excused[why] += n
 		}
 		if r.Err != nil {
-			t.Error(r.String())
+			t.Errorf("%s\nor as it was drawn here: -run %s -sim.first=%d", r.String(), t.Name(), r.Seed)
 		}
 		return !t.Failed()
 	})
-	t.Logf("%d seeds, %d times a host became a primary, beside another one because that was: %v", *sharing, masterships, excused)
-	if masterships < 10**sharing && !t.Failed() {
+	t.Logf("%d seeds, %d times a host became a primary, beside another one because that was: %v", seeds, masterships, excused)
+	if masterships < 10*seeds && !t.Failed() {
 		t.Error("the role hardly moves: this proves nothing")
 	}
 }
