@@ -8,10 +8,19 @@ import (
 )
 
 // SafeDir returns a directory of the test's that is accepted as the place of a program
-// that a hook runs, whatever the umask of who runs the tests.
+// that a hook runs, whatever the umask of who runs the tests. Its name is short, so that a
+// socket may be in it.
 func SafeDir(t testing.TB) string {
 	t.Helper()
-	dir := t.TempDir()
+	dir, err := os.MkdirTemp("", "hook-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
