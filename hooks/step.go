@@ -138,3 +138,13 @@ func (s *Step) fill() {
 		s.OnStuck = Alarm
 	}
 }
+
+// FillTimeout gives a timeout in the configuration of a kind its default where that is 0,
+// and returns an error that names its key unless it is more than 0 and at most MaxTimeout.
+func FillTimeout(key string, d *time.Duration, otherwise time.Duration) error {
+	*d = cmp.Or(*d, otherwise)
+	if *d <= 0 || *d > MaxTimeout {
+		return fmt.Errorf("%s %v: use more than 0 and at most %v", key, *d, MaxTimeout)
+	}
+	return nil
+}

@@ -65,8 +65,6 @@ func New(c Config) (hooks.Resource, error) {
 	c.Device = cmp.Or(c.Device, "/dev/drbd/by-res/"+c.Resource+"/0")
 	c.Drbdadm = cmp.Or(c.Drbdadm, DefaultDrbdadm)
 	c.Drbdsetup = cmp.Or(c.Drbdsetup, DefaultDrbdsetup)
-	c.RoleTimeout = cmp.Or(c.RoleTimeout, DefaultRoleTimeout)
-	c.DrainTimeout = cmp.Or(c.DrainTimeout, DefaultDrainTimeout)
 	if !filepath.IsAbs(c.Device) {
 		fault("device %q: write an absolute path", c.Device)
 	}
@@ -75,9 +73,12 @@ func New(c Config) (hooks.Resource, error) {
 			fault("%w: install drbd-utils, or set drbdadm and drbdsetup", err)
 		}
 	}
-	for key, d := range map[string]time.Duration{"role_timeout": c.RoleTimeout, "drain_timeout": c.DrainTimeout} {
-		if d < 0 || d > hooks.MaxTimeout {
-			fault("%s %v: use more than 0 and at most %v", key, d, hooks.MaxTimeout)
+	for _, err := range []error{
+		hooks.FillTimeout("role_timeout", &c.RoleTimeout, DefaultRoleTimeout),
+		hooks.FillTimeout("drain_timeout", &c.DrainTimeout, DefaultDrainTimeout),
+	} {
+		if err != nil {
+			fault("%w", err)
 		}
 	}
 	v, err := volume.New(c.Volume, c.Services)

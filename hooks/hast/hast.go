@@ -87,20 +87,15 @@ func New(c Config) (hooks.Resource, error) {
 	case !c.Force:
 		fault("peer is required: a command that prints hastctl list of the other node. A secondary cannot say whether its copy is whole; force: true promotes it all the same")
 	}
-	for _, d := range []struct {
-		key       string
-		into      *time.Duration
-		otherwise time.Duration
-	}{
-		{"peer_timeout", &c.PeerTimeout, DefaultPeerTimeout},
-		{"alone", &c.Alone, DefaultAlone},
-		{"worker_timeout", &c.WorkerTimeout, DefaultWorkerTimeout},
-		{"role_timeout", &c.RoleTimeout, DefaultRoleTimeout},
-		{"drain_timeout", &c.DrainTimeout, DefaultDrainTimeout},
+	for _, err := range []error{
+		hooks.FillTimeout("peer_timeout", &c.PeerTimeout, DefaultPeerTimeout),
+		hooks.FillTimeout("alone", &c.Alone, DefaultAlone),
+		hooks.FillTimeout("worker_timeout", &c.WorkerTimeout, DefaultWorkerTimeout),
+		hooks.FillTimeout("role_timeout", &c.RoleTimeout, DefaultRoleTimeout),
+		hooks.FillTimeout("drain_timeout", &c.DrainTimeout, DefaultDrainTimeout),
 	} {
-		*d.into = cmp.Or(*d.into, d.otherwise)
-		if *d.into < 0 || *d.into > hooks.MaxTimeout {
-			fault("%s %v: use more than 0 and at most %v", d.key, *d.into, hooks.MaxTimeout)
+		if err != nil {
+			fault("%w", err)
 		}
 	}
 	v, err := volume.New(c.Volume, c.Services)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/carpd/carpd/hooks"
 	"github.com/carpd/carpd/hooks/command"
 )
 
@@ -19,8 +20,6 @@ const (
 	DefaultUnmountTimeout = 20 * time.Second
 	DefaultStartTimeout   = 30 * time.Second
 	DefaultStopTimeout    = 30 * time.Second
-	// MaxTimeout is the longest of any of them.
-	MaxTimeout = time.Hour
 	// MaxServices is how many services may live on one file system.
 	MaxServices = 16
 )
@@ -95,30 +94,16 @@ func (c *Config) fill() (faults []error) {
 			fault("volume: path %q: write absolute paths", dir)
 		}
 	}
-	for _, d := range []struct {
-		key       string
-		into      *time.Duration
-		otherwise time.Duration
-	}{
-		{"check_timeout", &c.Check, DefaultCheckTimeout},
-		{"mount_timeout", &c.MountTime, DefaultMountTimeout},
-		{"unmount_timeout", &c.Unmount, DefaultUnmountTimeout},
+	for _, err := range []error{
+		hooks.FillTimeout("check_timeout", &c.Check, DefaultCheckTimeout),
+		hooks.FillTimeout("mount_timeout", &c.MountTime, DefaultMountTimeout),
+		hooks.FillTimeout("unmount_timeout", &c.Unmount, DefaultUnmountTimeout),
 	} {
-		if err := fillTime(d.key, d.into, d.otherwise); err != nil {
+		if err != nil {
 			fault("volume: %w", err)
 		}
 	}
 	return faults
-}
-
-func fillTime(key string, d *time.Duration, otherwise time.Duration) error {
-	if *d == 0 {
-		*d = otherwise
-	}
-	if *d < 0 || *d > MaxTimeout {
-		return fmt.Errorf("%s %v: use more than 0 and at most %v", key, *d, MaxTimeout)
-	}
-	return nil
 }
 
 // fill replaces zero values by defaults, and returns all faults.
@@ -161,6 +146,6 @@ func (s *Service) fill() (faults []error) {
 		fault("pidfile %q: write an absolute path", s.PIDFile)
 	}
 	return append(faults, errors.Join(
-		fillTime("start_timeout", &s.StartTimeout, DefaultStartTimeout),
-		fillTime("stop_timeout", &s.StopTimeout, DefaultStopTimeout)))
+		hooks.FillTimeout("start_timeout", &s.StartTimeout, DefaultStartTimeout),
+		hooks.FillTimeout("stop_timeout", &s.StopTimeout, DefaultStopTimeout)))
 }
