@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -18,18 +17,6 @@ import (
 	"github.com/carpd/carpd/hooks"
 	"github.com/carpd/carpd/hooks/hookstest"
 )
-
-// lockedBuffer takes log lines from several goroutines.
-type lockedBuffer struct {
-	mu sync.Mutex
-	bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.Buffer.Write(p)
-}
 
 // runs is a hook that runs a command, so that it has a logger, and a timeout.
 type runs Command
@@ -39,35 +26,10 @@ func (r runs) Run(ctx context.Context, _ hooks.Event) error {
 	return err
 }
 
-// run runs the command in a runner with the given timeout and returns what was logged.
-func run(t *testing.T, ctx context.Context, c Command, timeout time.Duration) (string, error) {
-	t.Helper()
-	var log lockedBuffer
-	r, err := hooks.NewRunner([]hooks.Step{{
-		Name: "step", Kind: "command", Phase: hooks.AfterUp, OnFailure: hooks.Demote, Timeout: timeout, Hook: runs(c),
-	}}, hooks.Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = r.Run(ctx, hooks.AfterUp, hookstest.SampleEvent(hooks.AfterUp))
-	log.mu.Lock()
-	defer log.mu.Unlock()
-	return log.String(), err
-}
-
-func read(t *testing.T, script, name string) string {
-	t.Helper()
-	b, err := os.ReadFile(filepath.Join(filepath.Dir(script), name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(b)
-}
-
 // alive reports whether the process of the pid in the file runs.
 func alive(t *testing.T, script, file string) bool {
 	t.Helper()
-	pid, err := strconv.Atoi(strings.TrimSpace(read(t, script, file)))
+	pid, err := strconv.Atoi(strings.TrimSpace(hookstest.Read(t, script, file)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +48,7 @@ func TestProgramInheritsNoOpenFiles(t *testing.T) {
 	}
 	defer syscall.Close(leaked)
 	ls := hookstest.Script(t, "exec ls /proc/self/fd")
-	log, err := run(t, t.Context(), Command{Path: ls}, time.Minute)
+	log, err := hookstest.Run(t, t.Context(), runs(Command{Path: ls}), time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +59,7 @@ func TestProgramInheritsNoOpenFiles(t *testing.T) {
 
 func TestFailureShowsCodeAndLastLines(t *testing.T) {
 	path := hookstest.Script(t, "echo one; echo two; echo three; echo 'mount: no such device' >&2; exit 3")
-	log, err := run(t, t.Context(), Command{Path: path}, time.Minute)
+	log, err := hookstest.Run(t, t.Context(), runs(Command{Path: path}), time.Minute)
 	var exit *ExitError
 	if !errors.As(err, &exit) || exit.Code != 3 {
 		t.Fatalf("got %v, want exit code 3", err)
@@ -111,7 +73,7 @@ func TestFailureShowsCodeAndLastLines(t *testing.T) {
 		t.Errorf("the log does not hold the line with its stream:\n%s", log)
 	}
 	killed := hookstest.Script(t, "kill -9 $$")
-	if _, err := run(t, t.Context(), Command{Path: killed}, time.Minute); err == nil || !strings.Contains(err.Error(), "signal: killed") {
+	if _, err := hookstest.Run(t, t.Context(), runs(Command{Path: killed}), time.Minute); err == nil || !strings.Contains(err.Error(), "signal: killed") {
 		t.Errorf("killed program gives %v", err)
 	}
 }
@@ -125,7 +87,7 @@ wait; wait`)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		_, err := run(t, ctx, Command{Path: path}, time.Minute)
+		_, err := hookstest.Run(t, ctx, runs(Command{Path: path}), time.Minute)
 		done <- err
 	}()
 	hookstest.Within(t, "the grandchild to run", func() bool {
@@ -141,7 +103,7 @@ wait; wait`)
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
-	read(t, path, "told") // SIGTERM came first
+	hookstest.Read(t, path, "told") // SIGTERM came first
 	if alive(t, path, "self") || alive(t, path, "child") {
 		t.Error("a process outlived the cancellation")
 	}
@@ -157,7 +119,7 @@ wait`)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		_, err := run(t, ctx, Command{Path: path}, time.Minute)
+		_, err := hookstest.Run(t, ctx, runs(Command{Path: path}), time.Minute)
 		done <- err
 	}()
 	for _, name := range []string{"child", "deaf"} {
@@ -178,7 +140,7 @@ wait`)
 func TestTimeoutEndsAProgramThatObeysAtOnce(t *testing.T) {
 	path := hookstest.Script(t, "echo $$ >self; exec sleep 100")
 	start := time.Now()
-	_, err := run(t, t.Context(), Command{Path: path}, 300*time.Millisecond)
+	_, err := hookstest.Run(t, t.Context(), runs(Command{Path: path}), 300*time.Millisecond)
 	if err == nil || !strings.Contains(err.Error(), "timeout of 300ms") {
 		t.Errorf("got %v", err)
 	}
@@ -192,7 +154,7 @@ func TestTimeoutEndsAProgramThatObeysAtOnce(t *testing.T) {
 
 func TestWhatAProgramLeavesBehindIsEndedAndNamed(t *testing.T) {
 	path := hookstest.Script(t, "sleep 100 & echo $! >child; exit 0")
-	log, err := run(t, t.Context(), Command{Path: path}, time.Minute)
+	log, err := hookstest.Run(t, t.Context(), runs(Command{Path: path}), time.Minute)
 	if err != nil {
 		t.Error(err)
 	}
@@ -207,14 +169,14 @@ func TestWhatAProgramLeavesBehindIsEndedAndNamed(t *testing.T) {
 func TestProcessThatHoldsTheOutputFromAnotherSessionDoesNotHangTheRun(t *testing.T) {
 	path := hookstest.Script(t, "setsid sleep 100 & echo $! >child; while [ \"$(cut -d' ' -f6 /proc/$!/stat)\" != $! ]; do :; done; exit 0")
 	start := time.Now()
-	_, err := run(t, t.Context(), Command{Path: path}, time.Minute)
+	_, err := hookstest.Run(t, t.Context(), runs(Command{Path: path}), time.Minute)
 	if took := time.Since(start); err != nil || took > 10*time.Second {
 		t.Errorf("%v after %v", err, took)
 	}
 	if !alive(t, path, "child") {
 		t.Error("a process in a session of its own was ended")
 	}
-	pid, _ := strconv.Atoi(strings.TrimSpace(read(t, path, "child")))
+	pid, _ := strconv.Atoi(strings.TrimSpace(hookstest.Read(t, path, "child")))
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Error(err)
 	}
@@ -222,7 +184,7 @@ func TestProcessThatHoldsTheOutputFromAnotherSessionDoesNotHangTheRun(t *testing
 
 func TestOutputIsBoundedAndTheRestCounted(t *testing.T) {
 	path := hookstest.Script(t, `head -c 1000000 /dev/zero | tr '\0' x | fold -w 99; echo; echo "the end"; exit 1`)
-	log, err := run(t, t.Context(), Command{Path: path}, time.Minute)
+	log, err := hookstest.Run(t, t.Context(), runs(Command{Path: path}), time.Minute)
 	if err == nil || !strings.Contains(err.Error(), "the end") {
 		t.Errorf("the last line is missing in %v", err)
 	}
@@ -236,7 +198,7 @@ func TestOutputIsBoundedAndTheRestCounted(t *testing.T) {
 }
 
 func TestOneEndlessLineIsBoundedToo(t *testing.T) {
-	var log lockedBuffer
+	var log hookstest.Log
 	out := newOutput(slog.New(slog.NewTextHandler(&log, nil)), Command{})
 	s := out.stream(stdout)
 	for range 100 {
@@ -245,8 +207,8 @@ func TestOneEndlessLineIsBoundedToo(t *testing.T) {
 		}
 	}
 	s.flush()
-	if cap(s.partial) > 4*maxLine || log.Len() > 2*maxShown {
-		t.Errorf("holds %d bytes and logged %d", cap(s.partial), log.Len())
+	if cap(s.partial) > 4*maxLine || len(log.String()) > 2*maxShown {
+		t.Errorf("holds %d bytes and logged %d", cap(s.partial), len(log.String()))
 	}
 	if out.rest < 1000000-2*maxShown {
 		t.Errorf("counted %d", out.rest)
@@ -288,14 +250,14 @@ func TestAnswerIsReturnedAndNotLoggedAndNeverCutInSilence(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "more than 9 bytes") || string(got) != "the answe" {
 		t.Errorf("of nine bytes: got %q, %v", got, err)
 	}
-	log, err := run(t, t.Context(), Command{Path: answer, Args: []string{"0"}, Keep: 100}, time.Minute)
+	log, err := hookstest.Run(t, t.Context(), runs(Command{Path: answer, Args: []string{"0"}, Keep: 100}), time.Minute)
 	if err != nil || strings.Contains(log, "the answer") || !strings.Contains(log, "a remark") {
 		t.Errorf("%v, log:\n%s", err, log)
 	}
 }
 
 func TestQuietCommandShowsItsLastLinesInTheErrorOnly(t *testing.T) {
-	log, err := run(t, t.Context(), Command{Path: hookstest.Script(t, "echo again and again; exit 1"), Quiet: true}, time.Minute)
+	log, err := hookstest.Run(t, t.Context(), runs(Command{Path: hookstest.Script(t, "echo again and again; exit 1"), Quiet: true}), time.Minute)
 	if err == nil || !strings.Contains(err.Error(), "again and again") || strings.Contains(log, "hook output") {
 		t.Errorf("%v, log:\n%s", err, log)
 	}

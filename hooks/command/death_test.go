@@ -104,7 +104,7 @@ func TestProgramOutlivesOtherThreadsOfTheDaemon(t *testing.T) {
 	must(t, syscall.Mkfifo(fifo, 0o600))
 	done := make(chan error, 1)
 	go func() {
-		_, err := run(t, t.Context(), Command{Path: path}, time.Minute)
+		_, err := hookstest.Run(t, t.Context(), runs(Command{Path: path}), time.Minute)
 		done <- err
 	}()
 	w, err := os.OpenFile(fifo, os.O_WRONLY, 0) // returns when the program reads
@@ -128,7 +128,7 @@ func TestProgramOutlivesOtherThreadsOfTheDaemon(t *testing.T) {
 
 func TestUmaskOfTheDaemonStaysAsItIs(t *testing.T) {
 	before := umasks(t)
-	if _, err := run(t, t.Context(), Command{Path: "/bin/true"}, time.Minute); err != nil {
+	if _, err := hookstest.Run(t, t.Context(), runs(Command{Path: "/bin/true"}), time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	if after := umasks(t); after != before {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/carpd/carpd/hooks"
+	"github.com/carpd/carpd/hooks/hookstest"
 )
 
 func TestProgramRunsAsTheConfiguredUser(t *testing.T) {
@@ -17,7 +18,7 @@ func TestProgramRunsAsTheConfiguredUser(t *testing.T) {
 	if m, err := os.ReadFile("/proc/self/uid_map"); err != nil || !slices.Equal(strings.Fields(string(m)), []string{"0", "0", "4294967295"}) {
 		t.Skip("there are no other users in this user namespace")
 	}
-	log, err := run(t, t.Context(), open(t, Config{Command: []string{"/usr/bin/id"}, User: "nobody"}), time.Minute)
+	log, err := hookstest.Run(t, t.Context(), open(t, Config{Command: []string{"/usr/bin/id"}, User: "nobody"}), time.Minute)
 	if err != nil || !strings.Contains(log, "(nobody)") || strings.Contains(log, "(root)") {
 		t.Errorf("%v\n%s", err, log)
 	}

@@ -1,17 +1,14 @@
 package exec
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -30,44 +27,6 @@ func open(t *testing.T, c Config) hooks.Hook {
 	return h
 }
 
-// lockedBuffer takes log lines from several goroutines.
-type lockedBuffer struct {
-	mu sync.Mutex
-	bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.Buffer.Write(p)
-}
-
-// run runs the hook in a runner with the given timeout and returns its error
-// and what was logged.
-func run(t *testing.T, ctx context.Context, h hooks.Hook, timeout time.Duration) (string, error) {
-	t.Helper()
-	var log lockedBuffer
-	r, err := hooks.NewRunner([]hooks.Step{{
-		Name: "step", Kind: "exec", Phase: hooks.AfterUp, OnFailure: hooks.Demote, Timeout: timeout, Hook: h,
-	}}, hooks.Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = r.Run(ctx, hooks.AfterUp, hookstest.SampleEvent(hooks.AfterUp))
-	log.mu.Lock()
-	defer log.mu.Unlock()
-	return log.String(), err
-}
-
-func read(t *testing.T, script, name string) string {
-	t.Helper()
-	b, err := os.ReadFile(filepath.Join(filepath.Dir(script), name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(b)
-}
-
 func TestConformance(t *testing.T) {
 	path := hookstest.Script(t, "cat >/dev/null")
 	hookstest.Conformance(t, func() hooks.Hook { return open(t, Config{Command: []string{path}}) })
@@ -84,24 +43,24 @@ cat >$out/stdin; echo "$@" >$out/args; cut -d' ' -f5,6 /proc/$$/stat >$out/ids; 
 	if err := os.WriteFile(path, []byte(body), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if log, err := run(t, t.Context(), open(t, Config{Command: []string{path, "one", "$HOME two"}}), time.Minute); err != nil {
+	if log, err := hookstest.Run(t, t.Context(), open(t, Config{Command: []string{path, "one", "$HOME two"}}), time.Minute); err != nil {
 		t.Fatal(err, log)
 	}
 	for name, want := range map[string]string{"pwd": "/\n", "umask": "0077\n", "args": "one $HOME two\n"} {
-		if got := read(t, path, name); got != want {
+		if got := hookstest.Read(t, path, name); got != want {
 			t.Errorf("%s is %q, want %q", name, got, want)
 		}
 	}
-	ids := strings.Fields(read(t, path, "ids"))
+	ids := strings.Fields(hookstest.Read(t, path, "ids"))
 	if len(ids) != 3 || ids[0] != ids[2] || ids[1] != ids[2] {
 		t.Errorf("group, session and process are %v, want all the same", ids)
 	}
 	ev := hookstest.SampleEvent(hooks.AfterUp)
 	want, _ := json.Marshal(ev)
-	if got := strings.TrimSpace(read(t, path, "stdin")); got != string(want) {
+	if got := strings.TrimSpace(hookstest.Read(t, path, "stdin")); got != string(want) {
 		t.Errorf("stdin is %s\nwant %s", got, want)
 	}
-	checkEnvironment(t, strings.Split(strings.TrimSpace(read(t, path, "env")), "\n"), ev)
+	checkEnvironment(t, strings.Split(strings.TrimSpace(hookstest.Read(t, path, "env")), "\n"), ev)
 }
 
 func checkEnvironment(t *testing.T, got []string, ev hooks.Event) {
@@ -156,10 +115,10 @@ func TestStyleDecidesWhichArgumentsFollow(t *testing.T) {
 
 func TestExit75IsTriedAgainUntilItWorks(t *testing.T) {
 	path := hookstest.Script(t, `echo x >>tries; [ $(wc -l <tries) -ge 3 ] || { echo "not yet"; exit 75; }`)
-	if _, err := run(t, t.Context(), open(t, Config{Command: []string{path}}), time.Minute); err != nil {
+	if _, err := hookstest.Run(t, t.Context(), open(t, Config{Command: []string{path}}), time.Minute); err != nil {
 		t.Fatal(err)
 	}
-	if got := read(t, path, "tries"); got != "x\nx\nx\n" {
+	if got := hookstest.Read(t, path, "tries"); got != "x\nx\nx\n" {
 		t.Errorf("tries %q, want three", got)
 	}
 }

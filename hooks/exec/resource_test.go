@@ -88,7 +88,7 @@ esac`)
 		if (err == nil) != (tc.hint == "") || hooks.Refused(err) != tc.refused || !contains(err, tc.hint) {
 			t.Errorf("code %d: %v", tc.code, err)
 		}
-		if got := strings.Count(read(t, path, "tries"), "x"); got != tc.tries {
+		if got := strings.Count(hookstest.Read(t, path, "tries"), "x"); got != tc.tries {
 			t.Errorf("code %d: tried %d times, want %d", tc.code, got, tc.tries)
 		}
 	}
@@ -189,7 +189,7 @@ func TestMonitorThatHangsHasNoAnswerAndLeavesNothing(t *testing.T) {
 	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
-	pid := strings.TrimSpace(read(t, path, "self"))
+	pid := strings.TrimSpace(hookstest.Read(t, path, "self"))
 	if _, err := os.Stat("/proc/" + pid); err == nil {
 		t.Error("the program lives")
 	}
@@ -234,10 +234,10 @@ func TestProgramsOfAResourceGetTheEventAndWhatIsAskedOfThem(t *testing.T) {
 	if err := r.Promote(t.Context(), hookstest.SampleEvent(hooks.BeforeUp)); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := read(t, path, "asked"), "monitor  \npromote 41 master-timed-out\nmonitor  \n"; got != want {
+	if got, want := hookstest.Read(t, path, "asked"), "monitor  \npromote 41 master-timed-out\nmonitor  \n"; got != want {
 		t.Errorf("asked %q, want %q", got, want)
 	}
-	if got := read(t, path, "input"); !strings.Contains(got, `"epoch":41`) {
+	if got := hookstest.Read(t, path, "input"); !strings.Contains(got, `"epoch":41`) {
 		t.Errorf("input %q", got)
 	}
 }

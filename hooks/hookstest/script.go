@@ -1,10 +1,16 @@
 package hookstest
 
 import (
+	"bytes"
+	"context"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/carpd/carpd/hooks"
 )
 
 // SafeDir returns a directory of the test's that is accepted as the place of a program
@@ -51,4 +57,48 @@ func Within(t testing.TB, what string, ok func() bool) {
 			t.Fatalf("waited ten seconds for: %s", what)
 		}
 	}
+}
+
+// Read returns what a script of Script has left in a file of its directory.
+func Read(t testing.TB, script, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(filepath.Dir(script), name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// Run runs a hook in a Runner with a timeout, and returns its error and what was logged.
+func Run(t testing.TB, ctx context.Context, h hooks.Hook, timeout time.Duration) (log string, err error) {
+	t.Helper()
+	var b Log
+	r, err := hooks.NewRunner([]hooks.Step{{
+		Name: "step", Kind: "test", Phase: hooks.AfterUp, OnFailure: hooks.Demote, Timeout: timeout, Hook: h,
+	}}, hooks.Options{Log: slog.New(slog.NewTextHandler(&b, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = r.Run(ctx, hooks.AfterUp, SampleEvent(hooks.AfterUp))
+	return b.String(), err
+}
+
+// Log takes log lines from several goroutines. The zero value is empty.
+type Log struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (l *Log) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+// String returns all lines.
+func (l *Log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
