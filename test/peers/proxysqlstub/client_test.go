@@ -13,6 +13,7 @@ import (
 func TestClientsLogInAsUsersThatRun(t *testing.T) {
 	t.Parallel()
 	n, admin := started(t, host(t), proxysqlstub.Options{})
+	run(t, admin, "INSERT INTO mysql_users (username, password, frontend) VALUES ('behind', 'secret', 0)", "LOAD MYSQL USERS TO RUNTIME")
 	run(t, admin, "INSERT INTO mysql_users (username, password) VALUES ('late', 'secret')")
 	login := func(user, password string) string {
 		t.Helper()
@@ -30,6 +31,7 @@ func TestClientsLogInAsUsersThatRun(t *testing.T) {
 		{"orders_ro", "made-up-sha1", refused("orders_ro")},
 		{"old_app", "made-up-old", refused("old_app")},       // not active
 		{"audit_app", "made-up-audit", refused("audit_app")}, // caching_sha2_password, which the stand-in has not
+		{"behind", "secret", refused("behind")},              // at the backends only
 		{"late", "secret", refused("late")},                  // in memory only
 	} {
 		if got := login(c.user, c.password); got != c.want {
@@ -53,14 +55,17 @@ func TestTheWriterOnDiskIsServedUntilTheFirstCheck(t *testing.T) {
 	t.Parallel()
 	n := proxysqlstub.New(t, host(t), proxysqlstub.Options{Database: sample(t, "proxysql.db"), AdminWait: -1})
 	n.Backends(map[string]proxysqlstub.Backend{"db1.orders.example:3306": {ReadOnly: true}, "db2.orders.example:3306": {}})
-	n.Fault("monitor-late", "2s")
+	n.Fault("monitor-late", "4s")
 	n.Start()
 	app := n.Open(n.ClientAddr(), "orders_app", "made-up-orders")
 	t.Cleanup(func() { _ = app.Close() })
 	admin := n.Admin("ops", "made-up-ops")
 	t.Cleanup(func() { _ = admin.Close() })
-	same(t, app, "SELECT @@hostname", "db1.orders.example:3306")
 	same(t, app, "SELECT 1", "1")
+	lab.Eventually(t, 10*time.Second, "a second to pass", func() bool {
+		return value(t, admin, "SELECT Variable_Value FROM stats_mysql_global WHERE Variable_Name='ProxySQL_Uptime'") != "0"
+	})
+	same(t, app, "SELECT @@hostname", "db1.orders.example:3306")
 	same(t, admin, "SELECT count(*) FROM monitor.mysql_server_read_only_log", "0")
 
 	lab.Eventually(t, 10*time.Second, "the writer of now", func() bool { return value(t, app, "SELECT @@hostname") == "db2.orders.example:3306" })

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -61,6 +62,11 @@ func New(t lab.TB, h *lab.Host, o Options) *Node {
 	n := &Node{Host: h, Dir: dir, Data: filepath.Join(dir, "data"), t: t, o: o}
 	t.Cleanup(func() {
 		n.Kill()
+		for _, fault := range []string{"DATA RACE", "panic:", "fatal error:"} { // of the stand-in itself
+			if strings.Contains(n.Log(), fault) {
+				t.Errorf("proxysqlstub: %s", fault)
+			}
+		}
 		if t.Failed() {
 			t.Logf("--- proxysqlstub: %s\n%s", n.Dir, n.Log())
 		}

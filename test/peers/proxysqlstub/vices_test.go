@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -184,6 +185,46 @@ func TestAWriteToDiskFailsInTheLogOnly(t *testing.T) {
 	n.Fault("disk", "")
 	run(t, db, "SAVE MYSQL USERS TO DISK")
 	same(t, db, "SELECT count(*) FROM disk.mysql_users", "0")
+}
+
+// TestEachBackupFromInsideIsWhole saves all the time, and makes backups on the admin port
+// meanwhile: none is half a configuration. Clients come and go, and the monitor asks.
+func TestEachBackupFromInsideIsWhole(t *testing.T) {
+	t.Parallel()
+	n, db := started(t, host(t), proxysqlstub.Options{})
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var busy sync.WaitGroup
+	defer busy.Wait()
+	defer stop()
+	for _, text := range []string{"SAVE MYSQL USERS TO DISK", "SAVE MYSQL SERVERS TO DISK", "SELECT * FROM runtime_mysql_users, stats_mysql_processlist", "LOAD MYSQL SERVERS TO RUNTIME"} {
+		db := n.Admin("ops", "made-up-ops")
+		t.Cleanup(func() { _ = db.Close() })
+		busy.Go(func() {
+			for ctx.Err() == nil {
+				if _, err := db.Exec(text); err != nil {
+					t.Errorf("%s: %v", text, err)
+					return
+				}
+			}
+		})
+	}
+	busy.Go(func() {
+		for ctx.Err() == nil {
+			app := n.Open(n.ClientAddr(), "orders_app", "made-up-orders")
+			if err := app.Ping(); err != nil {
+				t.Errorf("a client: %v", err)
+			}
+			_ = app.Close()
+		}
+	})
+	for i := range 30 {
+		path := filepath.Join(n.Data, fmt.Sprintf("backup-%d.db", i))
+		run(t, db, "VACUUM disk INTO '"+path+"'")
+		if got := users(t, path); got != 7 {
+			t.Errorf("backup %d holds %d users, want 7", i, got)
+		}
+	}
 }
 
 // TestWhatLiesBesideTheFileIsApplied puts a database where another one's journal or WAL
