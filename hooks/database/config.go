@@ -47,7 +47,8 @@ type Config struct {
 	Unit         string        `yaml:"unit"`   // of systemd
 	Start        []string      `yaml:"start"`  // absolute path, then arguments; returns when it has begun to start
 	Stop         []string      `yaml:"stop"`   // likewise; fine if it does not run
-	Status       []string      `yaml:"status"` // exits with 0 when it runs, 1 to 4 or 7 when it does not
+	Status       []string      `yaml:"status"` // exits with 0 when it runs, 1 to 3 or 7 when it does not
+	Path         []string      `yaml:"path"`   // directories in which systemctl is; default those of a login of root
 	StartTimeout time.Duration `yaml:"start_timeout"`
 	StopTimeout  time.Duration `yaml:"stop_timeout"`
 
@@ -123,6 +124,14 @@ func (c *Config) fillService() (faults []error) {
 		fault("unit and start, stop or status exclude each other")
 	case strings.HasPrefix(c.Unit, "-") || strings.ContainsAny(c.Unit, " \t\n/"):
 		fault("unit %q: write the name of one unit, such as proxysql.service", c.Unit)
+	}
+	if len(c.Path) == 0 {
+		c.Path = strings.Split(command.SearchPath, ":")
+	}
+	for _, dir := range c.Path {
+		if !filepath.IsAbs(dir) {
+			fault("path %q: write absolute paths", dir)
+		}
 	}
 	for key, argv := range map[string][]string{"start": c.Start, "stop": c.Stop, "status": c.Status} {
 		if len(argv) == 0 {

@@ -221,7 +221,10 @@ func (d *Database) choose(ctx context.Context, ev hooks.Event, store *dir.Store,
 	if !errors.Is(err, install.ErrNone) {
 		return version, "", err
 	}
-	if len(failed) > 0 || !d.mayKeep(ctx, store, state) {
+	if len(failed) > 0 {
+		return version, "", errors.New("the store has no other sound snapshot")
+	}
+	if !d.mayKeep(ctx, store, state) {
 		return version, "", fmt.Errorf("%w: put one into %s (carpctl snapshots), or set if_none", err, d.c.Store)
 	}
 	verdict, faulty := d.place.Present(ctx)

@@ -25,14 +25,14 @@ const (
 )
 
 // systemctl finds the program.
-func systemctl() (string, error) {
-	for dir := range strings.SplitSeq(command.SearchPath, ":") {
+func (d *Database) systemctl() (string, error) {
+	for _, dir := range d.c.Path {
 		path := filepath.Join(dir, "systemctl")
 		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
 			return path, nil
 		}
 	}
-	return "", errors.New("systemctl is not in " + command.SearchPath + ": write start, stop and status instead of unit")
+	return "", fmt.Errorf("systemctl is not in %s: set path, or write start, stop and status instead of unit", strings.Join(d.c.Path, ", "))
 }
 
 // tell runs systemctl, or a command of the configuration.
@@ -42,9 +42,14 @@ func (d *Database) tell(ctx context.Context, action string, argv []string) error
 		_, err := command.Run(ctx, command.Command{Path: argv[0], Args: slices.Clone(argv[1:]), Daemon: action == "start"})
 		return err
 	}
-	path, err := systemctl()
+	path, err := d.systemctl()
 	if err != nil {
 		return err
+	}
+	if action == "start" {
+		// One that has failed too often would not be started. It fails if there is nothing to
+		// forget, and if it does not the start says so.
+		_, _ = command.Run(ctx, command.Command{Path: path, Args: []string{"reset-failed", d.c.Unit}, Quiet: true})
 	}
 	_, err = command.Run(ctx, command.Command{Path: path, Args: append(strings.Fields(action), d.c.Unit)})
 	return err
@@ -58,7 +63,7 @@ func (d *Database) runs(ctx context.Context) (bool, error) {
 		return d.unitRuns(ctx)
 	}
 	_, err := command.Run(ctx, command.Command{Path: d.c.Status[0], Args: slices.Clone(d.c.Status[1:]), Quiet: true})
-	if exit, ok := errors.AsType[*command.ExitError](err); ok && (exit.Code >= 1 && exit.Code <= 4 || exit.Code == 7) {
+	if exit, ok := errors.AsType[*command.ExitError](err); ok && (exit.Code >= 1 && exit.Code <= 3 || exit.Code == 7) {
 		return false, nil // as the Linux Standard Base and OCF have it
 	}
 	return err == nil, err
@@ -66,7 +71,7 @@ func (d *Database) runs(ctx context.Context) (bool, error) {
 
 // unitRuns asks systemd.
 func (d *Database) unitRuns(ctx context.Context) (bool, error) {
-	path, err := systemctl()
+	path, err := d.systemctl()
 	if err != nil {
 		return false, err
 	}

@@ -48,9 +48,11 @@ func (d *Database) restore(ctx context.Context, ev hooks.Event, store *dir.Store
 		return "", err
 	}
 	if len(all) > 0 && newer(state, all[0], ev.Node) {
-		if err := d.program.Serves(ctx); err == nil {
+		err := d.present(ctx)
+		if err == nil {
 			return "what it runs with: newer than the newest snapshot, " + all[0].Version.String(), nil
 		}
+		hooks.Logger(ctx).Warn("what it runs with was the newest, and cannot be used", "err", err)
 	}
 	var faults []error
 	tries := 0
@@ -81,12 +83,24 @@ func (d *Database) restore(ctx context.Context, ev hooks.Event, store *dir.Store
 		faults = append(faults, fmt.Errorf("%v: %w", m.Version, err))
 	}
 	if tries == 0 && d.mayKeep(ctx, store, state) {
-		return "what it runs with: there is no snapshot", d.program.Serves(ctx)
+		return "what it runs with: there is no snapshot", d.present(ctx)
 	}
 	if tries == 0 {
 		return "", fmt.Errorf("%w: put one into %s (carpctl snapshots), or set if_none", errors.Join(append(faults, install.ErrNone)...), d.c.Store)
 	}
 	return "", fmt.Errorf("it serves with no snapshot: %w", errors.Join(faults...))
+}
+
+// present returns nil if the running program serves, and its database is sound.
+func (d *Database) present(ctx context.Context) error {
+	if err := d.program.Serves(ctx); err != nil {
+		return err
+	}
+	verdict, err := d.place.Running(ctx)
+	if err == nil && !verdict.Sound() {
+		err = errors.New("the present database is " + verdict.String())
+	}
+	return err
 }
 
 // notServed notes that what the program has may be another configuration from now on.

@@ -319,6 +319,31 @@ func TestWithoutASnapshotThePolicyDecides(t *testing.T) {
 	})
 }
 
+func TestARunningProxySQLWithHalfAConfigurationIsNotTrusted(t *testing.T) {
+	n := newNode(t, proxysql.Warm)
+	n.Start()
+	r := n.open()
+	n.promote(r, 4, "old") // there is no snapshot yet
+	n.demote(r)
+	n.publish(4, marked(t, "before"))
+	n.tell("DELETE FROM mysql_users WHERE username>=''", "LOAD MYSQL USERS TO RUNTIME", "SAVE MYSQL USERS TO DISK")
+	n.promote(r, 5, "before") // its own mastership was the later one, and its users are gone
+	n.demote(r)
+	empty := newNode(t, proxysql.Warm)
+	n.Kill() // they have one address
+	if err := os.Remove(empty.config.Database); err != nil {
+		t.Fatal(err)
+	}
+	empty.config.User = "admin"
+	if err := os.WriteFile(empty.config.PasswordFile, []byte("admin\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	empty.Start()
+	if err := empty.open().Promote(t.Context(), event(4)); err == nil || !strings.Contains(err.Error(), "mysql_users is empty") {
+		t.Errorf("a ProxySQL that nobody has configured: %v", err)
+	}
+}
+
 func TestDemotionEndsTheConnectionsOfClients(t *testing.T) {
 	n := newNode(t, proxysql.Warm)
 	n.Start()

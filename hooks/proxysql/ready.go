@@ -30,8 +30,9 @@ func (r *resource) await(ctx context.Context, since time.Time, rows map[string]i
 		if err == nil {
 			return nil
 		}
-		if last == nil || ctx.Err() == nil { // else it says only that the time is over
-			last = err
+		late, bounded := ctx.Deadline()
+		if over := ctx.Err() != nil || bounded && !time.Now().Before(late); last == nil || !over {
+			last = err // else it says only that the time is over
 		}
 		if differs := (*differs)(nil); errors.As(err, &differs) {
 			return err // that will not change

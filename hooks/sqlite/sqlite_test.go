@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -166,8 +165,7 @@ func TestAStubbornApplicationIsKilledAndNobodyElse(t *testing.T) {
 	write(t, n.config.Database, "stubborn")
 	r := n.open()
 	n.promote(r, 5, "stubborn")
-	bystander := exec.CommandContext(t.Context(), "sleep", "600")
-	bystander.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	bystander := exec.CommandContext(t.Context(), "sleep", "60")
 	if err := bystander.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -176,6 +174,48 @@ func TestAStubbornApplicationIsKilledAndNobodyElse(t *testing.T) {
 		t.Error("a bystander was killed:", err)
 	}
 	_ = bystander.Wait() // killed
+}
+
+// TestAUnitIsStartedAndStoppedBySystemctl has a stand-in of systemctl that plays one unit by
+// the scripts, and fails like systemd after a crash: until it is told to forget that.
+func TestAUnitIsStartedAndStoppedBySystemctl(t *testing.T) {
+	n := newNode(t)
+	n.script("systemctl", `echo "$@" >>$D/calls
+case "$1" in
+show) if [ "$3" != app.service ]; then echo LoadState=not-found; elif $D/status; then echo LoadState=loaded; echo ActiveState=active; else echo ActiveState=failed; fi ;;
+reset-failed) rm -f $D/failed ;;
+start) [ ! -e $D/failed ] || exit 1; touch $D/wanted; while [ -e $D/wanted ]; do sleep 0.02; done ;;
+stop) exec $D/stop ;;
+kill) kill -9 "$(cat $D/pid)" ;;
+esac`)
+	// Who starts units is no child of systemctl.
+	manager := exec.CommandContext(t.Context(), "/bin/sh", "-c", "while [ -d "+n.dir+" ]; do if [ -e "+n.path("wanted")+" ]; then "+n.path("start")+"; rm "+n.path("wanted")+"; fi; sleep 0.02; done")
+	if err := manager.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = manager.Wait() }) // killed with the context of the test
+	n.config.Start, n.config.Stop, n.config.Status = nil, nil, nil
+	n.config.Unit, n.config.Path = "app.service", []string{n.dir}
+	if err := os.WriteFile(n.path("failed"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	write(t, n.config.Database, "old")
+	n.publish("other", v(5, 1), "new")
+	r := n.open()
+	n.promote(r, 6, "new")
+	n.demote(r)
+	n.config.StopTimeout = 200 * time.Millisecond
+	n.publish("other", v(7, 1), "stubborn")
+	r = n.open()
+	n.promote(r, 8, "stubborn")
+	n.demote(r)
+	if calls, err := os.ReadFile(n.path("calls")); err != nil || !strings.Contains(string(calls), "kill --signal=SIGKILL --kill-whom=all app.service") {
+		t.Errorf("%s, %v", calls, err)
+	}
+	n.config.Unit = "none.service"
+	if err := n.open().Promote(t.Context(), n.event(9)); !hooks.Refused(err) || !strings.Contains(err.Error(), "does not know it") {
+		t.Error(err)
+	}
 }
 
 func TestWhatRunsOutOfServiceIsNeitherRole(t *testing.T) {

@@ -30,9 +30,8 @@ func holdOpen(t testing.TB, path string) (stop func()) {
 	}
 	defer f.Close()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	c := exec.CommandContext(ctx, "sleep", "600")
+	c := exec.CommandContext(ctx, "sleep", "60")
 	c.ExtraFiles = []*os.File{f}
-	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -241,7 +240,7 @@ func TestAFullOrReadOnlyDiskCostsNothing(t *testing.T) {
 	defer cancel()
 	c := exec.CommandContext(ctx, os.Args[0], "-test.run", "^TestAFullOrReadOnlyDiskCostsNothing$")
 	c.Env = append(os.Environ(), "CARPD_STORE="+store, "CARPD_DISK="+t.TempDir())
-	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
 	child(t, c)
 }
 

@@ -354,3 +354,21 @@ func (p *Place) Look(ctx context.Context, store replicator.Store, m replicator.M
 	}
 	return verdict, errors.Join(err, remove(fresh))
 }
+
+// Running says what the present database is worth while its program runs: a copy of it is
+// taken in one step, and judged by the rules.
+func (p *Place) Running(ctx context.Context) (replicator.Verdict, error) {
+	err := p.makeWork()
+	copied := p.file("look")
+	if err == nil {
+		err = remove(copied)
+	}
+	if err != nil {
+		return replicator.Verdict{}, fmt.Errorf("install: look at %s: %w", p.c.Database, err)
+	}
+	report, err := sqlite.Take(ctx, p.c.Database, copied, p.c.Verify)
+	if err = errors.Join(err, remove(copied)); err != nil {
+		return replicator.Verdict{}, fmt.Errorf("install: look at %s: %w", p.c.Database, err)
+	}
+	return report.Verdict, nil
+}
