@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/carpd/carpd/hooks"
 	"github.com/carpd/carpd/hooks/command"
 	"github.com/carpd/carpd/replicator/install"
 )
@@ -22,7 +23,6 @@ const (
 	MaxTries            = 16
 	DefaultStartTimeout = 30 * time.Second
 	DefaultStopTimeout  = 20 * time.Second
-	MaxTimeout          = time.Hour
 )
 
 // What is done when the store has no sound snapshot.
@@ -141,17 +141,9 @@ func (c *Config) fillService() (faults []error) {
 			fault("%s: %w", key, err)
 		}
 	}
-	for _, d := range []struct {
-		key       string
-		into      *time.Duration
-		otherwise time.Duration
-	}{{"start_timeout", &c.StartTimeout, DefaultStartTimeout}, {"stop_timeout", &c.StopTimeout, DefaultStopTimeout}} {
-		*d.into = cmp.Or(*d.into, d.otherwise)
-		if *d.into < 0 || *d.into > MaxTimeout {
-			fault("%s %v: use more than 0 and at most %v", d.key, *d.into, MaxTimeout)
-		}
-	}
-	return faults
+	return append(faults, errors.Join(
+		hooks.FillTimeout("start_timeout", &c.StartTimeout, DefaultStartTimeout),
+		hooks.FillTimeout("stop_timeout", &c.StopTimeout, DefaultStopTimeout)))
 }
 
 // parseMode reads "0640".
