@@ -69,6 +69,7 @@ type Master struct {
 
 	mu     sync.Mutex
 	status MasterStatus // without Store and Peers
+	begun  Version      // what the first snapshot of this mastership was to be called
 }
 
 // NewMaster checks the configuration. It does nothing else.
@@ -160,7 +161,7 @@ func (m *Master) begin(ctx context.Context) bool {
 			m.last = first
 			m.last.Sequence--
 			m.mu.Lock()
-			m.status.Newest = newest
+			m.status.Newest, m.begun = newest, first
 			m.mu.Unlock()
 			m.log.Info("replication begins", "first", first, "newest", newest.Version)
 			return true
@@ -427,6 +428,13 @@ func (m *Master) newest() Manifest {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.status.Newest
+}
+
+// first is the least version of this mastership.
+func (m *Master) first() Version {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.begun
 }
 
 // rest waits, and reports whether the time passed before ctx ended.

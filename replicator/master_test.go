@@ -194,6 +194,32 @@ func TestASmallerMastershipIsRefusedAndAlarmedAndNothingIsLost(t *testing.T) {
 	})
 }
 
+func TestAMasterThatDiedBeforeItShippedIsServedByTheNextOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newNode(t, 1), newNode(t, 2)
+		toA, sb := &remote{store: a}, newSource("shipped")
+		_, stop := lead(t, b, 41, sb, nil, replicator.Peer{Name: "a", Target: toA})
+		pass(time.Second)
+		toA.set(func(r *remote) { r.cut = errors.New("cut") })
+		sb.write("not shipped")
+		pass(time.Second)
+		stop()
+		// The next one has no snapshot of its own yet when it hears what is there.
+		sa := newSource("next")
+		sa.fail = errors.New("the admin port does not answer")
+		ma, _ := lead(t, a, 42, sa, nil, replicator.Peer{Name: "b", Target: &remote{store: b}})
+		pass(10 * time.Second)
+		if p := ma.Status().Peers[0]; p.State != replicator.PeerBehind || p.There != storetest.V(41, 2, 2) {
+			t.Errorf("before its first snapshot: %+v", p)
+		}
+		sa.set(func(s *source) { s.fail = nil })
+		pass(10 * time.Second)
+		if got, v := text(t, b); got != "next" || v != storetest.V(42, 1, 1) {
+			t.Errorf("the old master has %q as %v", got, v)
+		}
+	})
+}
+
 func TestALostStateDirectoryIsFilledAgainBeforeTheNextFailover(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := []*node{newNode(t, 1), newNode(t, 2)}

@@ -76,7 +76,13 @@ func (p *peer) serve(ctx context.Context, want Manifest) (pause time.Duration, e
 			return 0, err
 		}
 	}
+	first := p.of.first()
 	switch c := want.Version.Compare(p.there.Version); {
+	case c <= 0 && want.Version.Compare(first) < 0 && p.there.Version.Compare(first) < 0:
+		// What an earlier mastership left there was never shipped; what is taken in this
+		// one will be greater.
+		p.awaits()
+		return p.of.Recheck, nil
 	case c < 0 || c == 0 && want.SHA256 != p.there.SHA256:
 		return 0, fmt.Errorf("%w: %v of %s is there, and ours is %v", ErrOlder, p.there.Version, p.there.Source, want.Version)
 	case c == 0:
@@ -173,6 +179,17 @@ func (p *peer) behind() {
 	select {
 	case p.wake <- struct{}{}:
 	default:
+	}
+}
+
+// awaits notes that the target is to get what is not taken yet.
+func (p *peer) awaits() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := &p.status
+	s.State, s.There, s.Failures, s.LastError = PeerBehind, p.there.Version, 0, ""
+	if s.Behind.IsZero() {
+		s.Behind = time.Now()
 	}
 }
 

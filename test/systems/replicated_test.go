@@ -82,7 +82,7 @@ func newReplicated(t *testing.T) *replicated {
 		s.nodes[i] = newMachine(t, h, "")
 		m := s.nodes[i]
 		// Mounts of the machine are its own, and gone with its last process.
-		m.binary = s.script(i, "carpd", fmt.Sprintf(`exec unshare --mount --propagation private %s "$@"`, binary))
+		m.binary = m.script("carpd", fmt.Sprintf(`exec unshare --mount --propagation private %s "$@"`, binary))
 		var err error
 		s.disks[i], err = blockdev.Install(blockdev.Settings{Kind: "hast", Dir: filepath.Join(m.dir, "hast"), Name: "test", Size: 256 << 20,
 			Listen: fmt.Sprintf("192.0.2.%d:8457", i+1), Remote: fmt.Sprintf("192.0.2.%d:8457", 2-i), Timeout: 2 * time.Second})
@@ -126,13 +126,13 @@ func (s *replicated) config(i int, admin string) string {
 	if err := os.Mkdir(mount, 0o700); err != nil {
 		s.t.Fatal(err)
 	}
-	start := s.script(i, "start", fmt.Sprintf(`rm -f %[1]s/began
+	start := m.script("start", fmt.Sprintf(`rm -f %[1]s/began
 setsid sh -c 'echo yes >%[1]s/began; exec mariadbd --no-defaults --user=root --datadir=%[2]s --socket=%[1]s/s --pid-file=%[1]s/pid --bind-address=0.0.0.0 --skip-name-resolve --innodb-buffer-pool-size=16M --innodb-log-file-size=4M --key-buffer-size=1M --performance-schema=0 --max-connections=100' </dev/null >%[1]s/mariadbd.log 2>&1 &
 while ! [ -s %[1]s/began ]; do sleep 0.01; done`, dir, mount))
-	stop := s.script(i, "stop", fmt.Sprintf("exec %s --no-defaults -u root -S %s/s shutdown", admin, dir))
-	probe := s.script(i, "probe", fmt.Sprintf("exec %s --no-defaults -u root -S %s/s ping", admin, dir))
+	stop := m.script("stop", fmt.Sprintf("exec %s --no-defaults -u root -S %s/s shutdown", admin, dir))
+	probe := m.script("probe", fmt.Sprintf("exec %s --no-defaults -u root -S %s/s ping", admin, dir))
 	other := s.disks[1-i].Program("hastctl")
-	peer := s.script(i, "peer", fmt.Sprintf("%[1]s list test && %[1]s dump test", other))
+	peer := m.script("peer", fmt.Sprintf("%[1]s list test && %[1]s dump test", other))
 	return fmt.Sprintf(`node_id: %d
 instances:
   - name: db
@@ -179,11 +179,11 @@ func (s *replicated) boot(i int, config ...string) {
 }
 
 // script writes a program of a machine, and returns its path.
-func (s *replicated) script(i int, name, body string) string {
-	s.t.Helper()
-	path := filepath.Join(s.nodes[i].dir, name)
+func (m *machine) script(name, body string) string {
+	m.t.Helper()
+	path := filepath.Join(m.dir, name)
 	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+body+"\n"), 0o700); err != nil {
-		s.t.Fatal(err)
+		m.t.Fatal(err)
 	}
 	return path
 }

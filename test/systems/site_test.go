@@ -16,10 +16,12 @@ import (
 	"github.com/carpd/carpd/cmd/daemon/api"
 	"github.com/carpd/carpd/test/lab"
 	"github.com/carpd/carpd/test/peers/blockdev"
+	"github.com/carpd/carpd/test/peers/proxysqlstub"
 )
 
 func TestMain(m *testing.M) {
 	blockdev.Enter()
+	proxysqlstub.Enter()
 	lab.Main(m)
 }
 
