@@ -197,18 +197,6 @@ func (r *Runner) Run(ctx context.Context, phase Phase, ev Event) error {
 	return nil
 }
 
-// Between runs f while no hook, promotion or demotion of this Runner is at work, and none
-// begins. Looks go on.
-func (r *Runner) Between(ctx context.Context, f func(context.Context) error) error {
-	select {
-	case r.turn <- struct{}{}:
-		defer func() { <-r.turn }()
-	case <-ctx.Done():
-		return fmt.Errorf("hooks: wait for what is at work: %w", context.Cause(ctx))
-	}
-	return f(ctx)
-}
-
 // Status returns all steps in the order of the plan.
 func (r *Runner) Status() []StepStatus {
 	r.mu.Lock()

@@ -201,21 +201,22 @@ func TestReplicationFollowsTheRole(t *testing.T) {
 	l.b.shows(`carpd_state{name="9@eth0",state="BACKUP"} 1`, `carpd_replication_role{replication="ledger",role="standby"} 1`,
 		`carpd_replication_quarantined{replication="ledger"} 0`, `carpd_role_mismatch{hook="thing",kind="sqlite",name="9@eth0"} 0`)
 
-	l.a.post("/v1/handover", api.NameRequest{}, nil)
+	l.exec(l.a, "INSERT INTO ledger VALUES('last', 'hidden')")
+	l.a.post("/v1/handover", api.NameRequest{}, nil) // it waits until that is with b
 	l.b.await("MASTER")
 	lab.Eventually(t, takeover, "b to be the only one that replicates", func() bool {
 		return l.replication(l.a).Role == "standby" && l.replication(l.b).Role == "master"
 	})
-	if got := l.entries(l.b); !slices.Equal(got, []string{"one", "two"}) {
+	if got := l.entries(l.b); !slices.Equal(got, []string{"last", "one", "two"}) {
 		t.Fatalf("b took over with %q", got)
 	}
 	l.exec(l.b, "INSERT INTO ledger VALUES('three', 'hidden')")
-	l.awaitRows(l.a, l.b, 3)
+	l.awaitRows(l.a, l.b, 4)
 	l.post(l.a)
 
 	l.b.proc.Signal(syscall.SIGKILL)
 	l.a.await("MASTER")
-	if got := l.entries(l.a); !slices.Equal(got, []string{"one", "three", "two"}) {
+	if got := l.entries(l.a); !slices.Equal(got, []string{"last", "one", "three", "two"}) {
 		t.Errorf("a took over with %q", got)
 	}
 	if all := l.a.instance().Alarms; slices.ContainsFunc(all, func(a api.Alarm) bool { return strings.HasPrefix(a.Name, "snapshot-older") }) {
@@ -249,28 +250,28 @@ func (l *ledger) compareAndRestore() {
 		l.t.Errorf("%d %s", code, out)
 	}
 	out, code = l.a.ctl("snapshots", "diff", "previous", "newest")
-	if code != 0 || !strings.Contains(out, "0 added, 2 removed, 0 changed") || !strings.Contains(out, "- entry='three': password: (not shown)") || strings.Contains(out, "hidden") {
+	if code != 0 || !strings.Contains(out, "0 added, 3 removed, 0 changed") || !strings.Contains(out, "- entry='three': password: (not shown)") || strings.Contains(out, "hidden") {
 		l.t.Errorf("%d %s", code, out)
 	}
 	out, code = l.a.ctl("restore", "--dry-run", "ledger", newest)
-	if code != 0 || !strings.Contains(out, "would put "+newest) || !strings.Contains(out, "2 added") || len(l.entries(l.a)) != 1 {
+	if code != 0 || !strings.Contains(out, "would put "+newest) || !strings.Contains(out, "3 added") || len(l.entries(l.a)) != 1 {
 		l.t.Errorf("%d %s", code, out)
 	}
 	before := l.replication(l.a).Newest.Version
 	out, code = l.a.ctl("restore", "ledger", newest)
-	if code != 0 || !strings.Contains(out, "put "+newest) || len(l.entries(l.a)) != 3 {
+	if code != 0 || !strings.Contains(out, "put "+newest) || len(l.entries(l.a)) != 4 {
 		l.t.Errorf("%d %s", code, out)
 	}
 	lab.Eventually(l.t, takeover, "what was restored to be the newest", func() bool {
 		r := l.replication(l.a)
-		return r.Newest.Version > before && r.Newest.Rows["ledger"] == 3
+		return r.Newest.Version > before && r.Newest.Rows["ledger"] == 4
 	})
 	held, err := os.Open(l.database(l.a))
 	if err != nil {
 		l.t.Fatal(err)
 	}
 	defer held.Close()
-	if out, code = l.a.ctl("restore", "ledger", "previous"); code != 1 || !strings.Contains(out, "is open in ") || len(l.entries(l.a)) != 3 {
+	if out, code = l.a.ctl("restore", "ledger", "previous"); code != 1 || !strings.Contains(out, "is open in ") || len(l.entries(l.a)) != 4 {
 		l.t.Errorf("a restore while the database is open: %d %s", code, out)
 	}
 }

@@ -256,6 +256,7 @@ func (d *Daemon) handover(ctx context.Context, i *instance) (string, error) {
 	if err := i.runner.Load().MayLeave(ctx); err != nil {
 		return "", refusal{fmt.Sprintf("%s is not handed over: %v", i.name, err), "wait until the other node has everything, or mend what keeps it away; nothing was done"}
 	}
+	i.shipped(ctx)
 	i.speaker.Resign(carp.Backup, carp.ReasonHandover)
 	poll := time.NewTicker(5 * time.Millisecond)
 	defer poll.Stop()

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/carpd/carpd/carp"
+	"github.com/carpd/carpd/cmd/daemon/api"
 	"github.com/carpd/carpd/cmd/daemon/config"
 	"github.com/carpd/carpd/hooks/secret"
 	"github.com/carpd/carpd/replicator"
@@ -264,6 +265,40 @@ func (i *instance) rested(ctx context.Context) {
 	for _, r := range all {
 		r.atRest(ctx)
 	}
+}
+
+// How long a handover waits for the newest changes to be with the peers, and how long a
+// change may take to be seen.
+const (
+	shippedTime = 3 * time.Second
+	seenTime    = 100 * time.Millisecond
+)
+
+// shipped waits, not for long, until each peer that can be reached has the newest changes:
+// what a client wrote before it asked for a handover is not left behind.
+func (i *instance) shipped(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, shippedTime)
+	defer cancel()
+	look := time.NewTicker(20 * time.Millisecond)
+	defer look.Stop()
+	seen := time.Now().Add(seenTime)
+	for _, r := range i.d.replicated(i.name) {
+		for s := r.status(time.Now()); s.Role == replicaMaster && (time.Now().Before(seen) || !current(s)); s = r.status(time.Now()) {
+			select {
+			case <-look.C:
+			case <-ctx.Done():
+				i.d.log.Warn("a handover begins though not all changes are with the peers", "instance", i.name, "replication", r.plan.Name)
+				return
+			}
+		}
+	}
+}
+
+// current reports whether there is nothing to wait for: all changes are in a snapshot, and
+// no peer lacks it that can be given it.
+func current(s api.Replication) bool {
+	late := func(p api.ReplicationPeer) bool { return p.State == string(replicator.PeerBehind) }
+	return s.Superseded != "" || s.AgeMS == 0 && !slices.ContainsFunc(s.Peers, late)
 }
 
 // replicate makes what runs like the entries of a file: those that did not change are not

@@ -207,6 +207,59 @@ func TestAlarmsOfAReplicationSayWhatATakeoverWouldLose(t *testing.T) {
 	}
 }
 
+// TestAReloadTouchesOnlyWhatChanged has one entry stay, one change, one go and one come, in
+// a mastership.
+func TestAReloadTouchesOnlyWhatChanged(t *testing.T) {
+	dir := t.TempDir()
+	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	d := &Daemon{node: "left", stateDir: dir, log: log, book: newBook(log)}
+	i := &instance{d: d, name: "9@eth0"}
+	d.instances = []*instance{i}
+	defer func() { d.endReplicas() }()
+	entry := func(name string, count int) config.Replication {
+		path := filepath.Join(dir, name+".db")
+		db, err := sql.Open("sqlite3", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		if _, err := db.Exec("CREATE TABLE IF NOT EXISTS t(k)"); err != nil {
+			t.Fatal(err)
+		}
+		return config.Replication{
+			Name: name, Instance: "9@eth0", Store: filepath.Join(dir, "store-"+name), Keep: config.Keeping{Count: count, Least: 1},
+			Source: config.Database{Kind: config.SourceSQLite, Database: path}, AlarmAfter: time.Minute, Line: count,
+		}
+	}
+	roles := func() (all string) {
+		for _, r := range d.replicas {
+			all += r.plan.Name + " " + r.status(time.Now()).Role + ", "
+		}
+		return all
+	}
+	d.replicate(&config.File{NodeID: 7, Replication: []config.Replication{entry("stays", 9), entry("changes", 9), entry("goes", 9)}})
+	poll(t, "three standbys", func() bool { return roles() == "stays standby, changes standby, goes standby, " })
+	i.serve(5)
+	poll(t, "three masters", func() bool { return roles() == "stays master, changes master, goes master, " })
+	stays, changes, goes := d.replicas[0], d.replicas[1], d.replicas[2]
+
+	stayed := entry("stays", 9)
+	stayed.Line = 100 // it stands elsewhere in the file
+	d.replicate(&config.File{NodeID: 7, Replication: []config.Replication{entry("comes", 9), stayed, entry("changes", 8)}})
+	poll(t, "three masters again", func() bool { return roles() == "comes master, stays master, changes master, " })
+	if d.replicas[1] != stays || d.replicas[2] == changes || goes.now() != "stopped" || changes.now() != "stopped" {
+		t.Errorf("the one that goes is %s, the one before the change %s", goes.now(), changes.now())
+	}
+	i.serve(0)
+	for _, r := range d.replicas {
+		r.atRest(t.Context())
+	}
+	poll(t, "three standbys again", func() bool { return roles() == "comes standby, stays standby, changes standby, " })
+}
+
+// now is the role of a replica.
+func (r *replica) now() string { return r.status(time.Now()).Role }
+
 func TestAtRestDoesNotOutlastItsTime(t *testing.T) {
 	a := newApplication(t)
 	a.running = 5

@@ -11,6 +11,7 @@ import (
 
 	"github.com/carpd/carpd/cmd/daemon/api"
 	"github.com/carpd/carpd/cmd/daemon/config"
+	"github.com/carpd/carpd/hooks"
 	"github.com/carpd/carpd/replicator"
 	"github.com/carpd/carpd/replicator/install"
 	"github.com/carpd/carpd/replicator/proxysql"
@@ -36,32 +37,104 @@ func (d *Daemon) serveRestore(ctx context.Context, req api.RestoreRequest) (any,
 	if err != nil {
 		return nil, err
 	}
+	i, err := d.find(r.plan.Instance)
+	if err != nil {
+		return nil, err
+	}
 	out := api.RestoreResult{Version: m.Version.String()}
 	if out.Diff, err = r.changesBy(ctx, m); err != nil {
 		return nil, err
 	}
-	what := fmt.Sprintf("%s, taken by %s at %s, in the place of %s", m.Version, m.Source, m.Time.UTC().Format(time.RFC3339), r.plan.Source.Database)
-	holders := install.Holders(r.plan.Source.Database)
+	database := r.plan.Source.Database
+	holders := holdersOf(ctx, database)
+	warm := i.restorer(database)
+	what := fmt.Sprintf("%s, taken by %s at %s, in the place of %s", m.Version, m.Source, m.Time.UTC().Format(time.RFC3339), database)
+	if len(holders) > 0 && warm != nil {
+		what = fmt.Sprintf("%s, taken by %s at %s, into %s, which goes on", m.Version, m.Source, m.Time.UTC().Format(time.RFC3339), strings.Join(holders, ", "))
+	}
 	switch {
-	case req.DryRun && len(holders) > 0:
+	case req.DryRun && len(holders) > 0 && warm == nil:
 		out.Text = "would put " + what + ", once nobody has it open: " + strings.Join(holders, ", ") + " does"
 		return out, nil
 	case req.DryRun:
 		out.Text = "would put " + what
 		return out, nil
+	case len(holders) > 0 && warm == nil:
+		return nil, refusal{fmt.Sprintf("%s is open in %s", database, strings.Join(holders, ", ")), "stop that program first; nothing was done"}
 	case len(holders) > 0:
-		return nil, refusal{fmt.Sprintf("%s is open in %s", r.plan.Source.Database, strings.Join(holders, ", ")), "stop that program first; nothing was done"}
+		err = r.restoreInto(ctx, warm, m)
+	default:
+		err = i.between(ctx, func(ctx context.Context) error { return r.install(ctx, m) })
+		what += "; the database that was there is kept in " + database + ".carpd"
 	}
-	i, err := d.find(r.plan.Instance)
 	if err != nil {
 		return nil, err
 	}
-	if err := i.between(ctx, func(ctx context.Context) error { return r.install(ctx, m) }); err != nil {
-		return nil, err
-	}
-	out.Done, out.Text = true, "put "+what+"; the database that was there is kept in "+r.plan.Source.Database+".carpd"
+	out.Done, out.Text = true, "put "+what
 	d.book.add(api.Event{Instance: i.name, Kind: "restore", Reason: r.plan.Name, Text: i.name + ": " + out.Text})
 	return out, nil
+}
+
+// What holds a database for a moment only is no program that uses it: each program that
+// this daemon starts has its files until it is one.
+const (
+	holderLooks = 5
+	holderPause = 20 * time.Millisecond
+)
+
+// holdersOf names the programs that have a database open, and stay.
+func holdersOf(ctx context.Context, database string) []string {
+	holders := install.Holders(database)
+	for range holderLooks {
+		if len(holders) == 0 || !moment(ctx) {
+			break
+		}
+		holders = install.Holders(database)
+	}
+	return holders
+}
+
+// moment waits a little, and reports whether ctx has not ended.
+func moment(ctx context.Context) bool {
+	again := time.NewTimer(holderPause)
+	defer again.Stop()
+	select {
+	case <-again.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// restorer returns the runner of the resource that can give a running program a snapshot
+// of this database, or nil.
+func (i *instance) restorer(database string) *hooks.Runner {
+	own := i.runner.Load()
+	switch {
+	case own.Restores(database):
+		return own
+	case i.group != nil && i.group.runner.Restores(database):
+		return i.group.runner
+	}
+	return nil
+}
+
+// restoreInto verifies a snapshot once more and gives it to the program that runs.
+func (r *replica) restoreInto(ctx context.Context, runner *hooks.Runner, m replicator.Manifest) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, restoreTime, fmt.Errorf("it takes longer than %v", restoreTime))
+	defer cancel()
+	store, err := r.opened(ctx)
+	if err != nil {
+		return err
+	}
+	path := store.Path(m.Version)
+	if v := verifySnapshot(ctx, r.plan, path, m.SHA256, nil); !v.Sound() {
+		return refusal{fmt.Sprintf("%v is not sound: %v", m.Version, v), "nothing was done: name another version"}
+	}
+	if err := runner.Restore(ctx, r.plan.Source.Database, path); err != nil {
+		return refusal{err.Error(), "look at what runs there now: carpctl snapshots diff current newest; then restore again, or another version"}
+	}
+	return nil
 }
 
 // between runs f while no hook or resource of the instance is at work.
@@ -116,6 +189,12 @@ func (r *replica) install(ctx context.Context, m replicator.Manifest) error {
 		return err
 	}
 	verdict, err := place.Install(ctx, store, m)
+	for range holderLooks {
+		if !errors.Is(err, install.ErrInUse) || !moment(ctx) {
+			break
+		}
+		verdict, err = place.Install(ctx, store, m)
+	}
 	switch {
 	case errors.Is(err, install.ErrInUse):
 		return refusal{err.Error(), "stop that program first; the database is what it was"}

@@ -14,6 +14,7 @@ func handMutants() []mutant {
 	replicatorMutants(add)
 	installMutants(add)
 	moduleMutants(add)
+	replicationMutants(add)
 	daemonMutants(add)
 	pathMutants(add)
 	mysqlMutants(add)

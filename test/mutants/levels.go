@@ -47,6 +47,7 @@ func allLevels(seeds int) []level {
 		{name: "device", pkg: "hooks/hast", dirs: []string{"hooks/hast", "hooks/volume"}, tests: "^Test[^C]|^TestC[^o]|^TestCo[^n]"},
 		{name: "drbd", pkg: "hooks/drbd", dirs: []string{"hooks/drbd"}, tests: "^Test[^C]"},
 		{name: "guardian", pkg: "cmd/daemon/guardian", dirs: []string{"cmd/daemon/guardian"}},
+		{name: "metrics", pkg: "cmd/daemon/metrics", dirs: []string{"cmd/daemon/metrics"}},
 		{name: "daemon", pkg: "cmd/daemon", dirs: []string{"cmd/daemon"}},
 		{name: "hooks", pkg: "hooks", dirs: []string{"hooks"}},
 		{name: "command", pkg: "hooks/command", dirs: []string{"hooks/command"}, clock: true},
