@@ -42,7 +42,7 @@ func (p *program) snapshotsCommand() *cobra.Command {
 func (p *program) restoreCommand() *cobra.Command {
 	var r api.RestoreRequest
 	c := &cobra.Command{
-		Use: "restore [--dry-run] NAME [VERSION]", Short: "Put a snapshot in the place of a database whose program is stopped", Args: between(1, 2),
+		Use: "restore [--dry-run] NAME [VERSION]", Short: "Put a snapshot in the place of a database", Args: between(1, 2),
 		RunE: func(c *cobra.Command, args []string) error {
 			r.Name, r.Version = args[0], optional(args[1:])
 			data, err := p.client().post(c.Context(), "/v1/restore", r)

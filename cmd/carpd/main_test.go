@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/carpd/carpd/test/lab"
+	"github.com/carpd/carpd/test/peers/proxysqlstub"
 )
 
 // maxParallel is how many LANs are alive at once. The tests wait for protocol
@@ -21,6 +22,7 @@ import (
 const maxParallel = "4"
 
 func TestMain(m *testing.M) {
+	proxysqlstub.Enter()
 	if raceDetector { // a daemon with it would sleep for a second before it ends
 		os.Setenv("GORACE", "atexit_sleep_ms=0")
 	}
