@@ -3,6 +3,7 @@ package proxysqlstub
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -63,19 +64,21 @@ func endAll(dir string) int {
 }
 
 // endBy signals each process that runs from a node's directory, until there is none: also
-// one that has only just been made and says nothing of itself yet.
+// one that has only just been made and says nothing of itself yet. A process that exits
+// loses its name first and its sockets later: it is waited for by its number.
 func endBy(dir string, sig syscall.Signal, limit time.Duration) error {
+	told := map[int]string{} // when it was started
 	return lab.Await(context.Background(), limit, func() bool {
 		all, _ := filepath.Glob("/proc/[0-9]*") // the pattern is sound
-		none := true
 		for _, path := range all {
 			pid, _ := strconv.Atoi(filepath.Base(path)) // digits come first; 0 is nobody's
 			if pid > 0 && runsFrom(dir, pid) {
-				none = false
+				told[pid] = born(pid)
 				_ = syscall.Kill(pid, sig) // an error says that it is gone
 			}
 		}
-		return none
+		maps.DeleteFunc(told, func(pid int, when string) bool { return when == "" || born(pid) != when })
+		return len(told) == 0
 	})
 }
 
@@ -94,6 +97,5 @@ func processes(dir, role string) (all []int) {
 
 // runsFrom reports whether a process is one of this node's, and not another with its number.
 func runsFrom(dir string, pid int) bool {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
-	return err == nil && strings.HasPrefix(string(text), filepath.Join(dir, Program)+"\x00")
+	return strings.HasPrefix(named(pid), filepath.Join(dir, Program)+"\x00")
 }

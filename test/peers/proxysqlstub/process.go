@@ -109,7 +109,7 @@ func child(role string, a arguments) *exec.Cmd {
 // anything is known of the database.
 func begin(set settings, a arguments) int {
 	path := filepath.Join(a.data, pidName)
-	if pid := readPid(path); pid > 0 && born(pid) != "" { // to ProxySQL a zombie runs, too
+	if pid := readPid(path); pid > 0 && named(pid) != "" { // to ProxySQL a zombie runs, too
 		fmt.Fprintf(os.Stderr, "[FATAL]: daemon already running on PID file %d\n", pid)
 		return 1
 	}
@@ -146,6 +146,12 @@ func begin(set settings, a arguments) int {
 	return 0
 }
 
+// named is the command line of a process; "" if there is none, or it is about to go.
+func named(pid int) string {
+	text, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline") // "" without one
+	return string(text)
+}
+
 func readPid(path string) int {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -178,7 +184,7 @@ func born(pid int) string {
 		return ""
 	}
 	_, rest, _ := strings.Cut(string(text), ") ")
-	if fields := strings.Fields(rest); len(fields) > 19 && fields[0] != "Z" {
+	if fields := strings.Fields(rest); len(fields) > 19 && fields[0] != "Z" && fields[0] != "X" {
 		return fields[19]
 	}
 	return ""
@@ -316,6 +322,9 @@ func (s *server) listen(ifaces string, talk func(*session)) (all []net.Listener)
 		if err != nil {
 			s.log("[ERROR] bind(): %v", err)
 			continue
+		}
+		if network == "unix" {
+			_ = os.Chmod(at, 0o777) // whoever reaches it
 		}
 		all = append(all, l)
 		go s.serve(l, talk)

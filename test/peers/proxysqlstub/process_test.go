@@ -210,6 +210,15 @@ func TestWhoANodeIsAndWhereItListens(t *testing.T) {
 		}
 		n.Kill()
 	})
+	t.Run("a socket for everybody", func(t *testing.T) {
+		at := filepath.Join(t.TempDir(), "s")
+		n := proxysqlstub.New(t, h, proxysqlstub.Options{AdminWait: -1, Config: "mysql_variables={ interfaces=\"0.0.0.0:6033;" + at + "\" }"})
+		n.Start()
+		if info, err := os.Stat(at); err != nil || info.Mode().Perm() != 0o777 {
+			t.Errorf("%v, %v", info, err)
+		}
+		n.Kill()
+	})
 	t.Run("initial", func(t *testing.T) {
 		n, db := started(t, h, proxysqlstub.Options{Args: []string{"--initial"}, Config: "admin_variables={ admin_credentials=\"ops:made-up-ops\" }"})
 		same(t, db, "SELECT count(*) FROM mysql_users", "0")
