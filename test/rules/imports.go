@@ -111,9 +111,9 @@ type home struct {
 func homes() []home {
 	return []home{
 		{"golang.org/x/sys", []string{"carp/link", "vip", "hooks", "track", "replicator", "cmd", "test"}, true, "", "package carp itself is portable"},
-		{"golang.org/x/crypto", []string{"replicator/ssh", "test"}, false, "", "one package reaches other nodes and sees that they are who they should be"},
+		{"golang.org/x/crypto", []string{"replicator/ssh", "replicator/modules/mesh", "test"}, true, "", "one package reaches other nodes to ship to them, one is reached by them as well, and both see that they are who they should be"},
 		{"github.com/pkg/sftp", []string{"replicator/sftp"}, false, "", "one way to ship snapshots"},
-		{"github.com/klauspost/compress", []string{"replicator/receive"}, false, "", "the other way to ship snapshots, in few bytes"},
+		{"github.com/klauspost/compress", []string{"replicator/receive", "replicator/modules/mesh"}, false, "", "what goes to other nodes in few bytes: snapshots, and the content of modules"},
 		{"golang.org/x/net", []string{"carp/link", "vip", "track", "test"}, true, "", "sockets are the business of links, addresses and probes"},
 		{"github.com/vishvananda/netlink", []string{"vip", "test"}, false, "kernel_linux.go", "behind vip.Kernel, so that it can be faked and replaced"},
 		{"github.com/google/nftables", []string{"vip"}, false, "fence_rules_linux.go", "behind vip.Fence; of it only the encoding of rules"},
