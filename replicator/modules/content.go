@@ -33,6 +33,9 @@ type Content []Table
 type Summary struct {
 	Sum    Sum
 	Filled []string // tables that have rows, sorted
+	// Found says that the program read this from disk when it was started, and that nobody
+	// has changed it since: what it had in memory only may be lost. It is no change.
+	Found bool
 }
 
 // Tags of values. Each has its own, so that NULL, "" and 0 are three contents, and

@@ -220,6 +220,22 @@ func TestAnEmptyStateIsRefusedByTheReceiver(t *testing.T) {
 	w.until(5*time.Second, "an operator allowed it there", w.equal)
 }
 
+// A program that was restarted may have lost what was never saved to disk.
+func TestWhatAProgramFoundAtItsStartIsNoChange(t *testing.T) {
+	w, a, b := pair(t)
+	w.change(a, "users", "anna", "bert")
+	w.until(5*time.Second, "a change", w.equal)
+	a.found = true
+	w.change(a, "users", "anna")
+	w.until(10*time.Second, "it is put back at the holder", func() bool { return w.holds(a, "anna", "bert") })
+	if !w.holds(b, "anna", "bert") {
+		t.Error("the other node lost a change")
+	}
+	a.found = false
+	w.change(a, "users", "anna", "carl")
+	w.until(5*time.Second, "the next change counts", func() bool { return w.equal() && w.holds(b, "anna", "carl") })
+}
+
 func TestAHalfChangeIsNotStamped(t *testing.T) {
 	w, a, b := pair(t)
 	m := w.specs[0]
@@ -359,6 +375,23 @@ func TestADatabaseThatTakesNothingIsTriedWithBackOff(t *testing.T) {
 	}
 	b.refuses = nil
 	w.until(time.Minute, "it is tried again", w.equal)
+}
+
+// Memory may hold what came, and the disk not.
+func TestAnInstallThatFailedHalfWayIsDoneAgain(t *testing.T) {
+	w, a, b := pair(t)
+	b.refuses = errors.New("saved nowhere")
+	w.change(a, "users", "anna", "bert")
+	w.until(2*time.Second, "it fails", func() bool { return w.counts[modules.Failed] > 0 })
+	w.change(b, "users", "anna", "bert") // what memory holds
+	w.run(time.Second)
+	tried := w.counts[modules.Failed]
+	w.until(30*time.Second, "it is written again", func() bool { return w.counts[modules.Failed] > tried })
+	if b.module(w, "users").Stamp.Version != 1 {
+		t.Error("it took the stamp though its database did not take the content")
+	}
+	b.refuses = nil
+	w.until(time.Minute, "once more", w.equal)
 }
 
 // A database may answer OK and hold something else.

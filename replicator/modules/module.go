@@ -17,6 +17,7 @@ type module struct {
 	refused refusal
 	allow   bool // an operator lets tables be emptied, once
 	seed    bool // an operator makes this content that of the cluster
+	broken  bool // the latest install failed, perhaps half-way: the same content is not enough
 	revert  bool // the holder did not take the change that is in the database
 	retry   time.Time
 	fails   int
@@ -177,14 +178,14 @@ func (c *Core) judge(now time.Time, m *module) deed {
 		return doNothing
 	case m.look.Sum == m.Stamp.Sum:
 		return doNothing
-	case c.holding != 0:
+	case c.holding != 0 && !m.look.Found:
 		if c.mayStamp() && m.settled(now, c.cfg.Settle) {
 			return doStamp
 		}
 		return doNothing
 	case m.spec.Diffs == 0:
 		return doNothing
-	case c.cfg.Policy == Forward && !m.revert:
+	case c.cfg.Policy == Forward && !m.revert && !m.look.Found:
 		if m.settled(now, c.cfg.Settle) && c.claim.Node != 0 && c.claim.Node != c.cfg.Self {
 			return doForward
 		}
@@ -248,7 +249,7 @@ func allowedNow(guarded, filled, allowed []string) (names []string) {
 // done forgets all that a module waited for.
 func (m *module) done() {
 	m.change, m.task, m.refused = change{}, task{}, refusal{}
-	m.allow, m.seed, m.revert = false, false, false
+	m.allow, m.seed, m.revert, m.broken = false, false, false, false
 	m.fails, m.retry, m.reason = 0, time.Time{}, ""
 	if m.want.stamp.Compare(m.Stamp) <= 0 {
 		m.want = want{}

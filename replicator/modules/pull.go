@@ -27,7 +27,11 @@ func (c *Core) pull(m *module, now time.Time, s Stamp) {
 	// A large content on a slow line is given more time when it is asked for again.
 	patience := min(time.Duration(m.fails+1)*2*c.cfg.Interval, fetchTimeout)
 	m.task = task{kind: fetching, peer: id, stamp: s, until: now.Add(patience)}
-	c.send(id, Get{m.spec.Name, s, m.look.Sum})
+	have := m.look.Sum
+	if m.broken {
+		have = Sum{}
+	}
+	c.send(id, Get{m.spec.Name, s, have})
 }
 
 // hearGet lets a content be read for a peer.
@@ -105,6 +109,8 @@ func (c *Core) compare(m *module, from uint8, meta Meta, sum Sum) (keep bool) {
 		return false
 	case m.fresh():
 		e.Text = "this node was fresh, and its content is replaced"
+	case dirty && meta.Stamp == m.Stamp && m.look.Found:
+		e.Kind, e.Text = Reverted, "its program was started with another content than it had: the cluster's is put back"
 	case dirty && meta.Stamp == m.Stamp:
 		e.Kind, e.Text = Reverted, "a change at this node, which is not the holder, is put back"
 	case dirty:
@@ -131,6 +137,7 @@ func (c *Core) Installed(now time.Time, name string, s Summary, err error) Effec
 		}
 	}
 	if err != nil {
+		m.broken = true
 		m.giveUp(now, c.cfg.Interval, "%v", err)
 		c.event(Event{Kind: Failed, Module: name, Node: t.peer, Stamp: t.meta.Stamp, Text: cut(err.Error())})
 		if t.offer != 0 {

@@ -44,6 +44,7 @@ type node struct {
 	term    uint64        // of its mastership; 0: none
 	sent    int64         // bytes, with those of the lines
 	packets int64
+	found   bool  // its program was started and nothing changed since
 	refuses error // of its database to be written
 	stamps  map[string]modules.Stamp
 }
@@ -218,6 +219,7 @@ func (w *world) stop(n *node) { n.up, n.term = false, 0; n.life++ }
 
 func (w *world) look(n *node, name string) {
 	s, err := modules.Summarize(n.content(name))
+	s.Found = n.found
 	w.do(n, n.core.Looked(n.time(w), name, s, err))
 }
 

@@ -73,10 +73,10 @@ func (t *Tables) Close() error {
 }
 
 // Read returns the canonical content of a module: of one moment, also while its program
-// writes.
-func (t *Tables) Read(ctx context.Context, module string) (b []byte, err error) {
+// writes. It never is what was only found: what is not in the file is not known here.
+func (t *Tables) Read(ctx context.Context, module string) (b []byte, found bool, err error) {
 	if err := t.open(ctx); err != nil {
-		return nil, fmt.Errorf("sqlite: read %s of %s: %w", module, t.Path, err)
+		return nil, false, fmt.Errorf("sqlite: read %s of %s: %w", module, t.Path, err)
 	}
 	err = patiently(ctx, func() error {
 		tx, err := t.watch.conn.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
@@ -96,9 +96,9 @@ func (t *Tables) Read(ctx context.Context, module string) (b []byte, err error) 
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("sqlite: read %s of %s: %w", module, t.Path, err)
+		return nil, false, fmt.Errorf("sqlite: read %s of %s: %w", module, t.Path, err)
 	}
-	return b, nil
+	return b, false, nil
 }
 
 // patiently tries again while the database is locked, for at most TakeTimeout.

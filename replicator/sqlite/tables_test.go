@@ -31,7 +31,7 @@ func program(t *testing.T, name string, statements ...string) (*sql.DB, *sqlite.
 
 func readModule(t *testing.T, tables *sqlite.Tables, module string) []byte {
 	t.Helper()
-	b, err := tables.Read(t.Context(), module)
+	b, _, err := tables.Read(t.Context(), module)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +136,7 @@ func TestAnotherSchemaIsRefusedWhole(t *testing.T) {
 		t.Error("something was changed")
 	}
 	to.Groups["gone"] = []string{"gone"}
-	if _, err := to.Read(t.Context(), "gone"); err == nil {
+	if _, _, err := to.Read(t.Context(), "gone"); err == nil {
 		t.Error("a table that is not there is read as empty")
 	}
 }

@@ -127,7 +127,7 @@ func homes() []home {
 		{"github.com/coreos/go-systemd/v22", []string{"cmd/daemon", "hooks/systemd"}, false, "", "readiness is the daemon's, units are one kind of hook"},
 		{"github.com/godbus/dbus/v5", []string{"hooks/systemd"}, false, "", "what go-systemd calls systemd with"},
 		{"example.org/acme/carp-slack", []string{"test/thirdparty"}, false, "", "the kind of somebody else's, which is a module of its own there"},
-		{"github.com/go-sql-driver/mysql", []string{"hooks/mysql", "hooks/mysqlcheck", "hooks/galera", "hooks/proxysql", "replicator/proxysql", "test"}, true, "", "databases are the business of kinds of hooks, and ProxySQL of its source"},
+		{"github.com/go-sql-driver/mysql", []string{"hooks/mysql", "hooks/mysqlcheck", "hooks/galera", "hooks/proxysql", "replicator/proxysql", "replicator/modules/admin", "test"}, true, "", "databases are the business of kinds of hooks, and ProxySQL of its source and of who keeps its modules"},
 		{"github.com/prometheus", []string{"cmd/daemon/metrics"}, false, "", "metrics are made of the status, in one place"},
 		{"pgregory.net/rapid", []string{"test"}, true, "", "properties are for tests"},
 	}

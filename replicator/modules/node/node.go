@@ -24,8 +24,9 @@ type Backend interface {
 	// Mark returns something cheap that is another one whenever a module may hold
 	// something else than at the Mark before; "" if that cannot be told.
 	Mark(ctx context.Context) (string, error)
-	// Read returns the canonical bytes of what a module holds.
-	Read(ctx context.Context, module string) ([]byte, error)
+	// Read returns the canonical bytes of what a module holds, and whether that is only
+	// what its program found when it was started: modules.Summary.Found.
+	Read(ctx context.Context, module string) (content []byte, found bool, err error)
 	// Write replaces what a module holds, puts it into effect and saves it to disk. It
 	// leaves alone what belongs to a node: Read does not return that either.
 	Write(ctx context.Context, module string, content []byte) error
@@ -304,7 +305,7 @@ func (l *looker) look(ctx context.Context) {
 	for _, m := range l.n.cfg.Modules {
 		var s modules.Summary
 		if err == nil {
-			s, err = l.n.summary(ctx, m.Name)
+			_, s, err = l.n.read(ctx, m.Name)
 		}
 		if err != nil {
 			_ = l.n.cfg.Backend.Close() // and opened again by the next look
@@ -335,25 +336,21 @@ func limited[T any](ctx context.Context, d time.Duration, do func(context.Contex
 	return do(ctx)
 }
 
-func (n *Node) read(ctx context.Context, module string) ([]byte, error) {
-	return limited(ctx, readTime, func(ctx context.Context) ([]byte, error) { return n.cfg.Backend.Read(ctx, module) })
-}
-
-func (n *Node) summary(ctx context.Context, module string) (modules.Summary, error) {
-	b, err := n.read(ctx, module)
-	if err != nil {
-		return modules.Summary{}, err
+// read reads what a module holds.
+func (n *Node) read(ctx context.Context, module string) (b []byte, s modules.Summary, err error) {
+	ctx, cancel := context.WithTimeout(ctx, readTime)
+	defer cancel()
+	b, found, err := n.cfg.Backend.Read(ctx, module)
+	if err == nil {
+		s, err = modules.Summarize(b)
+		s.Found = found
 	}
-	return modules.Summarize(b)
+	return b, s, err
 }
 
 // serve sends a content to who asked for it, if the database still holds it.
 func (n *Node) serve(ctx context.Context, s modules.Serve) {
-	b, err := n.read(ctx, s.Module)
-	var have modules.Summary
-	if err == nil {
-		have, err = modules.Summarize(b)
-	}
+	b, have, err := n.read(ctx, s.Module)
 	if err != nil || have.Sum != s.Meta.Stamp.Sum {
 		n.cfg.Mesh.Send(s.To, modules.Gone{Module: s.Module, Stamp: s.Meta.Stamp, Reason: "it changes just now"})
 		return
@@ -363,7 +360,7 @@ func (n *Node) serve(ctx context.Context, s modules.Serve) {
 
 // offer sends a change of this node to the holder.
 func (n *Node) offer(ctx context.Context, s modules.Serve) {
-	if b, err := n.read(ctx, s.Module); err == nil {
+	if b, _, err := n.read(ctx, s.Module); err == nil {
 		n.cfg.Mesh.Send(s.To, modules.Offer{Module: s.Module, Base: s.Meta.Stamp, Content: b})
 	}
 }
@@ -371,7 +368,7 @@ func (n *Node) offer(ctx context.Context, s modules.Serve) {
 // install replaces a module, and reads back what the database holds then.
 func (n *Node) install(ctx context.Context, in modules.Install) {
 	s, err := limited(ctx, writeTime, func(ctx context.Context) (s modules.Summary, err error) {
-		before, err := n.read(ctx, in.Module)
+		before, _, err := n.read(ctx, in.Module)
 		if err == nil && in.Keep && n.cfg.Aside != nil && !bytes.Equal(before, in.Content) {
 			err = n.cfg.Aside.Keep(in.Module, before)
 		}
@@ -381,7 +378,8 @@ func (n *Node) install(ctx context.Context, in modules.Install) {
 		if err != nil {
 			return s, fmt.Errorf("node: install %s: %w", in.Module, err)
 		}
-		return n.summary(ctx, in.Module)
+		_, s, err = n.read(ctx, in.Module)
+		return s, err
 	})
 	n.report(ctx, func(now time.Time) modules.Effects { return n.core.Installed(now, in.Module, s, err) })
 }
