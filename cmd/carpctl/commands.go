@@ -46,7 +46,7 @@ func (p *program) commands() *cobra.Command {
 		return usage("see "+c.CommandPath()+" --help; write -- before a negative number", "%v", err)
 	})
 	root.AddCommand(p.statusCommand(), p.eventsCommand(), p.explainCommand(), p.isMasterCommand(), p.handoverCommand(),
-		p.resumeCommand(), p.demoteCommand(), p.stateCommand(), p.reloadCommand(), p.sealCommand(), p.snapshotsCommand(), p.restoreCommand())
+		p.resumeCommand(), p.demoteCommand(), p.stateCommand(), p.reloadCommand(), p.sealCommand(), p.snapshotsCommand(), p.restoreCommand(), p.clusterCommand())
 	return root
 }
 
@@ -56,7 +56,7 @@ func unknown(root *cobra.Command, args []string) error {
 		return usage("see carpctl --help", "name a command")
 	}
 	switch args[0] {
-	case "cluster", "doctor":
+	case "doctor":
 		return usage("", "%s is not in this version; it is planned", args[0])
 	}
 	hint := "see carpctl --help"

@@ -180,6 +180,16 @@ func (d *Daemon) handler() http.Handler {
 		}
 		return one.diff(ctx, r)
 	})
+	mux.HandleFunc("GET /v1/cluster", func(w http.ResponseWriter, r *http.Request) {
+		c, err := d.clusterOf(r.URL.Query().Get("name"))
+		if err != nil {
+			refuse(w, err)
+			return
+		}
+		answer(w, c.show(r.Context()))
+	})
+	command(mux, "/v1/cluster/allow", func(ctx context.Context, r api.ClusterRequest) (any, error) { return d.steer(ctx, r, false) })
+	command(mux, "/v1/cluster/seed", func(ctx context.Context, r api.ClusterRequest) (any, error) { return d.steer(ctx, r, true) })
 	command(mux, "/v1/restore", d.serveRestore)
 	command(mux, "/v1/demote", d.serveDemote)
 	command(mux, "/v1/state", d.serveState)

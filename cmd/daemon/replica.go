@@ -26,6 +26,7 @@ type replica struct {
 	scratch string // a directory for the snapshot that is being taken
 	log     *slog.Logger
 	book    *book
+	cluster *cluster // nil: no modules are kept equal
 	stop    context.CancelFunc
 	done    sync.WaitGroup
 
@@ -51,9 +52,11 @@ const (
 )
 
 func (d *Daemon) newReplica(p config.Replication, id uint8) *replica {
+	log := d.log.With("replication", p.Name)
 	return &replica{
-		plan: p, nodeID: id, node: d.node, scratch: d.stateFile("taking", p.Name),
-		log: d.log.With("replication", p.Name), book: d.book, changed: make(chan struct{}), comparing: make(chan struct{}, 1),
+		cluster: d.newCluster(p, id, log),
+		plan:    p, nodeID: id, node: d.node, scratch: d.stateFile("taking", p.Name),
+		log: log, book: d.book, changed: make(chan struct{}), comparing: make(chan struct{}, 1),
 	}
 }
 
@@ -62,16 +65,25 @@ func (r *replica) start() {
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop = stop
 	r.done.Go(func() { r.run(ctx) })
+	if r.cluster != nil {
+		r.cluster.start()
+	}
 }
 
 // end waits until it is at rest.
 func (r *replica) end() {
 	r.stop()
+	if r.cluster != nil {
+		r.cluster.end()
+	}
 	r.done.Wait()
 }
 
 // serve has it take and ship snapshots in this mastership; 0 ends that. It does not wait.
 func (r *replica) serve(epoch carp.Epoch) {
+	if r.cluster != nil {
+		r.cluster.serve(epoch)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.wanted != epoch {
@@ -351,5 +363,5 @@ func checkReplication(p config.Replication) error {
 	if a := p.Source.Admin; a != nil {
 		_, err = secret.Read(a.PasswordFile)
 	}
-	return errors.Join(err, checkPeers(p))
+	return errors.Join(err, checkPeers(p), checkSync(p))
 }

@@ -203,6 +203,9 @@ func (r *replica) alarms(now time.Time) {
 	for _, a := range replicationAlarms(r.status(now), r.plan.AlarmAfter, now) {
 		r.book.set(a.text != "", r.plan.Instance, a.name, a.text)
 	}
+	if r.cluster != nil {
+		r.cluster.alarms(r.book)
+	}
 }
 
 // watchReplicas looks at all of them.
@@ -219,5 +222,8 @@ func (d *Daemon) watchReplicas(now time.Time) {
 func (r *replica) forget() {
 	for _, a := range replicationAlarms(api.Replication{Name: r.plan.Name}, r.plan.AlarmAfter, time.Time{}) {
 		r.book.clear(r.plan.Instance, a.name)
+	}
+	if r.cluster != nil {
+		r.cluster.forget(r.book)
 	}
 }

@@ -189,7 +189,11 @@ func TestEveryKeyIsRead(t *testing.T) {
 			Name: "sqlite", Instance: "10@eth0", Store: "/var/lib/carpd/replication/sqlite", Keep: Keeping{DefaultKeepCount, 0, DefaultKeepLeast},
 			Source: Database{Kind: SourceSQLite, Database: "/var/lib/app/app.db"},
 			Peers:  []Shipping{{"2001:db8::3", "2001:db8::3", "carpd", "/etc/carpd/ship.key", "/etc/carpd/known_hosts", MethodReceive, ""}},
-
+			Sync: &Sync{
+				Listen: "192.168.1.2:6020", KeyFile: "/etc/carpd/modules.key", Nodes: []SyncNode{{2, "192.168.1.3:6020", "ssh-ed25519 AAAA"}},
+				Modules:  []SyncModule{{"accounts", []string{"users", "groups"}}, {"rules", []string{"rules"}}},
+				Interval: 500 * time.Millisecond, Diffs: 5, Fanout: 4, Changes: ChangesForward, at: f.Replication[1].Sync.at,
+			},
 			AlarmAfter: DefaultAlarmAfter, Line: 33, Column: 5,
 		}}),
 		"order": len(f.HooksOf(a)) == 2 && f.HooksOf(a)[1].Name == "gate",

@@ -29,11 +29,11 @@ var fileKeys = keySet{
 var replicationKeys = keySet{
 	what: "a replication",
 	keys: []string{
-		"name", "instance", "source", "store", "peers", "keep", "rows", "may_be_empty", "max_size", "bandwidth", "settle", "latest", "alarm_after",
+		"name", "instance", "source", "store", "peers", "keep", "rows", "may_be_empty", "max_size", "bandwidth", "settle", "latest", "alarm_after", "sync",
 	},
 	foreign: map[string]string{
 		"database": "source", "directory": "store", "dir": "store", "targets": "peers", "to": "peers", "retention": "keep", "prune": "keep",
-		"allow_empty": "may_be_empty", "limit": "bandwidth", "debounce": "settle", "max_lag": "alarm_after", "max_age": "alarm_after",
+		"allow_empty": "may_be_empty", "limit": "bandwidth", "debounce": "settle", "max_lag": "alarm_after", "max_age": "alarm_after", "cluster": "sync", "modules": "sync",
 	},
 }
 
@@ -64,6 +64,21 @@ var keepKeys = keySet{
 	what:    "keep",
 	keys:    []string{"count", "age", "least"},
 	foreign: map[string]string{"number": "count", "max": "count", "days": "age", "min": "least"},
+}
+
+var syncKeys = keySet{
+	what: "sync",
+	keys: []string{"listen", "key_file", "nodes", "modules", "node_local", "interval", "diffs_before_sync", "fanout", "changes"},
+	foreign: map[string]string{
+		"key": "key_file", "peers": "nodes", "members": "nodes", "tables": "modules", "port": "listen", "address": "listen", "diffs": "diffs_before_sync",
+		"check_interval": "interval", "exclude": "node_local", "policy": "changes",
+	},
+}
+
+var syncNodeKeys = keySet{
+	what:    "a node of sync",
+	keys:    []string{"node_id", "address", "identity"},
+	foreign: map[string]string{"id": "node_id", "host": "address", "key": "identity", "key_file": "identity", "host_key": "identity", "public_key": "identity"},
 }
 
 var instanceKeys = keySet{
@@ -161,7 +176,7 @@ func Planned() []string {
 }
 
 func keySets() []keySet {
-	return []keySet{fileKeys, instanceKeys, peerKeys, pathKeys, trackKeys, groupKeys, hookKeys, replicationKeys, databaseKeys, adminKeys, shippingKeys, keepKeys}
+	return []keySet{fileKeys, instanceKeys, peerKeys, pathKeys, trackKeys, groupKeys, hookKeys, replicationKeys, databaseKeys, adminKeys, shippingKeys, keepKeys, syncKeys, syncNodeKeys}
 }
 
 // has reports whether the set knows the key, by whatever name.

@@ -42,6 +42,7 @@ type Replication struct {
 	Bandwidth  int64            // bytes a second to one peer; 0: no bound
 
 	Settle, Latest time.Duration // how long a change waits for others, and at most; 0: the defaults of package replicator
+	Sync           *Sync         // modules that are kept equal on many nodes; nil: none
 	AlarmAfter     time.Duration // how long a change may be in no snapshot, or a snapshot not with a peer
 
 	Line, Column int // where it begins in the file
@@ -95,6 +96,7 @@ type Keeping struct {
 // Equal reports whether two entries say the same, wherever they stand in a file.
 func (p Replication) Equal(o Replication) bool {
 	p.Line, p.Column, o.Line, o.Column = 0, 0, 0, 0
+	p.Sync, o.Sync = p.Sync.placeless(), o.Sync.placeless()
 	return reflect.DeepEqual(p, o)
 }
 
@@ -129,6 +131,7 @@ func (r *reader) replication(n *node) Replication {
 		"bandwidth":    func(n *node) { r.size(n, 16<<10, 1<<40, &p.Bandwidth) },
 		"settle":       func(n *node) { r.duration(n, 10*time.Millisecond, time.Minute, &p.Settle) },
 		"latest":       func(n *node) { r.duration(n, 10*time.Millisecond, 10*time.Minute, &p.Latest) },
+		"sync":         func(n *node) { p.Sync = r.sync(n) },
 		"alarm_after":  func(n *node) { r.duration(n, time.Second, 24*time.Hour, &p.AlarmAfter) },
 	})
 	if n.kind != mapping {
@@ -137,7 +140,7 @@ func (r *reader) replication(n *node) Replication {
 	if _, given := at["source"]; !given {
 		r.fault(n.at, "write source: {kind: sqlite, database: /path/to/file}", "replication: source is missing")
 	}
-	if at, given := at["peers"]; !given || len(p.Peers) == 0 {
+	if at, given := at["peers"]; p.Sync == nil && (!given || len(p.Peers) == 0) {
 		if !given {
 			at = n.at
 		}
@@ -378,6 +381,7 @@ func (r *reader) replicationFits(f *File, drafts []*draft, at []pos) {
 		if f.NodeID == 0 {
 			r.fault(where, "write node_id: NUMBER at the top level, another one on each node", "replication: snapshots are numbered by the node_id of who takes them, and there is none")
 		}
+		r.syncFits(*p, f.NodeID)
 		if r.faults == before {
 			r.checkReplication(*p, where)
 		}

@@ -74,7 +74,6 @@ type Mesh struct {
 	sent  atomic.Int64
 	got   atomic.Int64
 	lost  atomic.Int64
-	done  chan struct{} // of Run
 }
 
 // node is the line to another node. Whoever has a connection serves the queue.
@@ -86,25 +85,42 @@ type node struct {
 	lines map[*line]bool
 }
 
+// Validate finds what no mesh can be, but for a listener that is missing.
+func (c Config) Validate() error {
+	if c.Key == nil {
+		return errors.New("mesh: this node has no key")
+	}
+	owner := map[string]string{string(c.Key.PublicKey().Marshal()): "this node"}
+	ids := map[uint8]bool{c.Self: true}
+	for _, p := range c.Peers {
+		if p.Key == nil {
+			return fmt.Errorf("mesh: node %d has no public key", p.Node)
+		}
+		if ids[p.Node] {
+			return fmt.Errorf("mesh: node %d is there twice", p.Node)
+		}
+		if o := owner[string(p.Key.Marshal())]; o != "" {
+			return fmt.Errorf("mesh: node %d has the key of %s: make one for each", p.Node, o)
+		}
+		ids[p.Node], owner[string(p.Key.Marshal())] = true, fmt.Sprintf("node %d", p.Node)
+	}
+	return nil
+}
+
 // New returns the Mesh of a node.
 func New(cfg Config) (*Mesh, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	m := &Mesh{cfg: cfg, inbox: make(chan Incoming, inboxLength), nodes: map[uint8]*node{}, done: make(chan struct{})}
-	for _, p := range cfg.Peers {
-		switch {
-		case p.Key == nil:
-			return nil, fmt.Errorf("mesh: node %d has no public key", p.Node)
-		case m.nodes[p.Node] != nil || p.Node == cfg.Self:
-			return nil, fmt.Errorf("mesh: node %d is there twice", p.Node)
-		case m.byKey(p.Key) != nil || cfg.Key != nil && bytes.Equal(p.Key.Marshal(), cfg.Key.PublicKey().Marshal()):
-			return nil, fmt.Errorf("mesh: node %d has the key of another node: make one for each", p.Node)
-		}
-		m.nodes[p.Node] = &node{Peer: p, queue: make(chan modules.Message, queueLength), wake: make(chan struct{}, 1), lines: map[*line]bool{}}
+	if err := cfg.Validate(); err != nil {
+		return nil, err
 	}
-	if cfg.Key == nil || cfg.Listen == nil {
-		return nil, errors.New("mesh: a key and a listener are needed")
+	if cfg.Listen == nil {
+		return nil, errors.New("mesh: a listener is needed")
+	}
+	m := &Mesh{cfg: cfg, inbox: make(chan Incoming, inboxLength), nodes: map[uint8]*node{}}
+	for _, p := range cfg.Peers {
+		m.nodes[p.Node] = &node{Peer: p, queue: make(chan modules.Message, queueLength), wake: make(chan struct{}, 1), lines: map[*line]bool{}}
 	}
 	return m, nil
 }
@@ -143,7 +159,6 @@ func (m *Mesh) Send(to uint8, msg modules.Message) {
 // Run accepts and makes connections until ctx ends, and returns when all are closed.
 func (m *Mesh) Run(ctx context.Context) error {
 	var all sync.WaitGroup
-	defer close(m.done)
 	defer all.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
