@@ -21,16 +21,12 @@ type restless struct {
 	x    *bandFlaps
 	name string
 
-	mu     sync.Mutex
-	state  carp.State
-	epoch  carp.Epoch
-	latest carp.Transition
-	next   *carp.Transition
-	ctx    context.Context
-	cancel context.CancelFunc
-	wake   chan struct{}
-	left   bool // a mastership has ended since the last up
-	on     bool // its address
+	mu sync.Mutex
+	worker
+	state carp.State
+	epoch carp.Epoch
+	left  bool // a mastership has ended since the last up
+	on    bool // its address
 }
 
 func (m *restless) took(flag *bool) (was bool) {
@@ -52,52 +48,21 @@ func (m *restless) address(on bool)      { m.mu.Lock(); defer m.mu.Unlock(); m.o
 func (m *restless) is(from, to carp.State, why carp.Reason) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.state != from {
-		return
+	if m.state == from {
+		m.become(to, why)
 	}
+}
+
+// become makes a transition. The caller has mu.
+func (m *restless) become(to carp.State, why carp.Reason) {
 	if to == carp.Master {
 		m.epoch = m.x.count()
 	}
 	t := carp.Transition{From: m.state, To: to, Reason: why, Epoch: m.epoch}
-	m.state, m.latest, m.next, m.left = to, t, &t, m.left || from == carp.Master && to != carp.Master
-	if m.cancel != nil {
-		m.cancel()
-	}
-	m.ctx, m.cancel = context.WithCancel(context.Background())
+	m.left = m.left || m.state == carp.Master && to != carp.Master
+	m.state = to
+	m.put(t)
 	m.x.observe(m, t)
-	select {
-	case m.wake <- struct{}{}:
-	default:
-	}
-}
-
-// work is Speaker.work with what an instance does.
-func (m *restless) work(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-m.wake:
-		}
-		m.mu.Lock()
-		t, run := m.next, m.ctx
-		m.next = nil
-		m.mu.Unlock()
-		if t == nil {
-			continue
-		}
-		err := m.handle(run, *t)
-		m.mu.Lock()
-		current := *t == m.latest
-		m.mu.Unlock()
-		switch {
-		case !current:
-		case t.To == carp.Master && err != nil && run.Err() == nil:
-			m.is(carp.Master, carp.Backup, carp.ReasonFailed)
-		case t.To == carp.Releasing:
-			m.is(carp.Releasing, carp.Backup, carp.ReasonReleased)
-		}
-	}
 }
 
 func (m *restless) handle(ctx context.Context, t carp.Transition) error {
@@ -252,13 +217,14 @@ func flapTogether(t *testing.T, seed uint64) {
 	var working sync.WaitGroup
 	defer func() { stop(); working.Wait() }()
 	for _, name := range []string{"a", "b", "c"} {
-		m := &restless{x: x, name: name, wake: make(chan struct{}, 1)}
+		m := &restless{x: x, name: name}
+		m.worker = newWorker(&m.mu)
 		x.all = append(x.all, m)
 		x.join(m)
 	}
 	working.Go(func() { x.run(ctx) })
 	for _, m := range x.all {
-		working.Go(func() { m.work(ctx) })
+		working.Go(func() { m.work(ctx, m.handle, m.become) })
 	}
 	for round := range 100 {
 		x.failing.Store([]int32{0, 0, 25}[x.draw(3)])

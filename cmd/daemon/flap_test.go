@@ -44,16 +44,11 @@ type flaps struct {
 	faults atomic.Int32 // in a hundred steps
 	held   atomic.Bool  // nothing can be demoted
 
-	// The mailbox of the speaker.
-	mu     sync.Mutex
-	next   *carp.Transition
-	ctx    context.Context
-	cancel context.CancelFunc
-	wake   chan struct{}
-	state  carp.State
-	epoch  carp.Epoch
-	at     carp.Instant
-	latest carp.Transition
+	mu sync.Mutex
+	worker
+	state carp.State
+	epoch carp.Epoch
+	at    carp.Instant
 }
 
 const (
@@ -194,7 +189,8 @@ func memory(t *testing.T) string {
 
 // newFlaps makes an instance with two resources and a hook after up.
 func newFlaps(t *testing.T, seed uint64) *flaps {
-	x := &flaps{t: t, kernel: viptest.NewFakeKernel("192.0.2.1/24"), wake: make(chan struct{}, 1), state: carp.Init}
+	x := &flaps{t: t, kernel: viptest.NewFakeKernel("192.0.2.1/24"), state: carp.Init}
+	x.worker = newWorker(&x.mu)
 	d := &Daemon{book: newBook(slog.New(slog.DiscardHandler)), log: slog.New(slog.DiscardHandler), stateDir: memory(t)}
 	p := planned(t, oneRouter)
 	p.addresses.Lease = vip.Lease{}
@@ -255,49 +251,14 @@ func (x *flaps) become(to carp.State, why carp.Reason) {
 		x.epoch++
 	}
 	t := carp.Transition{VHID: 51, From: x.state, To: to, Reason: why, Epoch: x.epoch, At: x.at}
-	x.state, x.latest, x.next = to, t, &t
-	if x.cancel != nil {
-		x.cancel()
-	}
-	x.ctx, x.cancel = context.WithCancel(context.Background())
+	x.state = to
+	x.put(t)
 	x.i.observe(t)
 	switch to {
 	case carp.Master, carp.Releasing:
 		x.i.Permit(carp.Permit{Epoch: x.epoch, Until: 1 << 62})
 	default:
 		x.i.Permit(carp.Permit{})
-	}
-	select {
-	case x.wake <- struct{}{}:
-	default:
-	}
-}
-
-// work is Speaker.work.
-func (x *flaps) work(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-x.wake:
-		}
-		x.mu.Lock()
-		t, run := x.next, x.ctx
-		x.next = nil
-		x.mu.Unlock()
-		if t == nil {
-			continue
-		}
-		err := x.i.Handle(run, *t)
-		x.mu.Lock()
-		switch {
-		case *t != x.latest:
-		case t.To == carp.Master && err != nil && run.Err() == nil:
-			x.become(carp.Backup, carp.ReasonFailed)
-		case t.To == carp.Releasing:
-			x.become(carp.Backup, carp.ReasonReleased)
-		}
-		x.mu.Unlock()
 	}
 }
 
@@ -382,7 +343,7 @@ func (x *flaps) begin() (end func()) {
 	var all sync.WaitGroup
 	all.Go(func() { x.i.set.Run(ctx) })
 	all.Go(func() { x.i.watchResources(ctx) })
-	all.Go(func() { x.work(ctx) })
+	all.Go(func() { x.work(ctx, x.i.Handle, x.become) })
 	return func() { stop(); x.cancel(); all.Wait() }
 }
 
