@@ -299,15 +299,12 @@ func smallChange(t *testing.T, b *bench) {
 	}
 	sent := b.must(t, to, take())
 	t.Logf("the whole: %d bytes", sent)
+	// As ProxySQL saves a module: all rows go, and come again from memory.
 	resave := func(table, change string) []string {
 		return []string{"CREATE TEMP TABLE memory AS SELECT * FROM " + table, change, "DELETE FROM " + table, "INSERT INTO " + table + " SELECT * FROM memory", "DROP TABLE memory"}
 	}
-	for name, statements := range map[string][]string{
-		"a variable":     {"UPDATE global_variables SET variable_value = '4097' WHERE variable_name = 'mysql-max_connections'"},
-		"a user":         resave("mysql_users", "INSERT INTO memory SELECT 'somebody', '*E6CC90B878B948C35E92B003C792C46C58C4AF40', active, use_ssl, default_hostgroup, default_schema, schema_locked, transaction_persistent, fast_forward, backend, frontend, max_connections, attributes, comment FROM memory LIMIT 1"),
-		"a server goes":  resave("mysql_servers", "DELETE FROM memory WHERE hostname = (SELECT hostname FROM memory LIMIT 1 OFFSET 3)"),
-		"a server moves": resave("mysql_servers", "UPDATE memory SET hostgroup_id = 77 WHERE rowid = 1"),
-	} {
+	change := func(name string, statements ...string) (sent, size int64) {
+		t.Helper()
 		for _, s := range statements {
 			if _, err := db.Exec(s); err != nil {
 				t.Fatal(name, s, err)
@@ -315,12 +312,25 @@ func smallChange(t *testing.T, b *bench) {
 		}
 		m := take()
 		began := time.Now()
-		sent := b.must(t, to, m)
+		sent = b.must(t, to, m)
 		t.Logf("%s: %d bytes of %d (%.2f %%), %v", name, sent, m.Size, 100*float64(sent)/float64(m.Size), time.Since(began).Round(time.Millisecond))
-		if sent*20 > m.Size {
-			t.Errorf("%s: %d bytes of %d were sent, want less than 5 %%", name, sent, m.Size)
+		return sent, m.Size
+	}
+	small := func(name string, statements ...string) {
+		t.Helper()
+		if sent, size := change(name, statements...); sent*20 > size {
+			t.Errorf("%s: %d bytes of %d were sent, want less than 5 %%", name, sent, size)
 		}
 	}
+	const user = "'*E6CC90B878B948C35E92B003C792C46C58C4AF40', active, use_ssl, default_hostgroup, default_schema, schema_locked, transaction_persistent, fast_forward, backend, frontend, max_connections, attributes, comment FROM "
+	small("a variable", "UPDATE global_variables SET variable_value = '4097' WHERE variable_name = 'mysql-max_connections'")
+	small("a user comes", resave("mysql_users", "INSERT INTO memory SELECT 'somebody', "+user+"memory LIMIT 1")...)
+	small("a server goes", resave("mysql_servers", "DELETE FROM memory WHERE rowid = 4")...)
+	small("a server moves", resave("mysql_servers", "UPDATE memory SET hostgroup_id = 77 WHERE rowid = 1")...)
+	change("20000 users come", "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) "+
+		"INSERT INTO mysql_users SELECT 'user' || (i * 7919 % 20011), "+strings.Replace(user, "'*E6CC90B878B948C35E92B003C792C46C58C4AF40'", "'*' || hex(randomblob(20))", 1)+"n, (SELECT * FROM mysql_users LIMIT 1)")
+	small("one of 20000 users goes", resave("mysql_users", "DELETE FROM memory WHERE rowid = 10000")...)
+	small("one of 20000 users changes", resave("mysql_users", "UPDATE memory SET max_connections = 77 WHERE rowid = 5000")...)
 }
 
 func TestLabReceiveAFullDiskLeavesTheLast(t *testing.T) {

@@ -111,8 +111,11 @@ func (b *bench) must(t *testing.T, to *sftp.Target, v replicator.Version) {
 	}
 }
 
+// documented is what docs/replicator.md says to put into sshd_config.
+var documented = []string{"Match User snapshots", "ForceCommand internal-sftp -u 0077 -P symlink,hardlink", "Match all"}
+
 func TestLabPlainSSHD(t *testing.T) {
-	b := newBench(t, peers.SSHDOptions{})
+	b := newBench(t, peers.SSHDOptions{Lines: documented})
 	for name, test := range map[string]func(*testing.T, *bench){
 		"WhatIsShippedIsAStoreOfTheUsers":         usersStore,
 		"RootAndTheUserWriteToOneStore":           sharedStore,

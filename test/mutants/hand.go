@@ -12,6 +12,7 @@ func handMutants() []mutant {
 	sealMutants(add)
 	permitMutants(add)
 	replicatorMutants(add)
+	shipMutants(add)
 	installMutants(add)
 	moduleMutants(add)
 	replicationMutants(add)

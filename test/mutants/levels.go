@@ -39,6 +39,8 @@ func allLevels(seeds int) []level {
 		{name: "link", pkg: "carp/link", dirs: []string{"carp/link"}, importing: "!" + module + "/test/lab"},
 		{name: "verify", pkg: "replicator/sqlite", dirs: []string{"replicator", "replicator/sqlite"}},
 		{name: "store", pkg: "replicator/dir", dirs: []string{"replicator", "replicator/dir"}},
+		{name: "sftp", pkg: "replicator/sftp", dirs: []string{"replicator/ssh", "replicator/sftp", "replicator/dir"}},
+		{name: "receive", pkg: "replicator/receive", dirs: []string{"replicator/ssh", "replicator/receive"}},
 		{name: "install", pkg: "replicator/install", dirs: []string{"replicator", "replicator/install"}},
 		{name: "modules", pkg: "replicator/modules", dirs: []string{"replicator/modules"}, tests: "^Test[^AR]|^TestA[^L]"},
 		{name: "restore", pkg: "hooks/sqlite", dirs: []string{"hooks/sqlite", "hooks/database"}, tests: "^Test[^C]"},
