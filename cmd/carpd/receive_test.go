@@ -52,9 +52,12 @@ func proxysqlSample(t *testing.T, name string, sequence uint64) (replicator.Mani
 func TestLabReceiveIsTheForcedCommandOfAUserAndRootSharesHisStore(t *testing.T) {
 	lan := lab.New(t)
 	node := lan.Host("a", "192.0.2.1/24")
-	built := publicProgram(t)
 	sshd := peers.StartSSHD(t, lan.Host("b", "192.0.2.2/24"), netip.MustParseAddr("192.0.2.2"), peers.SSHDOptions{Command: func(s *peers.SSHD) string {
-		return built + " receive --dir " + filepath.Join(s.Home, "store") + " --allow-empty mysql_servers --keep-count 2"
+		built, err := os.ReadFile(program(t, carpd))
+		if err = errors.Join(err, os.WriteFile(filepath.Join(s.Local, "carpd"), built, 0o755)); err != nil {
+			t.Fatal(err)
+		}
+		return filepath.Join(s.Public, "carpd") + " receive --dir " + filepath.Join(s.Home, "store") + " --allow-empty mysql_servers --keep-count 2"
 	}})
 	at := sshd.Path(filepath.Join(sshd.Home, "store"))
 	daemon, err := dir.Open(t.Context(), at) // it came first, and made the directory

@@ -110,12 +110,11 @@ func newBench(t *testing.T, o peers.SSHDOptions) *bench {
 	lan := lab.New(t)
 	b := &bench{node: lan.Host("a", "192.0.2.1/24")}
 	o.Command = func(s *peers.SSHD) string {
-		program := filepath.Join(s.Public, "receiver")
 		self, err := os.ReadFile("/proc/self/exe")
-		if err = errors.Join(err, os.WriteFile(program, self, 0o755)); err != nil {
+		if err = errors.Join(err, os.WriteFile(filepath.Join(s.Local, "receiver"), self, 0o755)); err != nil {
 			t.Fatal(err)
 		}
-		return program + " receiver " + filepath.Join(s.Home, "store")
+		return filepath.Join(s.Public, "receiver") + " receiver " + filepath.Join(s.Home, "store")
 	}
 	b.sshd = peers.StartSSHD(t, lan.Host("b", "192.0.2.2/24"), netip.MustParseAddr("192.0.2.2"), o)
 	b.at = b.sshd.Path(filepath.Join(b.sshd.Home, "store"))

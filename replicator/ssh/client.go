@@ -23,6 +23,9 @@ var (
 // maxSaid is how much is kept of what a command writes to its standard error, in bytes.
 const maxSaid = 2 << 10
 
+// saidWait is how long the last words of a program are waited for.
+const saidWait = 500 * time.Millisecond
+
 // Client is a connection to a peer. It asks the peer for a sign of life three times
 // in Config.Timeout, and ends when there is none. Its methods may be called by many.
 type Client struct {
@@ -183,14 +186,17 @@ func (c *Client) Subsystem(ctx context.Context, name string) (*Session, error) {
 }
 
 func (c *Client) start(ctx context.Context, what, name string) (*Session, error) {
-	s := &Session{said: &tail{}}
+	s := &Session{said: &tail{ended: make(chan struct{})}}
 	err := c.Within(ctx, func() error {
 		channel, requests, err := c.conn.OpenChannel("session", nil)
 		if err != nil {
 			return err
 		}
 		c.ended.Go(func() { gossh.DiscardRequests(requests) })
-		c.ended.Go(func() { _, _ = io.Copy(s.said, channel.Stderr()) })
+		c.ended.Go(func() {
+			defer close(s.said.ended)
+			_, _ = io.Copy(s.said, channel.Stderr())
+		})
 		ok, err := channel.SendRequest(what, true, gossh.Marshal(struct{ Name string }{name}))
 		if err == nil && !ok {
 			err = errors.New("the peer refuses")
@@ -213,8 +219,18 @@ type closer struct{ gossh.Channel }
 // Close implements io.Closer.
 func (c closer) Close() error { return c.CloseWrite() }
 
-// Said returns the last words of the program's standard error, on one line.
-func (s *Session) Said() string { return s.said.String() }
+// Said returns the last words of the program's standard error, on one line. It is for
+// a program that has failed: the words may come after its end was seen, so Said waits
+// for them, half a second at most.
+func (s *Session) Said() string {
+	timer := time.NewTimer(saidWait)
+	defer timer.Stop()
+	select {
+	case <-s.said.ended:
+	case <-timer.C:
+	}
+	return s.said.String()
+}
 
 // Close ends the program's session.
 func (s *Session) Close() error {
@@ -226,6 +242,8 @@ func (s *Session) Close() error {
 
 // tail keeps the end of what is written to it.
 type tail struct {
+	ended chan struct{} // closed when nothing more comes
+
 	mu   sync.Mutex
 	text []byte
 }

@@ -27,7 +27,8 @@ type SSHD struct {
 	User       string // with a home that is owned by it
 	UID        int    // of the user, and his group
 	Home       string // the user's directory, of mode 0700, as sshd and its programs see it
-	Public     string // a directory that the user can read and only root can write
+	Public     string // a directory that the user can read and only root can write, as sshd and its programs see it
+	Local      string // the same as the test sees it
 	KeyFile    string // the client's private key
 	KnownHosts string // has the server's key
 
@@ -43,8 +44,9 @@ type SSHDOptions struct {
 
 // sshdUser is the account and its number.
 const (
-	sshdUser = "snapshots"
-	sshdUID  = 64177
+	sshdUser   = "snapshots"
+	sshdUID    = 64177
+	sshdPublic = "/run/public"
 )
 
 // sshdStart bounds the start of sshd.
@@ -58,18 +60,15 @@ func StartSSHD(t lab.TB, h *lab.Host, addr netip.Addr, o SSHDOptions) *SSHD {
 	if os.Geteuid() != 0 || os.Getenv("CARPD_LAB_INSIDE") != "" {
 		t.Skip("peers: sshd needs the root of the machine: it changes to another user")
 	}
-	dir, err := os.MkdirTemp("", "carpd-sshd-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	s := &SSHD{Address: netip.AddrPortFrom(addr, 22), User: sshdUser, UID: sshdUID, Public: dir, Home: filepath.Join(dir, "home"),
+	dir := workDir(t, "sshd")
+	s := &SSHD{Address: netip.AddrPortFrom(addr, 22), User: sshdUser, UID: sshdUID, Public: sshdPublic, Home: filepath.Join(sshdPublic, "home"), Local: dir,
 		KeyFile: filepath.Join(dir, "key"), KnownHosts: filepath.Join(dir, "known_hosts")}
 	if err := s.prepare(o); err != nil {
 		t.Fatalf("peers: prepare sshd: %v", err)
 	}
-	// The mounts are those of this process and its children alone.
-	const script = `mount -t tmpfs tmpfs /run && mkdir -m 0755 /run/sshd && mount --bind "$1/passwd" /etc/passwd && mount --bind "$1/group" /etc/group && if [ "$2" != 0 ]; then mount -t tmpfs -o "size=$2,mode=0700,uid=$3,gid=$3" tmpfs "$1/home"; fi && exec "$0" -D -e -f "$1/sshd_config"`
+	// The mounts are those of this process and its children alone. The directory of the
+	// test may lie in one that the user cannot enter.
+	const script = `mount -t tmpfs -o mode=0755 tmpfs /run && mkdir -m 0755 /run/sshd /run/public && mount --bind "$1" /run/public && mount --bind "$1/passwd" /etc/passwd && mount --bind "$1/group" /etc/group && if [ "$2" != 0 ]; then mount -t tmpfs -o "size=$2,mode=0700,uid=$3,gid=$3" tmpfs /run/public/home; fi && exec "$0" -D -e -f "$1/sshd_config"`
 	s.proc = h.Start(exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c", script, path, dir, strconv.Itoa(o.Disk), strconv.Itoa(s.UID)))
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
@@ -90,7 +89,8 @@ func StartSSHD(t lab.TB, h *lab.Host, addr netip.Addr, o SSHDOptions) *SSHD {
 func (s *SSHD) prepare(o SSHDOptions) error {
 	hostKey, hostLine, err1 := sshKey()
 	userKey, userLine, err2 := sshKey()
-	err := errors.Join(err1, err2, os.Chmod(s.Public, 0o755), os.Mkdir(s.Home, 0o700), os.Chown(s.Home, s.UID, s.UID))
+	home := filepath.Join(s.Local, "home")
+	err := errors.Join(err1, err2, os.Chmod(s.Local, 0o755), os.Mkdir(home, 0o700), os.Chown(home, s.UID, s.UID))
 	restrict := ""
 	if o.Command != nil {
 		restrict = fmt.Sprintf("restrict,command=%q ", o.Command(s))
@@ -111,7 +111,7 @@ func (s *SSHD) prepare(o SSHDOptions) error {
 		if strings.HasSuffix(name, "key") {
 			mode = 0o600
 		}
-		err = errors.Join(err, os.WriteFile(filepath.Join(s.Public, name), []byte(text), mode))
+		err = errors.Join(err, os.WriteFile(filepath.Join(s.Local, name), []byte(text), mode))
 	}
 	return err
 }
