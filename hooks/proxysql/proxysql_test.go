@@ -412,3 +412,29 @@ func TestSettingsThatCannotBeAreRefusedAllAtOnce(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// BenchmarkPromote is a promotion until ProxySQL is ready, without the monitor's look.
+func BenchmarkPromote(b *testing.B) {
+	for _, mode := range []string{proxysql.Warm, proxysql.Cold} {
+		b.Run(mode, func(b *testing.B) {
+			n := newNode(b, mode)
+			if mode == proxysql.Warm {
+				n.Start()
+			}
+			r := n.open()
+			epoch := 5
+			for b.Loop() {
+				b.StopTimer()
+				if err := r.Demote(b.Context(), event(epoch)); err != nil {
+					b.Fatal(err)
+				}
+				n.publish(epoch+1, marked(b, fmt.Sprint("epoch", epoch)))
+				epoch += 2
+				b.StartTimer()
+				if err := r.Promote(b.Context(), event(epoch)); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -219,6 +219,26 @@ func TestATornCopyIsNeverPutInPlace(t *testing.T) {
 	}
 }
 
+func TestFilesOfItsOwnThatADiskDamagedKeepNobodyFromInstalling(t *testing.T) {
+	for _, text := range []string{"", "{", "\x00\x00\x00\x00", "[]"} {
+		store, database := scene(t)
+		p := place(t, database)
+		if err := p.SetState(install.State{Served: 9, Promoted: true}); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"state", "intent"} {
+			put(t, filepath.Join(database+".carpd", name), []byte(text))
+		}
+		if s, err := p.State(); err != nil || s.Served != 0 || s.Promoted || s.Installed.IsZero() {
+			t.Errorf("%q is %+v, %v", text, s, err)
+		}
+		if _, err := p.Newest(t.Context(), open(t, store), nil); err != nil || ask(t, database, whose) != "new" {
+			t.Errorf("%q: %v", text, err)
+		}
+		clean(t, database, 1)
+	}
+}
+
 // TestAFullOrReadOnlyDiskCostsNothing runs a process in a mount namespace of its own,
 // with a file system of its own: nothing is left of it.
 func TestAFullOrReadOnlyDiskCostsNothing(t *testing.T) {

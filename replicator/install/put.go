@@ -159,6 +159,11 @@ func (p *Place) repair(ctx context.Context) error {
 	}
 	var in intent
 	there, err := p.readJSON(intentFile, &in)
+	if errors.Is(err, errNoJSON) {
+		// A disk has damaged it, and what was moved is not known: the next installation puts a
+		// whole database in place, whatever is there now.
+		there, err = false, remove(p.file(intentFile))
+	}
 	if err != nil || !there {
 		// Nothing was moved: an intent is renamed to its name when it is whole.
 		return errors.Join(err, p.discard())
@@ -279,9 +284,14 @@ type State struct {
 	Promoted bool   `json:"promoted"` // it is in service
 }
 
-// State returns what SetState wrote.
+// State returns what SetState wrote. Of a state that a disk has damaged only that there
+// was one is known: something was installed, and nothing is in service.
 func (p *Place) State() (s State, err error) {
-	if _, err = p.readJSON(stateFile, &s); err != nil {
+	_, err = p.readJSON(stateFile, &s)
+	if errors.Is(err, errNoJSON) {
+		return State{Installed: replicator.Version{Node: 1, Sequence: 1}}, nil
+	}
+	if err != nil {
 		err = fmt.Errorf("install: %w", err)
 	}
 	return s, err
@@ -318,17 +328,20 @@ func (p *Place) writeJSON(name string, value any) error {
 	return syncDir(p.work)
 }
 
+// errNoJSON is the error of a file of ours that says nothing.
+var errNoJSON = errors.New("it is damaged")
+
 // readJSON reads what writeJSON wrote, and reports whether there is anything.
 func (p *Place) readJSON(name string, into any) (bool, error) {
 	b, err := readBounded(p.file(name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
-	if err == nil {
-		err = json.Unmarshal(b, into)
-	}
 	if err != nil {
 		return false, fmt.Errorf("read %s: %w", p.file(name), err)
+	}
+	if err := json.Unmarshal(b, into); err != nil {
+		return false, fmt.Errorf("read %s: %w: %w", p.file(name), errNoJSON, err)
 	}
 	return true, nil
 }
