@@ -162,7 +162,7 @@ func readPid(path string) int {
 }
 
 // register leaves the number of this process for the test, which ends it, and has it
-// end with the test.
+// end with the test, and the directory of the node as well.
 func (set settings) register(role string) {
 	if set.Test == 0 {
 		return
@@ -173,6 +173,7 @@ func (set settings) register(role string) {
 		for born(set.Test) == set.Born {
 			pass(500 * time.Millisecond)
 		}
+		_ = os.RemoveAll(set.dir) // nobody else will; the others may be at it, too
 		unix.Exit(1)
 	}()
 }

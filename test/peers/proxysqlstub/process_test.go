@@ -1,6 +1,7 @@
 package proxysqlstub_test
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"os"
@@ -263,4 +264,50 @@ func TestTheServiceManagerEndsAllProcesses(t *testing.T) {
 	if n.Greets(n.ClientAddr()) {
 		t.Error("the port for clients greets")
 	}
+}
+
+// aloneEnv has TestNothingIsLeftOfAKilledTest be the test that is killed.
+const aloneEnv = "CARPD_TEST_PROXYSQL_ALONE"
+
+func TestNothingIsLeftOfAKilledTest(t *testing.T) {
+	t.Parallel()
+	if os.Getenv(aloneEnv) != "" {
+		n, _ := started(t, host(t), proxysqlstub.Options{})
+		fmt.Println(n.Dir)
+		select {} // until it is killed
+	}
+	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$")
+	cmd.Env = append(os.Environ(), aloneEnv+"=yes", "TMPDIR="+t.TempDir())
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Wait() }()
+	defer func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }()
+	dir, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir = strings.TrimSpace(dir)
+	if _, err := os.Stat(filepath.Join(dir, "data", "proxysql.db")); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	lab.Eventually(t, 10*time.Second, "processes and directory to be gone", func() bool {
+		_, err := os.Stat(dir)
+		all, _ := filepath.Glob("/proc/[0-9]*/cmdline") // the pattern is sound
+		for _, path := range all {
+			if text, _ := os.ReadFile(path); strings.HasPrefix(string(text), dir) {
+				return false
+			}
+		}
+		return errors.Is(err, os.ErrNotExist)
+	})
 }
