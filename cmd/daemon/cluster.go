@@ -33,6 +33,7 @@ type cluster struct {
 	nodeID   uint8
 	stateDir string // with its state and what is kept aside
 	log      *slog.Logger
+	book     *book
 	stop     context.CancelFunc
 	done     sync.WaitGroup
 
@@ -50,13 +51,14 @@ func (d *Daemon) newCluster(p config.Replication, id uint8, log *slog.Logger) *c
 	if p.Sync == nil {
 		return nil
 	}
-	return &cluster{plan: p, nodeID: id, stateDir: d.stateFile("modules", p.Name), log: log, changed: make(chan struct{})}
+	return &cluster{plan: p, nodeID: id, stateDir: d.stateFile("modules", p.Name), log: log, book: d.book, changed: make(chan struct{})}
 }
 
 func (c *cluster) start() {
 	ctx, stop := context.WithCancel(context.Background())
 	c.stop = stop
 	c.done.Go(func() { c.run(ctx) })
+	c.done.Go(func() { c.watch(ctx) })
 }
 
 func (c *cluster) end() {
@@ -296,19 +298,36 @@ func clusterAlarms(name string, s node.Status, trouble string) []condition {
 	return all
 }
 
+// statusTime is how long a node may be busy until that is an alarm.
+const statusTime = 10 * time.Second
+
 // conflictShown is for how long a conflict is an alarm.
 const conflictShown = 15 * time.Minute
 
-// alarms raises and ends what follows from the status.
-func (c *cluster) alarms(b *book) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+// watch raises and ends alarms, each second. It waits for the node, whose disk may be slow:
+// nobody else waits with it.
+func (c *cluster) watch(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			c.alarms(ctx)
+		}
+	}
+}
+
+func (c *cluster) alarms(ctx context.Context) {
+	limited, cancel := context.WithTimeout(ctx, statusTime)
 	defer cancel()
-	s, _, trouble := c.status(ctx)
-	if c.starting() {
-		trouble = ""
+	s, _, trouble := c.status(limited)
+	if c.starting() || ctx.Err() != nil {
+		return
 	}
 	for _, a := range clusterAlarms(c.plan.Name, s, trouble) {
-		b.set(a.text != "", c.plan.Instance, a.name, a.text)
+		c.book.set(a.text != "", c.plan.Instance, a.name, a.text)
 	}
 }
 
@@ -319,8 +338,8 @@ func (c *cluster) starting() bool {
 	return c.trouble == "" && c.node == nil
 }
 
-func (c *cluster) forget(b *book) {
+func (c *cluster) forget() {
 	for _, a := range clusterAlarms(c.plan.Name, node.Status{}, "") {
-		b.clear(c.plan.Instance, a.name)
+		c.book.clear(c.plan.Instance, a.name)
 	}
 }

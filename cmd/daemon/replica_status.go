@@ -203,9 +203,6 @@ func (r *replica) alarms(now time.Time) {
 	for _, a := range replicationAlarms(r.status(now), r.plan.AlarmAfter, now) {
 		r.book.set(a.text != "", r.plan.Instance, a.name, a.text)
 	}
-	if r.cluster != nil {
-		r.cluster.alarms(r.book)
-	}
 }
 
 // watchReplicas looks at all of them.
@@ -224,6 +221,6 @@ func (r *replica) forget() {
 		r.book.clear(r.plan.Instance, a.name)
 	}
 	if r.cluster != nil {
-		r.cluster.forget(r.book)
+		r.cluster.forget()
 	}
 }
