@@ -46,6 +46,10 @@ func resourceMutants(add adder) {
 		replace(journal, "syscall.LOCK_EX|syscall.LOCK_NB", "syscall.LOCK_SH|syscall.LOCK_NB"))
 	add("stuck-for-good", "what could not be let go once stays, though what held it is gone",
 		replace(instance, "if t.To == carp.Backup {\n\t\terr = errors.Join(err, i.letGoLater", "if false {\n\t\terr = errors.Join(err, i.letGoLater"))
+	add("demotion-begun-anew", "the end of the release budget cancels the demotion, which is begun from its beginning",
+		replace("cmd/daemon/resources.go", "\t\treturn ctx.Err()\n\t}\n}\n\n// endDemotion", "\t\ti.endDemotion()\n\t\treturn ctx.Err()\n\t}\n}\n\n// endDemotion"))
+	add("demotes-in-a-mastership", "a demotion that goes on is not ended when the node is elected again",
+		replace(instance, "\ti.endDemotion()\n\tp := i.plan.Load()", "\tp := i.plan.Load()"))
 	add("group-not-whole", "an address of a group comes up before all are elected",
 		replace(band, "return !slices.ContainsFunc(b.members, func(s *standing) bool { return !s.ready })", "return true"))
 	add("group-stays", "an instance keeps the role when another one of its group leaves",
