@@ -22,7 +22,7 @@ const (
 )
 
 const (
-	askTimeout    = 30 * time.Second // for a peer to say what it has
+	askTimeout    = 10 * time.Second // for a peer to say what it has
 	pruneEvery    = 10 * time.Minute // at least: pruning looks at what it keeps
 	pruneSpacing  = 5 * time.Second  // at most so often while snapshots come in a row
 	takeRetry     = 100 * time.Millisecond
@@ -33,7 +33,7 @@ const (
 	emptyRetryMax = 2 * time.Second
 	emptyTries    = 20 // in a row, emptyRetry apart
 	shipRetry     = 250 * time.Millisecond
-	shipRetryMax  = 30 * time.Second
+	shipRetryMax  = 5 * time.Second
 	lostRetryMax  = 5 * time.Minute // for a peer that takes snapshots and does not keep them
 )
 
