@@ -17,7 +17,7 @@ import (
 )
 
 var (
-	failovers = flag.Int("failovers", 20, "masterships of TestNothingIsLostOverManyFailovers, for each seed")
+	failovers = flag.Int("failovers", 6, "masterships of TestNothingIsLostOverManyFailovers, for each seed")
 	seed      = flag.Uint64("seed", 0, "the only seed; 0: some")
 )
 

@@ -185,12 +185,15 @@ func TestASmallerMastershipIsRefusedAndAlarmedAndNothingIsLost(t *testing.T) {
 		if p := mb.Status().Peers[0]; p.State != replicator.PeerCurrent {
 			t.Errorf("the greater: %+v", p)
 		}
-		ships := toB.ships
+		var ships int
+		toB.set(func(r *remote) { ships = r.ships })
 		sa.write("a4")
 		pass(time.Hour)
-		if toB.ships != ships {
-			t.Error("the smaller goes on shipping")
-		}
+		toB.set(func(r *remote) {
+			if r.ships != ships {
+				t.Error("the smaller goes on shipping")
+			}
+		})
 	})
 }
 
@@ -261,9 +264,11 @@ func TestAPeerThatDoesNotKeepWhatItGetsIsNotFlooded(t *testing.T) {
 				}
 			}
 		}
-		if far.ships > 25 {
-			t.Errorf("shipped %d times in an hour", far.ships)
-		}
+		far.set(func(r *remote) {
+			if r.ships > 25 {
+				t.Errorf("shipped %d times in an hour", r.ships)
+			}
+		})
 		if p := m.Status().Peers[0]; p.State != replicator.PeerFailing || !strings.Contains(p.LastError, "quarantine") {
 			t.Errorf("%+v", p)
 		}
@@ -298,9 +303,11 @@ func TestAFullStoreIsPrunedAndElseKeepsWhatItHas(t *testing.T) {
 		if !slices.Equal(versions(t, a), before) || !strings.Contains(status.LastError, syscall.ENOSPC.Error()) || status.Age(time.Now()) < 59*time.Second {
 			t.Errorf("%v, %+v", versions(t, a), status)
 		}
-		if s.takes > 40 {
-			t.Errorf("%d tries", s.takes)
-		}
+		s.set(func(s *source) {
+			if s.takes > 40 {
+				t.Errorf("%d tries", s.takes)
+			}
+		})
 		if _, err := a.Prune(t.Context(), replicator.Keep{Count: 1}, time.Now()); err != nil {
 			t.Fatal(err)
 		}

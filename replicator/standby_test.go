@@ -80,6 +80,7 @@ func TestWhatArrivesIsVerifiedAndWhatIsNotSoundIsTakenOutOfService(t *testing.T)
 	synctest.Test(t, func(t *testing.T) {
 		n, j := newNode(t, 2), &judge{bad: map[uint64]replicator.Reason{3: replicator.Integrity}}
 		s, _ := follow(t, replicator.StandbyConfig{Store: n, Verify: j.verify})
+		synctest.Wait()
 		arrive(t, n, 1, 2, 3)
 		pass(1100 * time.Millisecond)
 		status := s.Status()

@@ -94,6 +94,21 @@ func TestAChangeIsSeenAndNothingElse(t *testing.T) {
 	}
 }
 
+func TestWhatIsWrittenDuringTheCopyIsAChangeAfterIt(t *testing.T) {
+	for _, mode := range journals {
+		path := create(t, "PRAGMA journal_mode="+mode, "CREATE TABLE t (x)")
+		s := source(t, sqlite.SourceConfig{Path: path, Poll: time.Hour})
+		_, err := s.TakeBy(t.Context(), func() (replicator.Taken, error) {
+			defer do(t, database(t, path), "INSERT INTO t VALUES (1)")
+			r, err := sqlite.Take(t.Context(), path, filepath.Join(t.TempDir(), "copy.db"), sqlite.Options{})
+			return replicator.Taken{Manifest: r.Manifest(), Verdict: r.Verdict}, err
+		})
+		if err != nil || !changed(t, s, soon) || snap(t, s) != 1 || changed(t, s, quiet) {
+			t.Errorf("%s: it is lost: %v", mode, err)
+		}
+	}
+}
+
 func TestAFileThatTookTheNameIsAChange(t *testing.T) {
 	path := create(t, "CREATE TABLE t (x)")
 	s := source(t, sqlite.SourceConfig{Path: path, Poll: time.Hour})

@@ -13,6 +13,7 @@ func handMutants() []mutant {
 	permitMutants(add)
 	replicatorMutants(add)
 	shipMutants(add)
+	runtimeMutants(add)
 	installMutants(add)
 	moduleMutants(add)
 	replicationMutants(add)
