@@ -65,7 +65,7 @@ func TestLabProxySQLPair(t *testing.T) {
 		}
 		s.nodes[passive].await("proxy", "MASTER")
 		took := time.Since(began)
-		s.holds(passive, w, began)
+		s.holds(passive, w, began, planned)
 		newest := s.newest(passive)
 		if newest.Compare(restored) < 0 {
 			t.Errorf("failover %d restored %v, after %v", n+1, newest, restored)
@@ -99,9 +99,10 @@ func newProxies(t *testing.T) *proxies {
 		s.nodes[i] = newMachine(t, h, binary)
 		s.proxy[i] = proxysqlstub.New(t, h, proxysqlstub.Options{Database: configured(t)})
 		s.sshd[i] = peers.StartSSHD(t, h, netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)}), peers.SSHDOptions{Command: func(at *peers.SSHD) string {
-			return fmt.Sprintf("%s receive --dir %s", forAll(t, binary, at.Public), filepath.Join(at.Home, "store"))
+			forAll(t, binary, at.Local)
+			return fmt.Sprintf("%s/carpd receive --dir %s/store", at.Public, at.Home)
 		}})
-		store := filepath.Join(s.sshd[i].Home, "store")
+		store := s.store(i)
 		if err := os.Mkdir(store, 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -144,8 +145,11 @@ func configured(t *testing.T) string {
 	return path
 }
 
+// store is where the snapshots of a machine are.
+func (s *proxies) store(i int) string { return s.sshd[i].Path(filepath.Join(s.sshd[i].Home, "store")) }
+
 // forAll copies a program to where every user may run it.
-func forAll(t *testing.T, program, into string) string {
+func forAll(t *testing.T, program, into string) {
 	t.Helper()
 	text, err := os.ReadFile(program)
 	if err != nil {
@@ -155,7 +159,6 @@ func forAll(t *testing.T, program, into string) string {
 	if err := os.WriteFile(path, text, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	return path
 }
 
 func (s *proxies) config(i int) string {
@@ -191,7 +194,7 @@ replication:
     store: %[3]s
     peers:
       - {name: proxy%[9]d, address: %[10]s, user: %[11]s, key_file: %[12]s, known_hosts: %[13]s, method: receive}
-`, i+1, proxy.Database(), filepath.Join(s.sshd[i].Home, "store"), verb("start"), verb("stop"), verb("status"), proxy.AdminAddr(), password,
+`, i+1, proxy.Database(), s.store(i), verb("start"), verb("stop"), verb("status"), proxy.AdminAddr(), password,
 		2-i, other.Address, other.User, other.KeyFile, other.KnownHosts, proxy.ClientAddr())
 }
 
@@ -234,9 +237,12 @@ func (s *proxies) caughtUp(i int) {
 
 // holds checks what a machine serves after another one died, or gave the role away, at an
 // instant.
-func (s *proxies) holds(i int, w *changes, went time.Time) {
+func (s *proxies) holds(i int, w *changes, went time.Time, planned bool) {
 	s.t.Helper()
 	before := went.Add(-written)
+	if planned {
+		before = went
+	}
 	s.sound(i)
 	db := s.proxy[i].Admin("ops", "made-up-ops")
 	defer func() { _ = db.Close() }()
