@@ -255,6 +255,22 @@ func TestClientsWaitForTheMonitorsFirstLook(t *testing.T) {
 	})
 }
 
+// A release that makes a table by another CREATE text drops it with its rows, and says
+// nothing.
+func TestATableThatProxySQLDroppedAtItsStartIsNoticedAtOnce(t *testing.T) {
+	n := newNode(t, proxysql.Cold)
+	n.Start()
+	if err := proxysql.Ready(t.Context(), n.open(), map[string]int64{"mysql_users": 7, "mysql_servers": 10, "some_other": 3}); err != nil {
+		t.Error(err)
+	}
+	n.tell("DELETE FROM mysql_users WHERE username>=''")
+	began := time.Now()
+	err := proxysql.Ready(t.Context(), n.open(), map[string]int64{"mysql_users": 7})
+	if err == nil || !strings.Contains(err.Error(), "mysql_users has 0 rows in memory, and 7 in the database") || time.Since(began) > 10*time.Second {
+		t.Errorf("%v after %v", err, time.Since(began))
+	}
+}
+
 func TestAPortThatTakesConnectionsAndServesNobodyIsNotReady(t *testing.T) {
 	n := newNode(t, proxysql.Cold)
 	n.config.StartTimeout, n.config.Tries = 2*time.Second, 1
