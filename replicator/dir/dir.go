@@ -147,6 +147,9 @@ func (s *Store) versions(path, suffix string) ([]replicator.Version, error) {
 // read returns a manifest that fits its name and has its data.
 func (s *Store) read(v replicator.Version) (replicator.Manifest, error) {
 	b, err := readBounded(s.manifest(v))
+	if errors.Is(err, syscall.ELOOP) || errors.Is(err, syscall.EISDIR) || errors.Is(err, syscall.ENXIO) {
+		err = fmt.Errorf("%w: not a regular file: %w", replicator.ErrDamaged, err) // nobody will make one of it
+	}
 	if err != nil {
 		return replicator.Manifest{}, err
 	}

@@ -124,3 +124,39 @@ func TestWhatIsReceivedIsOneCallersAlone(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestAnOddEntryWedgesNoStore puts what is not a regular file where one of the store's
+// would be, as its owner can.
+func TestAnOddEntryWedgesNoStore(t *testing.T) {
+	odd := storetest.V(1, 1, 9)
+	names := dir.NamesOf(odd)
+	for _, name := range []string{names.Manifest, names.Data, names.UploadedData, names.UploadedManifest, ".new-" + names.Data, names.Away, names.Reason} {
+		for what, put := range map[string]func(string) error{
+			"a directory": func(path string) error {
+				return errors.Join(os.Mkdir(path, 0o700), os.WriteFile(filepath.Join(path, "file"), nil, 0o600))
+			},
+			"a link":       func(path string) error { return os.Symlink("/nowhere", path) },
+			"a link round": func(path string) error { return os.Symlink(filepath.Base(path), path) },
+			"a pipe":       func(path string) error { return syscall.Mkfifo(path, 0o600) },
+		} {
+			path := filled(t)
+			if err := put(filepath.Join(path, name)); err != nil {
+				t.Fatal(err)
+			}
+			s, err := dir.Open(t.Context(), path)
+			if err != nil {
+				t.Errorf("%s is %s: %v", name, what, err)
+				continue
+			}
+			m, data := storetest.Snapshot(fresh, 16<<10)
+			if err := s.Publish(t.Context(), m, bytes.NewReader(data)); err != nil {
+				t.Errorf("%s is %s: %v", name, what, err)
+				continue
+			}
+			storetest.Holds(t, s, fresh, bad, old)
+			if _, err := s.Prune(t.Context(), replicator.Keep{Count: 1}, time.Now()); err != nil {
+				t.Errorf("%s is %s: %v", name, what, err)
+			}
+		}
+	}
+}

@@ -169,12 +169,8 @@ func syncDir(path string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-func removeIfThere(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	return nil
-}
+// removeIfThere removes what has one of our names, whatever it is; it follows no link.
+func removeIfThere(path string) error { return os.RemoveAll(path) }
 
 // lock waits until nobody else changes the directory, in this process or another. A
 // process that dies lets go. A directory that was deleted is made again.

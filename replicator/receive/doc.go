@@ -11,7 +11,7 @@
 //	receiver  manifest | nothing
 //	sender    ship {manifest, base}     base: a snapshot that both have
 //	receiver  ready {have, sha256}      have: bytes that are left of an attempt that was cut off
-//	sender    go {from}                 0, or have if those bytes are right
+//	sender    working ... go {from}     0, or have if those bytes are right
 //	sender    data ... end              a plan, and the pages that the plan does not find in base
 //	receiver  working ... done          each second a sign of life until it is published
 //

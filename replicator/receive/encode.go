@@ -103,11 +103,7 @@ func (s sending) plan(ctx context.Context, have ready) (p plan, from int64, err 
 
 // write writes the plan and the pages that are sent: the length of the plan, the plan,
 // the pages, both compressed.
-func (s sending) write(ctx context.Context, w io.Writer, p plan, from int64) error {
-	dict, err := s.dictionary(ctx, p)
-	if err != nil {
-		return err
-	}
+func (s sending) write(ctx context.Context, w io.Writer, p plan, dict []byte, from int64) error {
 	small, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
 	if err != nil {
 		return err

@@ -78,9 +78,9 @@ func FuzzPlan(f *testing.F) {
 // FuzzApply offers a receiver anything: it writes no more than the manifest says.
 func FuzzApply(f *testing.F) {
 	store, m, base := twoSnapshots(f, 1)
-	p, _, err := sendingOf(f, store, m, &base).plan(f.Context(), ready{})
 	var b bytes.Buffer
-	if err = errors.Join(err, sendingOf(f, store, m, &base).write(f.Context(), &b, p, 0)); err != nil {
+	p, _, err := sendingOf(f, store, m, &base).plan(f.Context(), ready{})
+	if err = errors.Join(err, written(f, sendingOf(f, store, m, &base), &b, p, 0)); err != nil {
 		f.Fatal(err)
 	}
 	f.Add(b.Bytes())
@@ -158,6 +158,16 @@ func sendingOf(t testing.TB, s replicator.Store, m replicator.Manifest, base *re
 	return all
 }
 
+// written writes what goes over the line.
+func written(t testing.TB, s sending, w io.Writer, p plan, from int64) error {
+	t.Helper()
+	dict, err := s.dictionary(t.Context(), p)
+	if err != nil {
+		return err
+	}
+	return s.write(t.Context(), w, p, dict, from)
+}
+
 func bytesOf(t testing.TB, s replicator.Store, m replicator.Manifest) []byte {
 	t.Helper()
 	r, err := s.Open(context.Background(), m.Version)
@@ -186,7 +196,7 @@ func TestWhatIsPutTogetherIsWhatWasTaken(t *testing.T) {
 					t.Fatalf("seed %d: from %d, want %d, %v", seed, from, have, err)
 				}
 				var line bytes.Buffer
-				if err := send.write(t.Context(), &line, p, from); err != nil {
+				if err := written(t, send, &line, p, from); err != nil {
 					t.Fatal(err)
 				}
 				receive := receiving{m: m}
@@ -211,7 +221,7 @@ func TestWhatIsCutOffIsNeverWhole(t *testing.T) {
 	send := sendingOf(t, s, m, &base)
 	p, _, err := send.plan(t.Context(), ready{})
 	var line bytes.Buffer
-	if err = errors.Join(err, send.write(t.Context(), &line, p, 0)); err != nil {
+	if err = errors.Join(err, written(t, send, &line, p, 0)); err != nil {
 		t.Fatal(err)
 	}
 	old := bytes.NewReader(bytesOf(t, s, base))

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/carpd/carpd/replicator"
@@ -23,8 +24,16 @@ const DefaultMaxSize = 1 << 30
 // workingEvery is how often a receiver that has something to do says that it lives.
 const workingEvery = time.Second
 
+// heldIdle is how long nothing may come while a snapshot is put together: one receiver
+// does that at a time, and a sender that is gone without a word must not keep the next
+// master waiting.
+const heldIdle = 15 * time.Second
+
 // incomingWait is how long it waits for another receiver of the same directory.
-const incomingWait = 10 * time.Second
+const incomingWait = heldIdle + 5*time.Second
+
+// maxDrain is how much may come after a snapshot that is whole, in bytes.
+const maxDrain = 1 << 20
 
 // ErrIdle is the error of a receiver that heard nothing for long.
 var ErrIdle = errors.New("receive: nothing came for too long")
@@ -62,7 +71,8 @@ func (r Receiver) Serve(ctx context.Context, in io.Reader, out io.Writer) error 
 	}
 	idle := time.NewTimer(r.Idle)
 	defer idle.Stop()
-	s := &serving{Receiver: r, in: in, out: out, moved: func() { idle.Reset(r.Idle) }}
+	s := &serving{Receiver: r, in: in, out: out, timer: idle}
+	s.limit.Store(int64(r.Idle))
 	done := make(chan error, 1)
 	go func() { done <- s.run(ctx) }()
 	select {
@@ -79,7 +89,8 @@ func (r Receiver) Serve(ctx context.Context, in io.Reader, out io.Writer) error 
 type serving struct {
 	Receiver
 	in    io.Reader
-	moved func()
+	timer *time.Timer  // ends it
+	limit atomic.Int64 // how long nothing may move now
 
 	mu  sync.Mutex // around out
 	out io.Writer
@@ -98,10 +109,28 @@ func (f fault) Error() string { return f.err.Error() }
 // Unwrap returns the cause.
 func (f fault) Unwrap() error { return f.err }
 
-func (s *serving) read() (frame, error) {
-	f, err := readFrame(s.in)
+// moved says that the other side lives.
+func (s *serving) moved() { s.timer.Reset(time.Duration(s.limit.Load())) }
+
+// hold has the other side move within a time from now on, and returns what takes that back.
+func (s *serving) hold(d time.Duration) (release func()) {
+	s.limit.Store(int64(min(d, s.Idle)))
 	s.moved()
-	return f, err
+	return func() {
+		s.limit.Store(int64(s.Idle))
+		s.moved()
+	}
+}
+
+// read returns the next frame that is no sign of life.
+func (s *serving) read() (frame, error) {
+	for {
+		f, err := readFrame(s.in)
+		s.moved()
+		if err != nil || f.kind != frameWorking {
+			return f, err
+		}
+	}
 }
 
 // tell sends a frame.
@@ -189,6 +218,7 @@ func (s *serving) receive(ctx context.Context, offer ship) error {
 	if err != nil {
 		return fault{codeOther, err, false}
 	}
+	defer s.hold(heldIdle)()
 	defer file.Close()
 	if err := s.fill(file, m, base); err != nil {
 		return err
@@ -290,12 +320,12 @@ func (s *serving) fill(file *os.File, m replicator.Manifest, base *based) error 
 		return fmt.Errorf("cut off: %w", in.cut) // and the rest stays
 	case err != nil:
 		err = errors.Join(err, file.Truncate(0))
-		if errors.Is(err, errBase) && in.drain() == nil {
+		if errors.Is(err, errBase) && in.drain(m.Size+maxPlan) == nil {
 			return fault{codeBase, err, false}
 		}
 		return err
 	}
-	return in.drain()
+	return in.drain(maxDrain)
 }
 
 // left says what an attempt that was cut off has left.
@@ -389,7 +419,10 @@ func (in *incoming) Read(b []byte) (int, error) {
 }
 
 // drain reads to the end, so that the next frame is the next question.
-func (in *incoming) drain() error {
-	_, err := io.Copy(io.Discard, in)
+func (in *incoming) drain(most int64) error {
+	n, err := io.Copy(io.Discard, io.LimitReader(in, most+1))
+	if err == nil && n > most {
+		err = fmt.Errorf("%w: more than %d bytes too many", errNoFrame, most)
+	}
 	return err
 }

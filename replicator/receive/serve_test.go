@@ -121,3 +121,50 @@ func TestAReceiverThatHearsNothingEnds(t *testing.T) {
 		_ = errors.Join(mouth.Close(), ear.Close())
 	})
 }
+
+// TestASenderThatVanishedKeepsNobodyWaiting has one stop before its data comes: the file
+// is free for another long before a receiver without a sender ends.
+func TestASenderThatVanishedKeepsNobodyWaiting(t *testing.T) {
+	_, m, _ := twoSnapshots(t, 1)
+	text, err := m.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := emptyStore(t)
+	synctest.Test(t, func(t *testing.T) {
+		in, mouth := io.Pipe()
+		go func() {
+			_, _ = mouth.Write(frames(t, frameShip, ship{Manifest: text}))
+			time.Sleep(heldIdle - time.Second)
+			_, _ = mouth.Write(frames(t, frameWorking, []byte(nil))) // it is still at it
+		}()
+		began := time.Now()
+		err := Receiver{Store: s, Verify: sound, Idle: time.Hour}.Serve(t.Context(), in, io.Discard)
+		if took := time.Since(began); !errors.Is(err, ErrIdle) || took != 2*heldIdle-time.Second {
+			t.Errorf("%v after %v", err, took)
+		}
+		_ = mouth.Close()
+	})
+}
+
+func TestWhatComesAfterASnapshotIsBounded(t *testing.T) {
+	store, m, _ := twoSnapshots(t, 1)
+	send := sendingOf(t, store, m, nil)
+	p, _, err := send.plan(t.Context(), ready{})
+	text, encodeErr := m.Encode()
+	var line bytes.Buffer
+	if err = errors.Join(err, encodeErr, written(t, send, &line, p, 0)); err != nil {
+		t.Fatal(err)
+	}
+	all := []any{frameShip, ship{Manifest: text}, frameGo, start{}, frameData, line.Bytes()}
+	for range maxDrain/dataFrame + 1 {
+		all = append(all, frameData, make([]byte, dataFrame))
+	}
+	s := emptyStore(t)
+	var out bytes.Buffer
+	_ = Receiver{Store: s, Verify: sound}.Serve(t.Context(), bytes.NewReader(frames(t, append(all, frameEnd, []byte(nil))...)), &out)
+	have, err := s.List(t.Context())
+	if err != nil || len(have) > 0 {
+		t.Errorf("%v, %v: %q", have, err, out.String())
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/carpd/carpd/replicator"
 	"github.com/carpd/carpd/replicator/ssh"
@@ -294,12 +295,20 @@ func (l *link) send(ctx context.Context, s sending) error {
 		l.broken = true
 		return err
 	}
-	p, at, err := s.plan(ctx, have)
+	var p plan
+	var at int64
+	var dict []byte
+	err = l.busy(ctx, func() (err error) {
+		if p, at, err = s.plan(ctx, have); err == nil {
+			dict, err = s.dictionary(ctx, p)
+		}
+		return err
+	})
 	if err == nil {
 		err = l.write(ctx, func(w io.Writer) error { return writeJSON(w, frameGo, start{at}) })
 	}
 	if err == nil {
-		err = s.write(ctx, &data{ctx: ctx, link: l}, p, at)
+		err = s.write(ctx, &data{ctx: ctx, link: l}, p, dict, at)
 	}
 	if err == nil {
 		err = l.write(ctx, func(w io.Writer) error { return writeFrame(w, frameEnd, nil) })
@@ -309,6 +318,26 @@ func (l *link) send(ctx context.Context, s sending) error {
 	}
 	_, err = l.expect(ctx, "K")
 	return err
+}
+
+// busy does what takes its time, while the receiver hears that it is being done: it
+// keeps others waiting for as long.
+func (l *link) busy(ctx context.Context, do func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	tick := time.NewTicker(workingEvery)
+	defer tick.Stop()
+	var told error
+	for {
+		select {
+		case err := <-done:
+			return errors.Join(err, told)
+		case <-tick.C:
+			if told == nil {
+				told = l.write(ctx, func(w io.Writer) error { return writeFrame(w, frameWorking, nil) })
+			}
+		}
+	}
 }
 
 // because looks why data could not be sent: the receiver may have said so and ended.
