@@ -32,8 +32,9 @@ const heldIdle = 15 * time.Second
 // incomingWait is how long it waits for another receiver of the same directory.
 const incomingWait = heldIdle + 5*time.Second
 
-// maxDrain is how much may come after a snapshot that is whole, in bytes.
-const maxDrain = 1 << 20
+// slackData is how much more may come for a snapshot than it is large, in bytes: what
+// cannot be compressed grows a little, and there is the plan.
+const slackData = maxPlan + 1<<20
 
 // ErrIdle is the error of a receiver that heard nothing for long.
 var ErrIdle = errors.New("receive: nothing came for too long")
@@ -309,7 +310,7 @@ func (s *serving) fill(file *os.File, m replicator.Manifest, base *based) error 
 	if _, err := file.Seek(begin.From, io.SeekStart); err != nil {
 		return err
 	}
-	in := &incoming{s: s}
+	in := &incoming{s: s, left: m.Size + m.Size/64 + slackData}
 	r := receiving{m: m}
 	if base != nil {
 		r.base, r.have = base.file, base.pages
@@ -320,12 +321,12 @@ func (s *serving) fill(file *os.File, m replicator.Manifest, base *based) error 
 		return fmt.Errorf("cut off: %w", in.cut) // and the rest stays
 	case err != nil:
 		err = errors.Join(err, file.Truncate(0))
-		if errors.Is(err, errBase) && in.drain(m.Size+maxPlan) == nil {
+		if errors.Is(err, errBase) && in.drain() == nil {
 			return fault{codeBase, err, false}
 		}
 		return err
 	}
-	return in.drain(maxDrain)
+	return in.drain()
 }
 
 // left says what an attempt that was cut off has left.
@@ -385,6 +386,7 @@ func (s *serving) judge(ctx context.Context, file *os.File, m replicator.Manifes
 // incoming is the data that the sender sends.
 type incoming struct {
 	s    *serving
+	left int64 // bytes that may come
 	rest []byte
 	end  bool
 	cut  error // why nothing more comes
@@ -405,8 +407,10 @@ func (in *incoming) Read(b []byte) (int, error) {
 			in.cut = io.ErrUnexpectedEOF
 		case err != nil:
 			in.cut = err
+		case f.kind == frameData && int64(len(f.body)) > in.left:
+			in.cut = fmt.Errorf("%w: more data than a snapshot of this size has", errNoFrame)
 		case f.kind == frameData:
-			in.rest = f.body
+			in.rest, in.left = f.body, in.left-int64(len(f.body))
 		case f.kind == frameEnd:
 			in.end = true
 		default:
@@ -419,10 +423,7 @@ func (in *incoming) Read(b []byte) (int, error) {
 }
 
 // drain reads to the end, so that the next frame is the next question.
-func (in *incoming) drain(most int64) error {
-	n, err := io.Copy(io.Discard, io.LimitReader(in, most+1))
-	if err == nil && n > most {
-		err = fmt.Errorf("%w: more than %d bytes too many", errNoFrame, most)
-	}
+func (in *incoming) drain() error {
+	_, err := io.Copy(io.Discard, in)
 	return err
 }

@@ -147,7 +147,8 @@ func TestASenderThatVanishedKeepsNobodyWaiting(t *testing.T) {
 	})
 }
 
-func TestWhatComesAfterASnapshotIsBounded(t *testing.T) {
+// TestWhatComesForASnapshotIsBounded sends what a decoder passes over, without an end.
+func TestWhatComesForASnapshotIsBounded(t *testing.T) {
 	store, m, _ := twoSnapshots(t, 1)
 	send := sendingOf(t, store, m, nil)
 	p, _, err := send.plan(t.Context(), ready{})
@@ -156,15 +157,34 @@ func TestWhatComesAfterASnapshotIsBounded(t *testing.T) {
 	if err = errors.Join(err, encodeErr, written(t, send, &line, p, 0)); err != nil {
 		t.Fatal(err)
 	}
-	all := []any{frameShip, ship{Manifest: text}, frameGo, start{}, frameData, line.Bytes()}
-	for range maxDrain/dataFrame + 1 {
-		all = append(all, frameData, make([]byte, dataFrame))
-	}
+	skipped := append([]byte{0x50, 0x2a, 0x4d, 0x18, 0, 0, 0x10, 0}, make([]byte, 1<<20)...)
+	end := errors.New("it read all that there was")
+	in := io.MultiReader(bytes.NewReader(frames(t, frameShip, ship{Manifest: text}, frameGo, start{}, frameData, line.Bytes())),
+		&repeated{once: frames(t, frameData, skipped), left: 2 * slackData, end: end})
 	s := emptyStore(t)
 	var out bytes.Buffer
-	_ = Receiver{Store: s, Verify: sound}.Serve(t.Context(), bytes.NewReader(frames(t, append(all, frameEnd, []byte(nil))...)), &out)
-	have, err := s.List(t.Context())
-	if err != nil || len(have) > 0 {
+	if err := (Receiver{Store: s, Verify: sound}).Serve(t.Context(), in, &out); !errors.Is(err, errNoFrame) || errors.Is(err, end) {
+		t.Errorf("%v", err)
+	}
+	if have, err := s.List(t.Context()); err != nil || len(have) > 0 {
 		t.Errorf("%v, %v: %q", have, err, out.String())
 	}
+}
+
+// repeated gives the same again and again, then an error.
+type repeated struct {
+	once []byte
+	at   int
+	left int
+	end  error
+}
+
+// Read implements io.Reader.
+func (r *repeated) Read(b []byte) (int, error) {
+	if r.left <= 0 {
+		return 0, r.end
+	}
+	n := copy(b, r.once[r.at:])
+	r.at, r.left = (r.at+n)%len(r.once), r.left-n
+	return n, nil
 }
