@@ -160,3 +160,24 @@ func TestAnOddEntryWedgesNoStore(t *testing.T) {
 		}
 	}
 }
+
+// TestNothingGoesThroughALinkInThePlaceOfQuarantine puts one there between two steps.
+func TestNothingGoesThroughALinkInThePlaceOfQuarantine(t *testing.T) {
+	for _, at := range []string{"rename-reason", "move"} {
+		path, elsewhere := filled(t), t.TempDir()
+		s := open(t, path)
+		away := filepath.Join(path, "quarantine")
+		s.SetStep(func(step string) error {
+			if step != at {
+				return nil
+			}
+			return errors.Join(os.Rename(away, away+"-away"), os.Symlink(elsewhere, away))
+		})
+		if err := s.Quarantine(t.Context(), bad, replicator.Fault{Reason: replicator.Digest}); err == nil {
+			t.Errorf("%s: it is said to be in quarantine", at)
+		}
+		if entries, err := os.ReadDir(elsewhere); err != nil || len(entries) > 0 {
+			t.Errorf("%s: elsewhere are %v, %v", at, entries, err)
+		}
+	}
+}

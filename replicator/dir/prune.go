@@ -122,7 +122,7 @@ func (s *Store) finish(v replicator.Version) error {
 	if err := s.at("move"); err != nil {
 		return err
 	}
-	if err := os.Rename(s.Path(v), s.quarantine(v.String()+dataSuffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := s.rename(s.Path(v), s.quarantine(v.String()+dataSuffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return errors.Join(syncDir(s.quarantine("")), syncDir(s.path))

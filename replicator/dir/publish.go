@@ -81,7 +81,7 @@ func (s *Store) place(name, what string, fill func(path string) error) (err erro
 	if err := s.at("rename-" + what); err != nil {
 		return err
 	}
-	if err := os.Rename(temp, name); err != nil {
+	if err := s.rename(temp, name); err != nil {
 		return err
 	}
 	if err := s.at("sync-" + what); err != nil {
