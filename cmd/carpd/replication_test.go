@@ -76,7 +76,7 @@ func (l *ledger) settings(n, other *node, id, advskew int) settings {
 		},
 		more: []string{
 			"hooks:", "  - kind: sqlite", "    name: thing", "    interval: 200ms",
-			fmt.Sprintf("    with: {database: %[1]s, store: %[2]s, start: [%[3]s/start], stop: [%[3]s/stop], status: [%[3]s/status], check: [%[3]s/status]}",
+			fmt.Sprintf("    with: {database: %[1]s, store: %[2]s, start: [%[3]s/start], stop: [%[3]s/stop], status: [%[3]s/status], check: [%[3]s/status], file_mode: '0640'}",
 				l.database(n), l.store(n), n.dir),
 		},
 	}
@@ -266,6 +266,12 @@ func (l *ledger) compareAndRestore() {
 		r := l.replication(l.a)
 		return r.Newest.Version > before && r.Newest.Rows["ledger"] == 4
 	})
+	if r := l.a.thing(); r.Role != "promoted" || r.Health != "ok" {
+		l.t.Errorf("the resource after the restore: %+v", r)
+	}
+	if info, err := os.Stat(l.database(l.a)); err != nil || info.Mode().Perm() != 0o640 {
+		l.t.Errorf("the database has mode %v, and file_mode is 0640 (%v)", info.Mode(), err)
+	}
 	held, err := os.Open(l.database(l.a))
 	if err != nil {
 		l.t.Fatal(err)

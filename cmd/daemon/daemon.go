@@ -103,7 +103,10 @@ func (d *Daemon) stop() error {
 	defer d.reloading.Unlock()
 	var all sync.WaitGroup
 	for _, i := range d.all() {
-		all.Go(i.halt)
+		all.Go(func() {
+			i.shipped(context.Background())
+			i.halt()
+		})
 	}
 	all.Wait()
 	for _, g := range d.groups {

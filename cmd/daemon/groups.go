@@ -23,6 +23,7 @@ type group struct {
 	stop    context.CancelFunc
 	done    sync.WaitGroup
 	tally   tally
+	steps   []hooks.Step // which it never changes
 }
 
 // makeGroups makes the groups that move together, empty.
@@ -62,7 +63,7 @@ func (d *Daemon) newGroup(t config.Together) (*group, error) {
 	if err != nil {
 		return nil, err
 	}
-	g.band = newBand(t.Name, runner, g.event)
+	g.band, g.steps = newBand(t.Name, runner, g.event), steps
 	return g, nil
 }
 

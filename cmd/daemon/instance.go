@@ -334,7 +334,7 @@ func (i *instance) run(ctx context.Context, phase hooks.Phase, t carp.Transition
 // observe is told of every transition by the speaker.
 func (i *instance) observe(t carp.Transition) {
 	if t.To != carp.Master {
-		i.serve(0)
+		i.cease(t.Epoch)
 	}
 	if t.To == carp.Releasing {
 		i.set.Leave() // an up that is under way is to be over soon

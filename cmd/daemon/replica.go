@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -41,6 +42,7 @@ type replica struct {
 	standby *replicator.Standby
 	trouble string    // why it does not run at all
 	since   time.Time // when trouble began
+	apart   time.Time // since when it is not in the role of the node; of watch
 	past    totals    // of the masterships and standbys that are over
 }
 
@@ -216,6 +218,9 @@ func (r *replica) begin(store *dir.Store, m *replicator.Master, s *replicator.St
 	r.store, r.master, r.standby, r.running = store, m, s, epoch
 	r.trouble, r.since = "", time.Time{}
 	r.tellLocked()
+	if m != nil {
+		r.book.clear(r.plan.Instance, "changes-left-"+r.plan.Name)
+	}
 }
 
 // over notes that what ran is at rest.
@@ -223,7 +228,14 @@ func (r *replica) over() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.master != nil {
-		r.past.addMaster(r.master.Status())
+		s := r.master.Status()
+		r.past.addMaster(s)
+		out := api.Replication{Peers: make([]api.ReplicationPeer, len(s.Peers))}
+		masterReplication(&out, s, time.Now())
+		if text := left(out); text != "" {
+			r.book.raise(r.plan.Instance, "changes-left-"+r.plan.Name, fmt.Sprintf(
+				"replication %s: the role left this node too early: %s. Who has it now may lack them: carpctl snapshots diff current newest.", r.plan.Name, text))
+		}
 	}
 	if r.standby != nil {
 		r.past.addStandby(r.standby.Status())
@@ -254,9 +266,23 @@ func (d *Daemon) replicated(name string) []*replica {
 func (i *instance) serve(epoch carp.Epoch) {
 	i.serving.Lock()
 	defer i.serving.Unlock()
+	i.serveLocked(epoch)
+}
+
+func (i *instance) serveLocked(epoch carp.Epoch) {
 	i.serving.epoch = epoch
 	for _, r := range i.d.replicated(i.name) {
 		r.serve(epoch)
+	}
+}
+
+// cease ends what follows the instance in masterships up to this one: who tells of an end
+// may be late, and another one have begun.
+func (i *instance) cease(epoch carp.Epoch) {
+	i.serving.Lock()
+	defer i.serving.Unlock()
+	if i.serving.epoch <= epoch {
+		i.serveLocked(0)
 	}
 }
 
@@ -264,6 +290,12 @@ func (i *instance) serve(epoch carp.Epoch) {
 type serving struct {
 	sync.Mutex // held while what follows the instance is told; nothing waits under it
 	epoch      carp.Epoch
+}
+
+func (s *serving) now() carp.Epoch {
+	s.Lock()
+	defer s.Unlock()
+	return s.epoch
 }
 
 // rested waits, not for long, until no snapshot is under way: resources let go after that.
@@ -299,7 +331,7 @@ func (i *instance) shipped(ctx context.Context) {
 			select {
 			case <-look.C:
 			case <-ctx.Done():
-				i.d.log.Warn("a handover begins though not all changes are with the peers", "instance", i.name, "replication", r.plan.Name)
+				i.d.log.Warn("the role leaves though not all changes are with the peers", "instance", i.name, "replication", r.plan.Name)
 				return
 			}
 		}

@@ -2,11 +2,14 @@ package daemon
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/carpd/carpd/carp"
 	"github.com/carpd/carpd/cmd/daemon/api"
 	"github.com/carpd/carpd/replicator"
+	"github.com/carpd/carpd/vip"
 )
 
 // totals are what masterships and standbys that are over have counted.
@@ -205,14 +208,59 @@ func (r *replica) alarms(now time.Time) {
 	}
 }
 
-// watchReplicas looks at all of them.
+// watchReplicas looks at all of them. It is of one goroutine.
 func (d *Daemon) watchReplicas(now time.Time) {
 	d.mu.Lock()
 	all := d.replicas
 	d.mu.Unlock()
 	for _, r := range all {
 		r.alarms(now)
+		i, err := d.find(r.plan.Instance)
+		if err != nil {
+			continue // about to go
+		}
+		st, _ := i.speaker.Status()
+		r.together(i.serving.now() != 0 || st.State == carp.Master && allPresent(i.set.Status()), now)
 	}
+}
+
+func allPresent(all []vip.Status) bool {
+	return !slices.ContainsFunc(all, func(a vip.Status) bool { return !a.Present })
+}
+
+// left says what a mastership that ends has kept to itself, "" if nothing: changes that are
+// in no snapshot, and peers without the newest.
+func left(s api.Replication) string {
+	var parts []string
+	if s.AgeMS > 0 {
+		parts = append(parts, "changes of the last "+(time.Duration(s.AgeMS)*time.Millisecond).String()+" are in no snapshot")
+	}
+	var late []string
+	for _, p := range s.Peers {
+		if p.LagMS > 0 {
+			late = append(late, p.Name)
+		}
+	}
+	if len(late) > 0 {
+		parts = append(parts, "the newest snapshot is not with "+strings.Join(late, ", "))
+	}
+	return strings.Join(parts, "; ")
+}
+
+// apartAfter is how long role and replication may differ: one follows the other at once.
+const apartAfter = 5 * time.Second
+
+// together raises an alarm while the node serves and does not replicate, or the reverse. One
+// that cannot run at all has an alarm of its own.
+func (r *replica) together(serves bool, now time.Time) {
+	role := r.status(now).Role
+	if role == replicaStopped || serves == (role == replicaMaster) {
+		r.apart = time.Time{}
+	} else if r.apart.IsZero() {
+		r.apart = now
+	}
+	r.book.set(!r.apart.IsZero() && now.Sub(r.apart) > apartAfter, r.plan.Instance, "replication-apart-"+r.plan.Name, fmt.Sprintf(
+		"replication %s is %s though the node %s: restart carpd.", r.plan.Name, role, map[bool]string{true: "serves as master", false: "does not serve"}[serves]))
 }
 
 // forget ends the alarms of an entry that is gone.
@@ -222,5 +270,8 @@ func (r *replica) forget() {
 	}
 	if r.cluster != nil {
 		r.cluster.forget()
+	}
+	for _, name := range []string{"replication-apart-", "changes-left-"} {
+		r.book.clear(r.plan.Instance, name+r.plan.Name)
 	}
 }

@@ -13,8 +13,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/carpd/carpd/carp"
 	"github.com/carpd/carpd/cmd/daemon/api"
 	"github.com/carpd/carpd/cmd/daemon/config"
+	"github.com/carpd/carpd/replicator/install"
 )
 
 // application is a database that a replica follows.
@@ -259,6 +261,89 @@ func TestAReloadTouchesOnlyWhatChanged(t *testing.T) {
 
 // now is the role of a replica.
 func (r *replica) now() string { return r.status(time.Now()).Role }
+
+// TestWhoTellsLateEndsNoLaterMastership has the end of one come after the beginning of the
+// next, as it does when an observer was slow.
+func TestWhoTellsLateEndsNoLaterMastership(t *testing.T) {
+	a := newApplication(t)
+	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	i := &instance{d: &Daemon{log: log, book: newBook(log), replicas: []*replica{a.replica}}, name: "9@eth0"}
+	i.serve(10)
+	i.cease(9)
+	if wanted, _ := a.want(); wanted != 10 {
+		t.Errorf("the end of mastership 9 left %d", wanted)
+	}
+	i.cease(10)
+	if wanted, _ := a.want(); wanted != 0 || i.serving.now() != 0 {
+		t.Errorf("the end of mastership 10 left %d", wanted)
+	}
+}
+
+// TestWhatTheMasterRestoredIsNewerThanAllSnapshots looks at what the next promotion goes by.
+func TestWhatTheMasterRestoredIsNewerThanAllSnapshots(t *testing.T) {
+	a := newApplication(t)
+	a.start()
+	defer a.end()
+	a.serve(5)
+	poll(t, "a snapshot", func() bool { return a.newest() == numbered(5, 1) })
+	a.serve(0)
+	a.atRest(t.Context())
+	if err := a.db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	m, err := a.snapshotNamed(t.Context(), theNewest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	place, err := install.New(install.Config{Database: a.plan.Source.Database})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, serving := range []carp.Epoch{0, 7} {
+		if err := a.install(t.Context(), place, m, serving); err != nil {
+			t.Fatal(err)
+		}
+		if s, err := place.State(); err != nil || s.Served != uint64(serving) || s.Installed != m.Version {
+			t.Errorf("restored in mastership %d: %+v, %v", serving, s, err)
+		}
+	}
+}
+
+func TestAReplicationApartFromItsRoleIsAnAlarm(t *testing.T) {
+	a := newApplication(t)
+	a.start()
+	defer a.end()
+	poll(t, "the standby", func() bool { return a.now().Role == "standby" })
+	stands := func() bool {
+		return slices.ContainsFunc(a.book.standing("9@eth0"), func(x api.Alarm) bool { return x.Name == "replication-apart-app" })
+	}
+	now := time.Now()
+	a.together(true, now)
+	a.together(true, now.Add(4*time.Second))
+	if stands() {
+		t.Error("it is told at once")
+	}
+	a.together(true, now.Add(6*time.Second))
+	if !stands() {
+		t.Error("it is not told")
+	}
+	a.together(false, now.Add(7*time.Second))
+	if stands() {
+		t.Error("it does not end")
+	}
+}
+
+func TestWhatAMastershipKeptToItselfIsSaid(t *testing.T) {
+	for want, s := range map[string]api.Replication{
+		"": {Peers: []api.ReplicationPeer{{Name: "b"}}},
+		"changes of the last 50ms are in no snapshot": {AgeMS: 50},
+		"the newest snapshot is not with b, d":        {Peers: []api.ReplicationPeer{{Name: "b", LagMS: 1}, {Name: "c"}, {Name: "d", LagMS: 9}}},
+	} {
+		if got := left(s); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
 
 func TestAtRestDoesNotOutlastItsTime(t *testing.T) {
 	a := newApplication(t)

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/carpd/carpd/carp"
 	"github.com/carpd/carpd/cmd/daemon/api"
 	"github.com/carpd/carpd/cmd/daemon/config"
 	"github.com/carpd/carpd/hooks"
@@ -64,7 +66,13 @@ func (d *Daemon) serveRestore(ctx context.Context, req api.RestoreRequest) (any,
 	case len(holders) > 0:
 		err = r.restoreInto(ctx, warm, m)
 	default:
-		err = i.between(ctx, func(ctx context.Context) error { return r.install(ctx, m) })
+		err = i.between(ctx, func(ctx context.Context) error {
+			place, err := i.place(r.plan)
+			if err != nil {
+				return err
+			}
+			return r.install(ctx, place, m, i.serving.now())
+		})
 		what += "; the database that was there is kept in " + database + ".carpd"
 	}
 	if err != nil {
@@ -174,17 +182,43 @@ func (r *replica) changesBy(ctx context.Context, m replicator.Manifest) (*api.Di
 	return &d, err
 }
 
-// install verifies a snapshot once more and puts it in place.
-func (r *replica) install(ctx context.Context, m replicator.Manifest) error {
+// placed is a resource that says how snapshots are put in the place of its database.
+type placed interface {
+	Database() string
+	Place() *install.Place
+}
+
+// place returns where the snapshots of an entry are put: with the owner, mode and local rows
+// of its resource if there is one, else with those of the present database.
+func (i *instance) place(p config.Replication) (*install.Place, error) {
+	steps := i.plan.Load().steps
+	if i.group != nil {
+		steps = append(slices.Clone(steps), i.group.steps...)
+	}
+	for _, s := range steps {
+		if one, ok := s.Resource.(placed); ok && one.Database() == p.Source.Database {
+			return one.Place(), nil
+		}
+	}
+	c := install.Config{Database: p.Source.Database, Verify: sqlite.Options{Rules: rulesOf(p, nil), MaxSize: p.MaxSize}}
+	if p.Source.Kind == config.SourceProxySQL {
+		c.Local, c.Drop = proxysql.Local(), proxysql.Identity()
+	}
+	if info, err := os.Stat(p.Source.Database); err == nil {
+		c.Mode = info.Mode().Perm()&0o666 | 0o600
+	}
+	return install.New(c)
+}
+
+// install verifies a snapshot once more and puts it in place. In this mastership, which is
+// 0 on a node that does not serve, the database is newer than all snapshots from then on:
+// a promotion puts none over it.
+func (r *replica) install(ctx context.Context, place *install.Place, m replicator.Manifest, serving carp.Epoch) error {
 	store, err := r.opened(ctx)
 	if err != nil {
 		return err
 	}
-	c := install.Config{Database: r.plan.Source.Database, Verify: sqlite.Options{Rules: rulesOf(r.plan, nil), MaxSize: r.plan.MaxSize}}
-	if r.plan.Source.Kind == config.SourceProxySQL {
-		c.Local, c.Drop = proxysql.Local(), proxysql.Identity()
-	}
-	place, err := install.New(c)
+	before, err := place.State()
 	if err != nil {
 		return err
 	}
@@ -202,6 +236,13 @@ func (r *replica) install(ctx context.Context, m replicator.Manifest) error {
 		return err
 	case !verdict.Sound():
 		return refusal{fmt.Sprintf("%v is not sound: %v", m.Version, verdict), "the database is what it was: name another version"}
+	case serving == 0:
+		return nil
 	}
-	return nil
+	after, err := place.State()
+	if err != nil {
+		return err
+	}
+	after.Served, after.Promoted = uint64(max(serving, carp.Epoch(before.Served))), before.Promoted
+	return place.SetState(after)
 }

@@ -129,9 +129,9 @@ func (i *instance) addressEvent(e vip.Event) {
 	switch e.Kind {
 	case vip.EventLapsed:
 		i.lapses.Add(1)
-		i.serve(0)
+		i.cease(e.Epoch)
 	case vip.EventWithdrawn:
-		i.serve(0)
+		i.cease(e.Epoch)
 	}
 	text := i.name + ": " + e.Text
 	if e.Err != nil {
