@@ -54,7 +54,7 @@ func newLedger(t *testing.T) *ledger {
 }
 
 // store is the directory of a node's snapshots; snapshots is what sshd there calls it.
-func (l *ledger) store(n *node) string     { return l.sshd[n].Path(l.snapshots(n)) }
+func (l *ledger) store(n *node) string     { return filepath.Join(l.sshd[n].Local, "home", "ledger") }
 func (l *ledger) snapshots(n *node) string { return filepath.Join(l.sshd[n].Home, "ledger") }
 func (l *ledger) database(n *node) string  { return filepath.Join(n.dir, "app", "ledger.db") }
 
