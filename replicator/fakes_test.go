@@ -264,12 +264,22 @@ func versions(t *testing.T, s replicator.Store) (all []replicator.Version) {
 // small is a store with room for so many snapshots.
 type small struct {
 	replicator.Store
+	mu   sync.Mutex
 	room int
 }
 
-func (s small) Publish(ctx context.Context, m replicator.Manifest, data io.Reader) error {
+func (s *small) set(room int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.room = room
+}
+
+func (s *small) Publish(ctx context.Context, m replicator.Manifest, data io.Reader) error {
+	s.mu.Lock()
+	room := s.room
+	s.mu.Unlock()
 	all, err := s.List(ctx)
-	if err == nil && len(all) >= s.room {
+	if err == nil && len(all) >= room {
 		err = syscall.ENOSPC
 	}
 	if err != nil {

@@ -28,9 +28,12 @@ func (k *keeper) tend(ctx context.Context) {
 }
 
 // prune returns how many snapshots it deleted.
-func (k *keeper) prune(ctx context.Context) int {
+func (k *keeper) prune(ctx context.Context) int { return k.pruneTo(ctx, k.keep) }
+
+// pruneTo is prune with another rule.
+func (k *keeper) pruneTo(ctx context.Context, keep Keep) int {
 	now := time.Now()
-	dropped, err := k.store.Prune(ctx, k.keep, now)
+	dropped, err := k.store.Prune(ctx, keep, now)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.status.LastPrune, k.status.PruneError = now, ""

@@ -32,8 +32,8 @@ type Manifest struct {
 func (m Manifest) Validate() error {
 	sum, err := hex.DecodeString(m.SHA256)
 	switch {
-	case m.Version.Node == 0 || m.Version.Sequence == 0:
-		return fmt.Errorf("replicator: manifest %v: node id and sequence are 1 at least", m.Version)
+	case !m.Version.possible():
+		return fmt.Errorf("replicator: manifest %v: node id and sequence are 1 at least, epoch and sequence below 2^62", m.Version)
 	case err != nil || len(sum) != 32 || hex.EncodeToString(sum) != m.SHA256:
 		return fmt.Errorf("replicator: manifest %v: sha256 %q: want 64 hexadecimal digits", m.Version, m.SHA256)
 	case m.Size <= 0 || m.PageSize <= 0 || m.Size/m.PageSize != m.Pages || m.Size%m.PageSize != 0:

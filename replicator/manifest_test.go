@@ -11,7 +11,7 @@ import (
 )
 
 func manifest() replicator.Manifest {
-	return replicator.Manifest{Version: replicator.Version{Epoch: 1<<64 - 1, Node: 255, Sequence: 1<<64 - 1}, Source: "a", Kind: "proxysql",
+	return replicator.Manifest{Version: replicator.Version{Epoch: 1<<62 - 1, Node: 255, Sequence: 1<<62 - 1}, Source: "a", Kind: "proxysql",
 		Time: time.Date(2026, 11, 20, 21, 0, 0, 123456789, time.UTC), Size: 8192, SHA256: strings.Repeat("0f", 32), PageSize: 4096, Pages: 2,
 		Rows: map[string]int64{"mysql_users": 7}}
 }

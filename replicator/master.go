@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/carpd/carpd/carp"
@@ -58,6 +59,7 @@ type Master struct {
 	log   *slog.Logger
 	peers []*peer
 	again chan struct{} // a snapshot is wanted, changed or not; holds one
+	hurry chan struct{} // whatever changed is wanted now; holds one
 
 	// Of the goroutine of Run.
 	last     Version // the greatest number that was given out or seen
@@ -70,6 +72,10 @@ type Master struct {
 	mu     sync.Mutex
 	status MasterStatus // without Store and Peers
 	begun  Version      // what the first snapshot of this mastership was to be called
+	found  Version      // the newest of the own store at the beginning
+	copies uint64       // begun so far
+	stored uint64       // of these, the last that is in the own store
+	wanted uint64       // of these, one that Flush waits for
 }
 
 // NewMaster checks the configuration. It does nothing else.
@@ -85,7 +91,7 @@ func NewMaster(c MasterConfig) (*Master, error) {
 	c.Settle, c.Latest = cmp.Or(c.Settle, DefaultSettle), cmp.Or(c.Latest, DefaultLatest)
 	c.Look, c.Recheck = cmp.Or(c.Look, DefaultLook), cmp.Or(c.Recheck, DefaultRecheck)
 	c.TakeTimeout, c.ShipTimeout = cmp.Or(c.TakeTimeout, DefaultTakeTimeout), cmp.Or(c.ShipTimeout, DefaultShipTimeout)
-	m := &Master{MasterConfig: c, log: c.Log, again: make(chan struct{}, 1), keeper: keeper{store: c.Store, keep: c.Keep}}
+	m := &Master{MasterConfig: c, log: c.Log, again: make(chan struct{}, 1), hurry: make(chan struct{}, 1), keeper: keeper{store: c.Store, keep: c.Keep}}
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
 	}
@@ -161,7 +167,7 @@ func (m *Master) begin(ctx context.Context) bool {
 			m.last = first
 			m.last.Sequence--
 			m.mu.Lock()
-			m.status.Newest, m.begun = newest, first
+			m.status.Newest, m.begun, m.found = newest, first, newest.Version
 			m.mu.Unlock()
 			m.log.Info("replication begins", "first", first, "newest", newest.Version)
 			return true
@@ -199,9 +205,9 @@ func (m *Master) lead(ctx context.Context) {
 	for ctx.Err() == nil && !m.superseded(ctx) {
 		if m.failures == 0 && !force {
 			changed, forced := m.watch(ctx)
-			if changed {
+			if changed && !m.hurried() {
 				m.waited = settle(m.Settle, m.Latest, m.took, m.waited, time.Since(m.takenAt))
-				rest(ctx, m.waited)
+				m.rest(ctx, m.waited)
 			}
 			force = forced
 		}
@@ -223,7 +229,7 @@ func (m *Master) lead(ctx context.Context) {
 		if empty {
 			pause = halfSaved(m.failures)
 		}
-		rest(ctx, pause)
+		m.rest(ctx, pause)
 	}
 	m.tend(ctx)
 }
@@ -239,6 +245,9 @@ func (m *Master) watch(ctx context.Context) (changed, force bool) {
 		case <-m.again:
 			cancel()
 			asked <- true
+		case <-m.hurry:
+			cancel()
+			asked <- false
 		case <-wait.Done():
 			asked <- false
 		}
@@ -252,7 +261,7 @@ func (m *Master) watch(ctx context.Context) (changed, force bool) {
 	}
 	if err != nil && !ended {
 		m.sight(fmt.Errorf("replicator: master: watch the database: %w", err))
-		rest(ctx, blindEvery) // blind, but not idle: a copy tells more than no sign
+		m.rest(ctx, blindEvery) // blind, but not idle: a copy tells more than no sign
 		return false, force
 	}
 	m.sight(nil)
@@ -274,6 +283,9 @@ func (m *Master) snapshot(ctx context.Context, force bool) (empty bool, err erro
 	defer cancel()
 	newest := m.newest()
 	began := time.Now()
+	m.mu.Lock()
+	m.copies++
+	m.mu.Unlock()
 	taken, err := m.Source.Take(ctx, m.scratch(), newest.Rows)
 	if err == nil {
 		defer os.Remove(m.scratch())
@@ -305,10 +317,15 @@ func (m *Master) snapshot(ctx context.Context, force bool) (empty bool, err erro
 }
 
 // publish puts what was taken into the own store. Where there is no room, what Keep
-// does not keep makes some.
+// does not keep makes some, and then all but the last ones: a new snapshot is worth
+// more than many old ones.
 func (m *Master) publish(ctx context.Context, manifest Manifest) error {
 	err := m.copyIn(ctx, manifest)
 	if err != nil && !errors.Is(err, ErrOlder) && m.keeper.prune(ctx) > 0 {
+		err = m.copyIn(ctx, manifest)
+	}
+	if full(err) && m.keeper.pruneTo(ctx, Keep{Count: max(m.Keep.Least, 1) + 1, Least: m.Keep.Least}) > 0 {
+		m.log.Warn("no room for a new snapshot: all but the last ones are deleted", "store", err)
 		err = m.copyIn(ctx, manifest)
 	}
 	if err != nil {
@@ -316,6 +333,9 @@ func (m *Master) publish(ctx context.Context, manifest Manifest) error {
 	}
 	return nil
 }
+
+// full reports whether an error says that there is no room.
+func full(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
 
 func (m *Master) copyIn(ctx context.Context, manifest Manifest) error {
 	f, err := os.Open(m.scratch())
@@ -350,7 +370,7 @@ func (m *Master) succeed(notes []string, published *Manifest) {
 		m.log.Info("snapshots are taken again")
 	}
 	s.LastSuccess, s.Pending, s.Refusing, s.Fault, s.LastError = time.Now(), time.Time{}, time.Time{}, Fault{}, ""
-	s.Notes = notes
+	s.Notes, m.stored = notes, m.copies
 	if published == nil {
 		s.Same++
 		return
@@ -430,11 +450,44 @@ func (m *Master) newest() Manifest {
 	return m.status.Newest
 }
 
+// missing reports whether a version is of another mastership and was not in the own store
+// when this one began: it may hold changes that were never seen here.
+func (m *Master) missing(v Version) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if v.Compare(m.found) <= 0 || v.Epoch == m.begun.Epoch && v.Node == m.begun.Node {
+		return false
+	}
+	if v.Compare(m.status.Lost) > 0 {
+		m.status.Lost = v
+		m.log.Error("a peer has a snapshot of another mastership that was not here when this one began: its changes may be missing", "version", v, "newest", m.found)
+	}
+	return true
+}
+
 // first is the least version of this mastership.
 func (m *Master) first() Version {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.begun
+}
+
+// hurried reports whether Flush waits for a copy that was not begun yet.
+func (m *Master) hurried() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.copies < m.wanted
+}
+
+// rest waits, at most until Flush is in a hurry.
+func (m *Master) rest(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	case <-m.hurry:
+	}
 }
 
 // rest waits, and reports whether the time passed before ctx ended.

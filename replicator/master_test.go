@@ -284,7 +284,7 @@ func TestAFullStoreIsPrunedAndElseKeepsWhatItHas(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, s := newNode(t, 1), newSource("one")
 		n := *a
-		n.Store = small{a.Store, 3}
+		n.Store = &small{Store: a.Store, room: 3}
 		_, stop := lead(t, &n, 5, s, func(c *replicator.MasterConfig) { c.Keep.Count = 2 })
 		for i := range 5 {
 			s.write(fmt.Sprint("change ", i))
@@ -294,13 +294,19 @@ func TestAFullStoreIsPrunedAndElseKeepsWhatItHas(t *testing.T) {
 			}
 		}
 		stop()
-		m, _ := lead(t, &n, 6, s, nil) // keeps all
+		m, _ := lead(t, &n, 6, s, func(c *replicator.MasterConfig) { c.Keep.Count = 100 })
 		pass(time.Second)
+		s.write("makes room")
+		pass(time.Second)
+		if got, _ := text(t, a); got != "makes room" || len(versions(t, a)) != 3 {
+			t.Errorf("%q, %v: below its count the store is not pruned for a new one", got, versions(t, a))
+		}
+		n.Store.(*small).set(0)
 		before := versions(t, a)
 		s.write("no room")
 		pass(time.Minute)
 		status := m.Status()
-		if !slices.Equal(versions(t, a), before) || !strings.Contains(status.LastError, syscall.ENOSPC.Error()) || status.Age(time.Now()) < 59*time.Second {
+		if now := versions(t, a); len(now) == 0 || now[0] != before[0] || !strings.Contains(status.LastError, syscall.ENOSPC.Error()) || status.Age(time.Now()) < 59*time.Second {
 			t.Errorf("%v, %+v", versions(t, a), status)
 		}
 		s.set(func(s *source) {
@@ -308,9 +314,7 @@ func TestAFullStoreIsPrunedAndElseKeepsWhatItHas(t *testing.T) {
 				t.Errorf("%d tries", s.takes)
 			}
 		})
-		if _, err := a.Prune(t.Context(), replicator.Keep{Count: 1}, time.Now()); err != nil {
-			t.Fatal(err)
-		}
+		n.Store.(*small).set(3)
 		pass(11 * time.Second)
 		if got, v := text(t, a); got != "no room" || v.Compare(before[0]) <= 0 {
 			t.Errorf("%q as %v", got, v)

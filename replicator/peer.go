@@ -119,9 +119,13 @@ func (p *peer) ask(ctx context.Context) error {
 		p.lost++
 		p.retryAt = time.Now().Add(backoff(p.of.Recheck, lostRetryMax, p.lost-1))
 	}
+	missing := p.of.missing(there.Version)
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.status.There = there.Version
-	p.mu.Unlock()
+	if missing {
+		p.status.Lost = there.Version
+	}
 	return nil
 }
 

@@ -110,7 +110,7 @@ func TestTwoSignsMakeAKind(t *testing.T) {
 
 func TestVersionsAreOrderedByEpochThenNodeThenSequence(t *testing.T) {
 	sorted := []replicator.Version{{}, {Epoch: 1, Node: 1, Sequence: 1}, {Epoch: 1, Node: 1, Sequence: 2}, {Epoch: 1, Node: 2, Sequence: 1},
-		{Epoch: 1, Node: 10, Sequence: 1}, {Epoch: 2, Node: 1, Sequence: 1}, {Epoch: 2, Node: 1, Sequence: 10}, {Epoch: carp.Epoch(1<<64 - 1), Node: 255, Sequence: 1<<64 - 1}}
+		{Epoch: 1, Node: 10, Sequence: 1}, {Epoch: 2, Node: 1, Sequence: 1}, {Epoch: 2, Node: 1, Sequence: 10}, {Epoch: carp.Epoch(1<<62 - 1), Node: 255, Sequence: 1<<62 - 1}}
 	for i, a := range sorted {
 		if parsed, err := replicator.ParseVersion(a.String()); err != nil || parsed != a {
 			t.Errorf("%v is read as %v, %v", a, parsed, err)

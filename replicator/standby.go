@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -32,12 +33,21 @@ type StandbyConfig struct {
 // Make one with NewStandby.
 type Standby struct {
 	StandbyConfig
-	log      *slog.Logger
-	keeper   keeper
-	verified map[Version]string // sha256 of what was found sound; of the goroutine of Run
+	log    *slog.Logger
+	keeper keeper
+	// Of the goroutine of Run.
+	verified map[Version]string  // sha256 of what was found sound
+	unclear  map[Version]attempt // what could not be verified
 
 	mu     sync.Mutex
 	status StandbyStatus // without Store
+}
+
+// attempt is how often a snapshot could not be verified, and when it is tried again.
+type attempt struct {
+	failures int
+	next     time.Time
+	err      error
 }
 
 // NewStandby checks the configuration. It does nothing else.
@@ -46,7 +56,7 @@ func NewStandby(c StandbyConfig) (*Standby, error) {
 		return nil, errors.New("replicator: standby: a store and a way to verify are needed")
 	}
 	c.Poll, c.Timeout = cmp.Or(c.Poll, DefaultPoll), cmp.Or(c.Timeout, DefaultTakeTimeout)
-	s := &Standby{StandbyConfig: c, log: c.Log, keeper: keeper{store: c.Store, keep: c.Keep}, verified: make(map[Version]string)}
+	s := &Standby{StandbyConfig: c, log: c.Log, keeper: keeper{store: c.Store, keep: c.Keep}, verified: make(map[Version]string), unclear: make(map[Version]attempt)}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -54,7 +64,8 @@ func NewStandby(c StandbyConfig) (*Standby, error) {
 }
 
 // Run verifies and prunes until ctx ends, and then returns nil once everything is at
-// rest. What goes wrong is tried again and is seen in Status. It is called once.
+// rest. What goes wrong is tried again and is seen in Status. It may be called again
+// after that: what was verified is not verified once more.
 func (s *Standby) Run(ctx context.Context) error {
 	s.mu.Lock()
 	s.status.Since = time.Now()
@@ -68,7 +79,7 @@ func (s *Standby) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			break
 		}
-		s.note(err)
+		s.note(cmp.Or(err, s.trouble()))
 		if err == nil {
 			failures = 0
 		} else {
@@ -88,7 +99,7 @@ func (s *Standby) Status() StandbyStatus {
 	return status
 }
 
-// pass verifies the newest snapshot that was not verified yet; more reports that there
+// pass verifies the newest snapshot that is to be verified now; more reports that there
 // was one. It prunes when there is none.
 func (s *Standby) pass(ctx context.Context) (more bool, err error) {
 	all, err := s.keeper.look(ctx)
@@ -96,26 +107,42 @@ func (s *Standby) pass(ctx context.Context) (more bool, err error) {
 		return false, fmt.Errorf("replicator: standby: read the store: %w", err)
 	}
 	s.forget(all)
-	at := -1
-	waiting := 0
+	s.keeper.tend(ctx)
+	at, waiting, now := -1, 0, time.Now()
 	for i, m := range all {
 		if s.verified[m.Version] == m.SHA256 {
 			continue
 		}
-		if waiting++; at < 0 {
+		if waiting++; at < 0 && !now.Before(s.unclear[m.Version].next) {
 			at = i
 		}
 	}
 	s.update(all, waiting)
 	if at < 0 {
-		s.keeper.tend(ctx)
 		return false, nil
 	}
 	var before map[string]int64
 	if at+1 < len(all) {
 		before = all[at+1].Rows
 	}
-	return true, s.judge(ctx, all[at], before)
+	if err := s.judge(ctx, all[at], before); err != nil && ctx.Err() == nil {
+		a := s.unclear[all[at].Version]
+		a.failures, a.err = a.failures+1, err
+		a.next = time.Now().Add(backoff(takeRetry, takeRetryMax, a.failures))
+		s.unclear[all[at].Version] = a
+	}
+	return true, nil
+}
+
+// trouble returns why the newest of those is not verified that could not be, or nil.
+func (s *Standby) trouble() error {
+	var newest Version
+	for v := range s.unclear {
+		if v.Compare(newest) > 0 {
+			newest = v
+		}
+	}
+	return s.unclear[newest].err
 }
 
 // judge verifies one snapshot. What cannot be told now is an error, and no reason to
@@ -126,6 +153,7 @@ func (s *Standby) judge(ctx context.Context, m Manifest, before map[string]int64
 	v := s.Verify(limited, m, before)
 	if v.Sound() {
 		s.verified[m.Version] = m.SHA256
+		delete(s.unclear, m.Version)
 		s.mu.Lock()
 		s.status.Verified++
 		s.mu.Unlock()
@@ -153,11 +181,11 @@ func passing(v Verdict) bool {
 
 // forget drops what is known of snapshots that are not there any more.
 func (s *Standby) forget(all []Manifest) {
-	for v := range s.verified {
-		if !slices.ContainsFunc(all, func(m Manifest) bool { return m.Version == v }) {
-			delete(s.verified, v)
-		}
+	gone := func(v Version) bool {
+		return !slices.ContainsFunc(all, func(m Manifest) bool { return m.Version == v })
 	}
+	maps.DeleteFunc(s.verified, func(v Version, _ string) bool { return gone(v) })
+	maps.DeleteFunc(s.unclear, func(v Version, _ attempt) bool { return gone(v) })
 }
 
 // update writes down what is there.

@@ -111,7 +111,7 @@ func TestWhatCannotBeVerifiedNowIsTriedAgainAndStaysInService(t *testing.T) {
 		s, _ := follow(t, replicator.StandbyConfig{Store: n, Verify: j.verify})
 		pass(time.Minute)
 		status := s.Status()
-		if status.Refused != 0 || status.Store.Quarantined != 0 || status.Waiting != 2 || !strings.Contains(status.LastError, "timeout") || j.calls > 20 {
+		if status.Refused != 0 || status.Store.Quarantined != 0 || status.Waiting != 1 || status.Newest.Version.Sequence != 1 || !strings.Contains(status.LastError, "timeout") || j.calls > 20 {
 			t.Errorf("%d calls, %+v", j.calls, status)
 		}
 		j.say(nil)
@@ -140,6 +140,36 @@ func TestAStandbyPrunesAndNeverTheLastSoundOne(t *testing.T) {
 		}
 		if got := s.Status(); got.Store.Pruned != 19 || got.Store.Snapshots != 1 || got.Store.PruneError != "" {
 			t.Errorf("%+v", got)
+		}
+	})
+}
+
+func TestASnapshotThatCannotBeVerifiedKeepsNoOtherFromPruningAndVerifying(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, j := newNode(t, 2), &judge{bad: map[uint64]replicator.Reason{30: replicator.Unreadable}}
+		c := replicator.StandbyConfig{Store: n, Verify: j.verify, Keep: replicator.Keep{Count: 3}}
+		s, stop := follow(t, c)
+		for i := range uint64(30) {
+			arrive(t, n, i+1)
+			pass(time.Second)
+		}
+		pass(10 * time.Second)
+		if got := versions(t, n); len(got) != 3 {
+			t.Errorf("%v", got)
+		}
+		if got := s.Status(); got.Newest.Version.Sequence != 29 || got.Waiting != 1 || got.LastError == "" {
+			t.Errorf("%+v", got)
+		}
+		stop()
+		j.say(nil)
+		calls := j.calls
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := s.Run(ctx); err != nil { // the next time that this node is no master
+			t.Error(err)
+		}
+		if got := s.Status(); got.Newest.Version.Sequence != 30 || got.LastError != "" || j.calls != calls+1 {
+			t.Errorf("%d more, %+v", j.calls-calls, got)
 		}
 	})
 }

@@ -29,6 +29,12 @@ type MasterStatus struct {
 	// looked at each second.
 	WatchError string `json:"watch_error,omitempty"`
 
+	// Lost is the greatest version of another mastership that a peer had and this node
+	// had not when it began: changes that are in it may be missing in what serves now. It
+	// stays to the end of the mastership; the snapshot stays in the peer's store until it
+	// is pruned there. For an alarm.
+	Lost Version `json:"lost"`
+
 	// Superseded says that the own store holds the snapshot of a greater mastership:
 	// nothing is taken any more in this one. For an alarm.
 	Superseded Version `json:"superseded"`
@@ -54,6 +60,7 @@ type PeerStatus struct {
 	Name  string    `json:"name"`
 	State PeerState `json:"state"`
 	There Version   `json:"there"` // the newest there, as far as it is known
+	Lost  Version   `json:"lost"`  // as of the Master, of this peer
 	// Behind is since when a snapshot of this mastership is missing there: now less
 	// this is the lag. Zero: none is.
 	Behind      time.Time     `json:"behind"`

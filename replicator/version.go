@@ -18,6 +18,15 @@ type Version struct {
 	Sequence uint64     `json:"sequence"` // within the epoch and node, from 1 on
 }
 
+// maxNumber is more than any epoch or sequence: what reached it could not be followed by
+// a greater one.
+const maxNumber = 1 << 62
+
+// possible reports whether a snapshot can have this version.
+func (v Version) possible() bool {
+	return v.Node > 0 && v.Sequence > 0 && v.Sequence < maxNumber && v.Epoch < maxNumber
+}
+
 // Compare returns -1, 0 or 1 as v is older than, equal to or newer than o.
 func (v Version) Compare(o Version) int {
 	return cmp.Or(cmp.Compare(v.Epoch, o.Epoch), cmp.Compare(v.Node, o.Node), cmp.Compare(v.Sequence, o.Sequence))
@@ -40,9 +49,9 @@ func ParseVersion(s string) (Version, error) {
 		node, err2 := strconv.ParseUint(parts[1], 10, 8)
 		sequence, err3 := strconv.ParseUint(parts[2], 10, 64)
 		v := Version{carp.Epoch(epoch), uint8(node), sequence}
-		if err1 == nil && err2 == nil && err3 == nil && v.String() == s {
+		if err1 == nil && err2 == nil && err3 == nil && v.String() == s && v.Epoch < maxNumber && v.Sequence < maxNumber {
 			return v, nil
 		}
 	}
-	return Version{}, fmt.Errorf("replicator: read version %q: want EPOCH-NODE-SEQUENCE with leading zeros", s)
+	return Version{}, fmt.Errorf("replicator: read version %q: want EPOCH-NODE-SEQUENCE with leading zeros, numbers below 2^62", s)
 }
