@@ -345,6 +345,30 @@ func TestWhatAMastershipKeptToItselfIsSaid(t *testing.T) {
 	}
 }
 
+func TestCheckFindsAllThatNothingCanBeShippedWith(t *testing.T) {
+	dir := t.TempDir()
+	key := filepath.Join(dir, "key")
+	if err := os.WriteFile(key, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	peer := config.Shipping{Name: "b", Address: "192.0.2.2", User: "carpd", KeyFile: key, KnownHosts: key, Method: config.MethodReceive}
+	p := config.Replication{Name: "app", Source: config.Database{Kind: config.SourceSQLite, Database: filepath.Join(dir, "not there yet")}, Peers: []config.Shipping{peer}}
+	if err := checkReplication(p); err != nil {
+		t.Error(err)
+	}
+	gone, odd := peer, peer
+	gone.Name, gone.KeyFile = "c", filepath.Join(dir, "no key")
+	odd.Name, odd.Address = "d", "192.0.2.2:none"
+	p.Peers = append(p.Peers, gone, odd)
+	p.Source.Admin = &config.Admin{PasswordFile: filepath.Join(dir, "no password")}
+	err := checkReplication(p)
+	for _, want := range []string{"peer c: stat", "no key", "peer d: ", "no password"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v does not say %q", err, want)
+		}
+	}
+}
+
 func TestAtRestDoesNotOutlastItsTime(t *testing.T) {
 	a := newApplication(t)
 	a.running = 5
