@@ -89,6 +89,7 @@ const (
 	offerTimeout   = 30 * time.Second // from Offer to Answer
 	installTimeout = 2 * time.Minute  // from Effects.Install to Installed
 	maxBackOff     = 30 * time.Second // after failures in a row
+	unheldTime     = 10 * time.Second // a holder waits so long for a state that no node which can be reached holds
 	burst          = 5 * time.Second  // a change that never settles is stamped after so long
 	pollPatience   = 3                // intervals without an answer are a failure
 )

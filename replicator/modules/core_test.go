@@ -323,6 +323,40 @@ func TestTwoStatesOfAPartitionAreAConflictAndTheGreaterWins(t *testing.T) {
 	}
 }
 
+// The master told of a change and died before anybody had it.
+func TestAStateThatDiedWithItsNodeKeepsNobodyFromChanging(t *testing.T) {
+	for name, dirty := range map[string]bool{"the node died": false, "its database holds something else": true} {
+		t.Run(name, func(t *testing.T) {
+			w, a, b := pair(t)
+			w.mangle = func(from uint8, m modules.Message) modules.Message {
+				if d, ok := m.(modules.Data); ok && from == a.id {
+					return modules.Gone{Module: d.Module, Stamp: d.Meta.Stamp, Reason: "lost"}
+				}
+				return m
+			}
+			w.change(a, "users", "anna", "bert")
+			w.until(5*time.Second, "the other node has heard of it", func() bool { return !b.module(w, "users").Wanted.IsZero() })
+			if dirty {
+				w.release(a)
+				w.change(a, "users", "anna", "bert", "more")
+			} else {
+				w.stop(a)
+			}
+			w.mangle = nil
+			w.hold(b, 2)
+			w.change(b, "users", "anna", "carl")
+			w.until(20*time.Second, "the new holder's change counts", func() bool { return b.module(w, "users").Standing == modules.InSync })
+			if !a.up {
+				w.boot(a)
+			}
+			w.until(20*time.Second, "all hold it", w.equal)
+			if !w.holds(a, "anna", "carl") || w.counts[modules.Conflict] == 0 {
+				t.Errorf("told: %v", w.counts)
+			}
+		})
+	}
+}
+
 func TestEqualClocksAreDecided(t *testing.T) {
 	base := modules.Stamp{Epoch: 5, Term: 2, Node: 1, Version: 3}
 	for name, greater := range map[string]modules.Stamp{

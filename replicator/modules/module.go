@@ -15,10 +15,11 @@ type module struct {
 	want    want
 	task    task
 	refused refusal
-	allow   bool // an operator lets tables be emptied, once
-	seed    bool // an operator makes this content that of the cluster
-	broken  bool // the latest install failed, perhaps half-way: the same content is not enough
-	revert  bool // the holder did not take the change that is in the database
+	allow   bool      // an operator lets tables be emptied, once
+	seed    bool      // an operator makes this content that of the cluster
+	broken  bool      // the latest install failed, perhaps half-way: the same content is not enough
+	revert  bool      // the holder did not take the change that is in the database
+	unheld  time.Time // since when nobody who can be reached holds what is wanted; zero: somebody does
 	retry   time.Time
 	fails   int
 	reason  string // why it is not as it should be
@@ -136,6 +137,7 @@ func (c *Core) consider(now time.Time, m *module) {
 	if m.look == nil || m.task.kind != idle || now.Before(m.retry) {
 		return
 	}
+	c.lookAround(now, m)
 	switch c.judge(now, m) {
 	case doStamp:
 		c.stamp(now, m)
@@ -165,6 +167,11 @@ func (c *Core) judge(now time.Time, m *module) deed {
 	switch {
 	case m.seed && c.holding != 0:
 		return doStamp
+	case newer && c.abandoned(now, m):
+		if m.look.Sum == m.Stamp.Sum || !m.look.Found && m.settled(now, c.cfg.Settle) {
+			return doStamp
+		}
+		return doRevert
 	case newer && m.refused.sum == m.want.stamp.Sum && len(m.refused.tables) > 0:
 		return doNothing
 	case newer && m.spec.Diffs > 0 && (m.want.from != 0 || m.want.seen >= m.spec.Diffs):
@@ -196,6 +203,26 @@ func (c *Core) judge(now time.Time, m *module) deed {
 	return doNothing
 }
 
+// lookAround notes since when nobody who can be reached holds what is newest.
+func (c *Core) lookAround(now time.Time, m *module) {
+	for _, p := range c.peers {
+		if e := p.entries[m.spec.Name]; e.Stamp == m.want.stamp && e.sound() && p.failures == 0 {
+			m.unheld = time.Time{}
+			return
+		}
+	}
+	if m.unheld.IsZero() {
+		m.unheld = now
+	}
+}
+
+// abandoned reports whether the holder goes on without the newest state. It died with its
+// maker, or that has changed it, before anybody had it: no node could make a change any
+// more if all waited for it.
+func (c *Core) abandoned(now time.Time, m *module) bool {
+	return c.mayStamp() && !m.fresh() && m.spec.Diffs > 0 && !m.unheld.IsZero() && now.Sub(m.unheld) >= unheldTime
+}
+
 // nobodyLoses reports whether a fresh holder may begin: every node of the cluster was
 // heard, is fresh, too, and has no rows, or the same.
 func (c *Core) nobodyLoses(m *module) bool {
@@ -225,6 +252,9 @@ func (c *Core) stamp(now time.Time, m *module) {
 	}
 	m.Saved = Saved{m.Meta.next(s, allowedNow(m.spec.Guarded, m.look.Filled, append(slices.Clone(m.Allowed), empty...))), m.look.Filled}
 	c.event(Event{Kind: Stamped, Module: m.spec.Name, Stamp: s, Lost: lost, Text: "a change of this node, the holder"})
+	if !lost.IsZero() && !m.seed {
+		c.event(Event{Kind: Conflict, Module: m.spec.Name, Node: lost.Node, Stamp: s, Lost: lost, Text: fmt.Sprintf("nobody who can be reached holds the newest state, of node %d: that of this node, the holder, stands", lost.Node)})
+	}
 	m.done()
 	c.push(now, m, 0)
 }
@@ -288,6 +318,7 @@ func (c *Core) observe(now time.Time, from uint8, entries []Entry, why Why) {
 		case e.Stamp.Compare(m.Stamp) <= 0:
 		case order > 0:
 			m.want = want{stamp: e.Stamp, seen: 1}
+			m.unheld = time.Time{}
 			m.retry, m.fails = time.Time{}, 0
 			fallthrough
 		case order == 0 && why == Pushed:

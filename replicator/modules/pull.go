@@ -17,6 +17,11 @@ func (c *Core) pull(m *module, now time.Time, s Stamp) {
 	}
 	if len(from) == 0 {
 		m.reason = "nobody who can be reached holds what is newest"
+		m.retry = now.Add(5 * c.cfg.Interval)
+		// The holder may not have heard of it, and is the one who can go on without it.
+		if h := c.claim.Node; c.holding == 0 && c.peers[h] != nil && c.peers[h].entries[m.spec.Name].Stamp.Compare(s) < 0 {
+			c.send(h, Report{Told, c.claim, []Entry{{Module: m.spec.Name, Stamp: s}}})
+		}
 		return
 	}
 	slices.Sort(from) // the order of a map is not that of a seed

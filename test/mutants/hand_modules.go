@@ -26,6 +26,8 @@ func moduleMutants(add adder) {
 		replace(judge, "case c.holding != 0 && !m.look.Found:\n\t\tif c.mayStamp()", "case !m.look.Found:\n\t\tif true"))
 	add("module-found", "what a restarted program found on its disk is a change of the holder",
 		replace(judge, "case c.holding != 0 && !m.look.Found:", "case c.holding != 0:"))
+	add("module-waits-for-ever", "a holder waits for ever for a state that nobody holds",
+		replace(judge, "case newer && c.abandoned(now, m):", "case newer && c.abandoned(now, m) && false:"))
 	add("module-tie", "two stamps with the same clock are equal: nobody takes the other's",
 		replace(stamps, "return cmp.Or(cmp.Compare(s.Epoch, o.Epoch), cmp.Compare(s.Term, o.Term), cmp.Compare(s.Node, o.Node),\n\t\tcmp.Compare(s.Version, o.Version), bytes.Compare(s.Sum[:], o.Sum[:]))", "_ = bytes.Compare\n\treturn cmp.Compare(s.Epoch, o.Epoch)"))
 	add("module-half", "a change is stamped at first sight",
