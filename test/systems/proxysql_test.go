@@ -71,9 +71,9 @@ func TestLabProxySQLPair(t *testing.T) {
 			t.Errorf("failover %d restored %v, after %v", n+1, newest, restored)
 		}
 		restored = newest
-		t.Logf("%3d: %s; of %4d acknowledged changes the last that is there was %4d ms old; %s served after %v", n+1,
-			map[bool]string{false: "the machine died    ", true: "the role was handed on"}[planned], w.count(),
-			began.Sub(w.lastThere).Milliseconds(), s.nodes[passive].Name, took.Round(time.Millisecond))
+		t.Logf("%3d: %-22s; of %4d acknowledged changes %2d are missing, the oldest from %4v before; %s served after %v", n+1,
+			map[bool]string{false: "the machine died", true: "the role was handed on"}[planned], w.count(),
+			w.lost, w.oldest(began).Round(time.Millisecond), s.nodes[passive].Name, took.Round(time.Millisecond))
 		if planned {
 			s.nodes[active].post("/v1/resume", "proxy")
 		} else {
@@ -304,6 +304,8 @@ type changes struct {
 	done      []string
 	when      []time.Time
 	lastThere time.Time // when the latest change was saved that was found
+	lost      int       // of those that were done, by the last look
+	lostSince time.Time // when the oldest of them was saved
 }
 
 // change starts the client.
@@ -372,15 +374,28 @@ func (w *changes) missing(there []string, before time.Time) (lost []string) {
 			lost = append(lost, name)
 		}
 	}
+	w.lost, w.lostSince = 0, time.Time{}
 	for n, name := range w.done {
-		switch has := slices.Contains(there, name); {
-		case has:
+		if slices.Contains(there, name) {
 			w.lastThere = w.when[n]
-		case w.when[n].Before(before):
+			continue
+		}
+		if w.lost++; w.lost == 1 {
+			w.lostSince = w.when[n]
+		}
+		if w.when[n].Before(before) {
 			lost = append(lost, name)
 		}
 	}
 	return lost
+}
+
+// oldest is how old the oldest missing change was at an instant; 0 if none is missing.
+func (w *changes) oldest(at time.Time) time.Duration {
+	if w.lost == 0 {
+		return 0
+	}
+	return at.Sub(w.lostSince)
 }
 
 // kept are the changes that were found, of those before as well.
