@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -33,6 +34,7 @@ const (
 	// surveys are made, surveyPause apart, where nothing is known of the time before.
 	surveys     = 3
 	surveyPause = 60 * time.Millisecond
+	exchange    = "carpd-exchange"
 	// exchanged begins the names of the files that ProxySQL writes for us.
 	exchanged = "carpd-snapshot-"
 )
@@ -43,7 +45,9 @@ type SourceConfig struct {
 	// Admin is its admin port; nil: the file is all there is.
 	Admin *Admin
 	// Exchange is a directory that ProxySQL may write to, on this machine, and this
-	// process may read and delete in. "": that of the database.
+	// process may read and delete in, for this Source alone. "": carpd-exchange beside
+	// the database, which is made for the database's owner, of mode 0700: ProxySQL writes
+	// by its umask, and what it writes holds passwords.
 	Exchange string
 	// Rules are those of Rules, and what the operator added.
 	Rules   replicator.Rules
@@ -62,6 +66,7 @@ type Source struct {
 	file  *sqlite.Source
 	db    *sql.DB // nil without Admin
 	files int     // exchanged so far
+	ours  bool    // Exchange is made here
 
 	askAgain time.Time // the admin port
 	sums     string    // as last told
@@ -89,10 +94,11 @@ func NewSource(c SourceConfig) (*Source, error) {
 		return nil, errors.New("proxysql: source: which database? The path of proxysql.db is missing")
 	}
 	var err error
-	if c.Exchange, err = filepath.Abs(cmp.Or(c.Exchange, filepath.Dir(c.Database))); err != nil {
+	s := &Source{SourceConfig: c, empty: make(map[string]emptied), ours: c.Exchange == ""}
+	s.Exchange, err = filepath.Abs(cmp.Or(c.Exchange, filepath.Join(filepath.Dir(c.Database), exchange)))
+	if err != nil {
 		return nil, fmt.Errorf("proxysql: source: %w", err)
 	}
-	s := &Source{SourceConfig: c, empty: make(map[string]emptied)}
 	s.file, err = sqlite.NewSource(sqlite.SourceConfig{Path: c.Database, Rules: s.rules, MaxSize: c.MaxSize})
 	if err != nil {
 		return nil, err
@@ -103,12 +109,12 @@ func NewSource(c SourceConfig) (*Source, error) {
 	if s.db, err = c.Admin.open(); err != nil {
 		return nil, err
 	}
-	left, err := filepath.Glob(filepath.Join(escape(c.Exchange), exchanged+"*.db"))
+	left, err := filepath.Glob(filepath.Join(escape(s.Exchange), exchanged+"*.db"))
 	for _, name := range left {
 		err = errors.Join(err, os.Remove(name))
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("proxysql: source: clear %s: %w", c.Exchange, err), s.Close())
+		return nil, errors.Join(fmt.Errorf("proxysql: source: clear %s: %w", s.Exchange, err), s.Close())
 	}
 	return s, nil
 }
@@ -245,14 +251,46 @@ func (s *Source) fetch(ctx context.Context, path string) (err error) {
 		}
 	}()
 	info, err := os.Stat(s.Database)
+	if err == nil && s.ours {
+		err = makeExchange(s.Exchange, info)
+	}
 	if err != nil {
-		return err
+		return fmt.Errorf("proxysql: prepare a place for its copy: %w", err)
 	}
 	if err := copyTo(ctx, s.db, name, info.Size()); err != nil {
 		return err
 	}
 	if err := bring(name, path, cmp.Or(s.MaxSize, sqlite.MaxSize)); err != nil {
 		return errors.Join(fmt.Errorf("proxysql: read the copy that ProxySQL made: %w", err), removed(path))
+	}
+	return nil
+}
+
+// makeExchange makes a directory that the owner of the database can use, and nobody else.
+// Its parent is that owner's: what is there already is not followed.
+func makeExchange(path string, database os.FileInfo) error {
+	switch err := os.Mkdir(path, 0o700); {
+	case errors.Is(err, os.ErrExist):
+	case err != nil:
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_DIRECTORY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	is, want := info.Sys().(*syscall.Stat_t), database.Sys().(*syscall.Stat_t)
+	if is.Uid != want.Uid || is.Gid != want.Gid {
+		if err := f.Chown(int(want.Uid), int(want.Gid)); err != nil {
+			return err
+		}
+	}
+	if info.Mode().Perm() != 0o700 {
+		return f.Chmod(0o700)
 	}
 	return nil
 }

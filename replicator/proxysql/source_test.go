@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -147,7 +148,7 @@ func TestTheSourceOfProxySQL(t *testing.T) {
 	t.Run("WhatAKilledProcessLeftIsRemoved", func(t *testing.T) { leftOver(t, s) })
 	t.Run("UnderConstantSavingEachSnapshotIsWholeAndTheAdminPortAnswers", func(t *testing.T) { constantSaving(t, s) })
 	t.Run("AKilledWorkerIsSurvived", func(t *testing.T) { killedWorker(t, s) })
-	if left, err := filepath.Glob(filepath.Join(s.Data, "carpd-*")); err != nil || len(left) > 0 {
+	if left, err := filepath.Glob(filepath.Join(s.Data, "carpd-exchange", "*")); err != nil || len(left) > 0 {
 		t.Errorf("left in the data directory: %v, %v", left, err)
 	}
 }
@@ -270,13 +271,34 @@ func noAdminPort(t *testing.T, s *site) {
 }
 
 func leftOver(t *testing.T, s *site) {
-	left := filepath.Join(s.Data, "carpd-snapshot-1-1.db")
+	where := filepath.Join(s.Data, "carpd-exchange")
+	owner, err := os.Stat(s.Database())
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Lstat(where)
+	if err != nil || info.Mode() != os.ModeDir|0o700 || info.Sys().(*syscall.Stat_t).Uid != owner.Sys().(*syscall.Stat_t).Uid {
+		t.Errorf("passwords pass through %v, %v", info, err)
+	}
+	left := filepath.Join(where, "carpd-snapshot-1-1.db")
 	if err := os.WriteFile(left, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	s.source(t, nil)
 	if _, err := os.Stat(left); !errors.Is(err, os.ErrNotExist) {
 		t.Error(err)
+	}
+	// Who may write to the data directory leads us nowhere else.
+	elsewhere := t.TempDir()
+	if err := errors.Join(os.Remove(where), os.Symlink(elsewhere, where)); err != nil {
+		t.Fatal(err)
+	}
+	_, taken := snap(t, s.source(t, nil), nil)
+	if info, err := os.Stat(elsewhere); err != nil || info.Mode().Perm() == 0o700 && info.Sys().(*syscall.Stat_t).Uid != uint32(os.Geteuid()) || !strings.Contains(strings.Join(taken.Verdict.Notes, ""), "prepare") {
+		t.Errorf("%v, %v, %v", info, err, taken.Verdict.Notes)
+	}
+	if err := os.Remove(where); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -346,11 +368,11 @@ func constantSaving(t *testing.T, s *site) {
 				slowest = max(slowest, time.Since(began))
 			}
 		}
-		finished := time.Now()
-		await(t, "the last state", func() bool {
-			st := m.Status()
-			return st.LastSuccess.After(finished.Add(300*time.Millisecond)) || st.Pending.IsZero() && st.Newest.Time.After(finished)
-		})
+		ctx, cancel := context.WithTimeout(t.Context(), soon)
+		if err := m.Flush(ctx); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		cancel()
 		stop()
 		all, _ := on.published()
 		for _, m := range all {
@@ -365,7 +387,7 @@ func constantSaving(t *testing.T, s *site) {
 		}
 		status := m.Status()
 		t.Logf("%s: %d snapshots, %d refused, slowest UPDATE and SAVE %v", name, status.Taken, status.Refused, slowest)
-		if len(all) < 3 {
+		if len(all) < 2 || name == "admin port" && len(all) < 3 { // the file is half saved most of the time
 			t.Errorf("%s: %d snapshots: nothing was tested; %+v", name, len(all), status)
 		}
 	}

@@ -66,7 +66,7 @@ type Admin struct {
 	Address      string // HOST:PORT, or the absolute path of a socket
 	User         string
 	PasswordFile string // absolute
-	Exchange     string // absolute: where ProxySQL writes its copies; "": beside the database
+	Exchange     string // absolute: where ProxySQL writes its copies; "": carpd-exchange beside the database
 }
 
 // The ways to ship a snapshot.
