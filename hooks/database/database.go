@@ -25,17 +25,23 @@ type Program struct {
 	Local []sqlite.Rows    // rows of which each node has its own
 	Drop  []sqlite.Rows    // those of them that a node without a database goes without
 	// Ready returns nil when the program, started at begun, does its work; until then it
-	// waits, as long as ctx lets it.
+	// waits, as long as ctx lets it. ErrContent says that it is the database's fault.
 	Ready func(ctx context.Context, begun Begun) error
 	// Serves returns nil if the program does its work at this moment. It does not wait.
 	Serves func(ctx context.Context) error
 	// Restore gives the running program the configuration of a snapshot, which lies at
 	// path, and returns when it does its work with it. nil: the program is stopped, the
 	// snapshot put in place, the program started.
+	// ErrContent says that it is the snapshot's fault.
 	Restore func(ctx context.Context, path string) error
 	// Drain ends the connections of the program's clients. nil: it cannot be drained.
 	Drain func(ctx context.Context) error
 }
+
+// ErrContent is in the error of a program that cannot work with what its database holds,
+// so that an older one may be better. All else is said of the machine: an older database
+// would not mend it, and changes would be lost.
+var ErrContent = errors.New("it is what the database holds")
 
 // Begun is the start of a program.
 type Begun struct {
@@ -116,7 +122,8 @@ func (d *Database) Up(ctx context.Context, ev hooks.Event) error {
 	if err != nil {
 		return err
 	}
-	if err := d.serve(ctx, ev, store); err != nil {
+	older, err := d.serve(ctx, ev, store)
+	if err != nil {
 		if ctx.Err() == nil { // what does not serve does not run; a demotion follows a cancellation
 			err = errors.Join(err, d.stop(ctx))
 		}
@@ -125,12 +132,13 @@ func (d *Database) Up(ctx context.Context, ev hooks.Event) error {
 	if err := hooks.Mark(ctx, "promoted"); err != nil {
 		return err
 	}
-	return d.inService(ctx, ev, store)
+	return d.inService(ctx, ev, store, older)
 }
 
 // inService notes that the database is in service, and for which mastership: later than
-// all snapshots, also when a clock has lost its state.
-func (d *Database) inService(ctx context.Context, ev hooks.Event, store *dir.Store) error {
+// all snapshots, also when a clock has lost its state. older says why a newer database was
+// left, if one was.
+func (d *Database) inService(ctx context.Context, ev hooks.Event, store *dir.Store, older string) error {
 	all, err := store.List(ctx)
 	if err != nil {
 		return err
@@ -139,7 +147,7 @@ func (d *Database) inService(ctx context.Context, ev hooks.Event, store *dir.Sto
 	if err != nil {
 		return err
 	}
-	s.Promoted, s.Served = true, uint64(ev.Epoch)
+	s.Promoted, s.Served, s.Older = true, uint64(ev.Epoch), older
 	if len(all) > 0 {
 		s.Served = max(s.Served, uint64(all[0].Version.Epoch))
 	}
@@ -147,6 +155,9 @@ func (d *Database) inService(ctx context.Context, ev hooks.Event, store *dir.Sto
 		return err
 	}
 	d.inside.Store(true)
+	if older != "" {
+		hooks.Logger(ctx).Error("an older configuration is in service", "database", d.c.Database, "why", older)
+	}
 	return nil
 }
 
@@ -157,81 +168,121 @@ func (d *Database) stopMarked(ctx context.Context) error {
 	return d.stop(ctx)
 }
 
-// serve chooses a database and starts the program with it, until one does.
-func (d *Database) serve(ctx context.Context, ev hooks.Event, store *dir.Store) error {
+// serve chooses a database and starts the program with it, until one does. older says why
+// a newer one was left, if one was.
+func (d *Database) serve(ctx context.Context, ev hooks.Event, store *dir.Store) (older string, err error) {
 	var failed []replicator.Version // the zero value stands for the present database
 	var faults []error
 	for range d.c.Tries {
 		if err := hooks.Mark(ctx, "install"); err != nil {
-			return err
+			return "", err
 		}
-		version, what, err := d.choose(ctx, ev, store, failed)
+		chosen, err := d.choose(ctx, ev, store, failed)
 		if err != nil {
-			return errors.Join(append(faults, err)...)
+			return "", errors.Join(append(faults, err)...)
 		}
-		hooks.Logger(ctx).Info("database chosen", "database", d.c.Database, "it is", what)
+		hooks.Logger(ctx).Info("database chosen", "database", d.c.Database, "it is", chosen.what)
+		if older == "" {
+			older = chosen.older
+		}
+		err = d.startOn(ctx)
+		if err == nil {
+			return older, nil
+		}
+		faults = append(faults, fmt.Errorf("%s: %w", chosen.what, err))
+		if ctx.Err() != nil || !errors.Is(err, ErrContent) {
+			break
+		}
+		older = fmt.Sprintf("%s: %v", chosen.what, err)
+		hooks.Logger(ctx).Error("the program does not serve with this database: the next older snapshot is tried", "it is", chosen.what, "err", err)
+		failed = append(failed, chosen.version)
+		if err := d.stopMarked(ctx); err != nil {
+			return "", errors.Join(append(faults, err)...)
+		}
+	}
+	return "", errors.Join(faults...)
+}
+
+// startOn starts the program with the database in place. A program that ends is started
+// once more, since a port may just not be free yet: that it ends again is ErrContent. One
+// that runs and does not serve is not: that is said of the machine.
+func (d *Database) startOn(ctx context.Context) (err error) {
+	for again := range 2 {
+		if again > 0 {
+			hooks.Logger(ctx).Warn("the program has ended: it is started once more with the same database", "database", d.c.Database, "err", err)
+			if err := d.stopMarked(ctx); err != nil {
+				return err
+			}
+		}
 		if err := hooks.MarkNoReturn(ctx, "start"); err != nil {
 			return err
 		}
 		err = d.start(ctx)
-		if err == nil {
-			return nil
+		if err == nil || ctx.Err() != nil || errors.Is(err, ErrContent) {
+			return err
 		}
-		faults = append(faults, fmt.Errorf("%s: %w", what, err))
-		if ctx.Err() != nil {
-			break
-		}
-		hooks.Logger(ctx).Warn("the program does not serve with this database: the next older snapshot is tried", "it is", what, "err", err)
-		failed = append(failed, version)
-		if err := d.stopMarked(ctx); err != nil {
-			return errors.Join(append(faults, err)...)
+		running, e := d.runs(ctx)
+		if e != nil || running {
+			return errors.Join(err, e)
 		}
 	}
-	return errors.Join(faults...)
+	return fmt.Errorf("%w, or it would not end: %w", ErrContent, err)
 }
 
-// choose puts the database in place that the program is to be started with. The version is
-// zero if the present one stays. what is said of it to people.
-func (d *Database) choose(ctx context.Context, ev hooks.Event, store *dir.Store, failed []replicator.Version) (version replicator.Version, what string, err error) {
+// choice is the database that the program is to be started with.
+type choice struct {
+	version replicator.Version // zero: the present one
+	what    string             // for people
+	older   string             // why a newer one was left; "": none is newer
+}
+
+// choose puts the database in place that the program is to be started with.
+func (d *Database) choose(ctx context.Context, ev hooks.Event, store *dir.Store, failed []replicator.Version) (c choice, err error) {
 	if err := d.place.Repair(ctx); err != nil {
-		return version, "", err
+		return c, err
 	}
 	all, err := store.List(ctx)
 	if err != nil {
-		return version, "", err
+		return c, err
 	}
 	state, err := d.place.State()
 	if err != nil {
-		return version, "", err
+		return c, err
 	}
 	if len(failed) == 0 && len(all) > 0 && newer(state, all[0], ev.Node) {
 		verdict, err := d.place.Present(ctx)
 		if err != nil {
-			return version, "", err
+			return c, err
 		}
 		if verdict.Sound() {
-			return version, "the present database: it is newer than the newest snapshot, " + all[0].Version.String(), nil
+			c.what = "the present database: it is newer than the newest snapshot, " + all[0].Version.String()
+			return c, nil
 		}
-		hooks.Logger(ctx).Warn("the present database was the newest, and cannot be used", "verdict", verdict.String())
+		c.older = "the present database was the newest, and is " + verdict.String()
 	}
 	m, err := d.place.Newest(ctx, store, func(v replicator.Version) bool { return slices.Contains(failed, v) })
 	if err == nil {
-		return m.Version, "snapshot " + m.Version.String() + " of " + m.Source, nil
+		if len(all) > 0 && m.Version.Compare(all[0].Version) < 0 && c.older == "" {
+			c.older = fmt.Sprintf("snapshot %v could not be used", all[0].Version)
+		}
+		c.version, c.what = m.Version, "snapshot "+m.Version.String()+" of "+m.Source
+		return c, nil
 	}
 	if !errors.Is(err, install.ErrNone) {
-		return version, "", err
+		return c, err
 	}
 	if len(failed) > 0 {
-		return version, "", errors.New("the store has no other sound snapshot")
+		return c, errors.New("the store has no other sound snapshot")
 	}
 	if !d.mayKeep(ctx, store, state) {
-		return version, "", fmt.Errorf("%w: put one into %s (carpctl snapshots), or set if_none", err, d.c.Store)
+		return c, fmt.Errorf("%w: put one into %s (carpctl snapshots), or set if_none", err, d.c.Store)
 	}
-	verdict, faulty := d.place.Present(ctx)
-	if faulty == nil && !verdict.Sound() {
-		faulty = errors.New("the present database is " + verdict.String())
+	verdict, err := d.place.Present(ctx)
+	if err == nil && !verdict.Sound() {
+		err = errors.New("the present database is " + verdict.String())
 	}
-	return version, "the present database: there is no snapshot", faulty
+	c.what = "the present database: there is no snapshot"
+	return c, err
 }
 
 // newer reports whether the present database holds more than a snapshot, the newest one.
@@ -318,6 +369,9 @@ func (d *Database) Look(ctx context.Context) (hooks.Report, error) {
 	switch {
 	case running && state.Promoted:
 		r.Role, r.Text = hooks.RolePromoted, "in service"
+		if state.Older != "" {
+			r.Health, r.Text = hooks.Degraded, "an older configuration is in service: "+state.Older
+		}
 		if err := d.program.Serves(ctx); err != nil {
 			r.Health, r.Text = hooks.Unfit, err.Error()
 		}

@@ -25,7 +25,7 @@ func (d *Database) upWarm(ctx context.Context, ev hooks.Event, running bool) err
 	if err != nil {
 		return err
 	}
-	what, err := d.restore(ctx, ev, store)
+	what, older, err := d.restore(ctx, ev, store)
 	if err != nil {
 		return err
 	}
@@ -33,26 +33,29 @@ func (d *Database) upWarm(ctx context.Context, ev hooks.Event, running bool) err
 	if err := hooks.Mark(ctx, "promoted"); err != nil {
 		return err
 	}
-	return d.inService(ctx, ev, store)
+	return d.inService(ctx, ev, store, older)
 }
 
 // restore gives the program the newest configuration that it serves with, and says which
-// that is.
-func (d *Database) restore(ctx context.Context, ev hooks.Event, store *dir.Store) (what string, err error) {
+// that is. older says why a newer one was left, if one was.
+func (d *Database) restore(ctx context.Context, ev hooks.Event, store *dir.Store) (what, older string, err error) {
 	all, err := store.List(ctx)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	state, err := d.place.State()
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	if len(all) > 0 && newer(state, all[0], ev.Node) {
 		err := d.present(ctx)
 		if err == nil {
-			return "what it runs with: newer than the newest snapshot, " + all[0].Version.String(), nil
+			return "what it runs with: newer than the newest snapshot, " + all[0].Version.String(), "", nil
 		}
-		hooks.Logger(ctx).Warn("what it runs with was the newest, and cannot be used", "err", err)
+		if !errors.Is(err, ErrContent) {
+			return "", "", fmt.Errorf("what it runs with is newer than the newest snapshot, %v, and stays: %w", all[0].Version, err)
+		}
+		older = fmt.Sprintf("what it ran with was the newest: %v", err)
 	}
 	var faults []error
 	tries := 0
@@ -61,64 +64,80 @@ func (d *Database) restore(ctx context.Context, ev hooks.Event, store *dir.Store
 			break
 		}
 		if err := hooks.MarkNoReturn(ctx, "restore"); err != nil {
-			return "", err
+			return "", "", err
 		}
-		// From here on it is not what was in service here, whatever becomes of it.
-		if err := d.notServed(); err != nil {
-			return "", err
-		}
-		verdict, err := d.place.Look(ctx, store, m, func(path string) error { return d.program.Restore(ctx, path) })
+		verdict, err := d.place.Look(ctx, store, m, func(path string) error { return d.restoreOne(ctx, m.Version, path) })
 		switch {
 		case verdict.Sound() && err == nil:
-			return "snapshot " + m.Version.String() + " of " + m.Source, d.installed(m.Version)
+			return "snapshot " + m.Version.String() + " of " + m.Source, older, nil
 		case ctx.Err() != nil:
-			return "", err
+			return "", "", err
 		case !verdict.Sound() && err == nil:
 			err = errors.New(verdict.String())
 			faults = append(faults, store.Quarantine(ctx, m.Version, verdict.Faults[0]))
-		default:
+		case errors.Is(err, ErrContent):
 			tries++
+		default:
+			return "", "", errors.Join(append(faults, fmt.Errorf("%v: %w", m.Version, err))...)
 		}
-		hooks.Logger(ctx).Warn("this snapshot cannot be used: the next older one is tried", "version", m.Version.String(), "err", err)
+		if older == "" {
+			older = fmt.Sprintf("snapshot %v: %v", m.Version, err)
+		}
+		hooks.Logger(ctx).Error("this snapshot cannot be used: the next older one is tried", "version", m.Version.String(), "err", err)
 		faults = append(faults, fmt.Errorf("%v: %w", m.Version, err))
 	}
 	if tries == 0 && d.mayKeep(ctx, store, state) {
-		return "what it runs with: there is no snapshot", d.present(ctx)
+		return "what it runs with: there is no snapshot", "", d.present(ctx)
 	}
 	if tries == 0 {
-		return "", fmt.Errorf("%w: put one into %s (carpctl snapshots), or set if_none", errors.Join(append(faults, install.ErrNone)...), d.c.Store)
+		return "", "", fmt.Errorf("%w: put one into %s (carpctl snapshots), or set if_none", errors.Join(append(faults, install.ErrNone)...), d.c.Store)
 	}
-	return "", fmt.Errorf("it serves with no snapshot: %w", errors.Join(faults...))
+	return "", "", fmt.Errorf("it serves with no snapshot: %w", errors.Join(faults...))
 }
 
-// present returns nil if the running program serves, and its database is sound.
-func (d *Database) present(ctx context.Context) error {
-	if err := d.program.Serves(ctx); err != nil {
-		return err
-	}
-	verdict, err := d.place.Running(ctx)
-	if err == nil && !verdict.Sound() {
-		err = errors.New("the present database is " + verdict.String())
-	}
-	return err
-}
-
-// notServed notes that what the program has may be another configuration from now on.
-func (d *Database) notServed() error {
-	s, err := d.place.State()
-	if err != nil || s.Served == 0 && !s.Promoted {
-		return err
-	}
-	s.Served, s.Promoted = 0, false
-	return d.place.SetState(s)
-}
-
-// installed notes which snapshot the program has.
-func (d *Database) installed(v replicator.Version) error {
+// restoreOne gives the program a snapshot, which lies at path. What was in service here,
+// or was never put here by us, is kept aside first.
+func (d *Database) restoreOne(ctx context.Context, v replicator.Version, path string) error {
 	s, err := d.place.State()
 	if err != nil {
 		return err
 	}
-	s.Installed = v
-	return d.place.SetState(s)
+	if s.Served != 0 || s.Installed.IsZero() {
+		if err := d.place.Aside(ctx); err != nil {
+			return err
+		}
+	}
+	// From here on it is not what was in service here, whatever becomes of it.
+	s.Installed, s.Served, s.Promoted = v, 0, false
+	if err := d.place.SetState(s); err != nil {
+		return err
+	}
+	return d.program.Restore(ctx, path)
+}
+
+// present returns nil if the running program serves, within start_timeout, and its
+// database is sound. ErrContent: it is not sound.
+func (d *Database) present(ctx context.Context) error {
+	if err := d.awaitService(ctx); err != nil {
+		return err
+	}
+	verdict, err := d.place.Running(ctx)
+	if err == nil && !verdict.Sound() {
+		err = fmt.Errorf("the present database is %v: %w", verdict, ErrContent)
+	}
+	return err
+}
+
+// awaitService waits until the running program serves: it may just have been started.
+func (d *Database) awaitService(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, d.c.StartTimeout, fmt.Errorf("it does not serve within start_timeout, %v", d.c.StartTimeout))
+	defer cancel()
+	var last error
+	err := await(ctx, func() bool {
+		if err := d.program.Serves(ctx); err == nil || last == nil || ctx.Err() == nil {
+			last = err // else it says only that the time is over
+		}
+		return last == nil
+	})
+	return errors.Join(err, last)
 }

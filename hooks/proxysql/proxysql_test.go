@@ -1,6 +1,7 @@
 package proxysql_test
 
 import (
+	"database/sql"
 	"errors"
 	"flag"
 	"fmt"
@@ -230,6 +231,49 @@ func TestASaveThatLiesIsNoPromotion(t *testing.T) {
 	n.promote(r, 7, "new")
 }
 
+func TestAMachineThatDoesNotLetItServeIsNoReasonForAnOlderConfiguration(t *testing.T) {
+	n := newNode(t, proxysql.Warm)
+	n.Start()
+	n.config.StartTimeout = 2 * time.Second
+	n.publish(5, marked(t, "five"))
+	r := n.open()
+	n.promote(r, 6, "five")
+	n.tell("UPDATE mysql_users SET comment='changed'", "LOAD MYSQL USERS TO RUNTIME", "SAVE MYSQL USERS TO DISK")
+	n.demote(r)
+	client := n.config.Client
+	n.config.Client = strings.TrimSuffix(client, "6033") + "1" // where nobody listens
+	if err := n.open().Promote(t.Context(), event(8)); err == nil || !strings.Contains(err.Error(), "and stays") {
+		t.Errorf("nobody is served: %v", err)
+	}
+	n.has("changed")
+	n.config.Client = client
+	n.promote(n.open(), 9, "changed")
+	n.demote(n.open())
+
+	n.config.Backends = proxysql.Wait
+	n.Fault("monitor-late", "1h")
+	n.Stop()
+	n.Start()
+	n.publish(10, marked(t, "ten"))
+	n.publish(11, marked(t, "eleven"))
+	if err := n.open().Promote(t.Context(), event(12)); err == nil || !strings.Contains(err.Error(), "has not yet looked") {
+		t.Errorf("before the monitor's first look: %v", err)
+	}
+	n.has("eleven")
+	// What was in service here before is kept.
+	var kept string
+	db, err := sql.Open("sqlite3", filepath.Join(n.config.Database+".carpd", "old-2"))
+	if err == nil {
+		err = db.QueryRowContext(t.Context(), "SELECT MAX(comment) FROM mysql_users").Scan(&kept)
+		_ = db.Close()
+	}
+	if err != nil || kept != "changed" {
+		t.Errorf("kept is %q, %v", kept, err)
+	}
+	n.config.Backends = proxysql.Ignore
+	n.promote(n.open(), 13, "eleven")
+}
+
 func TestClientsWaitForTheMonitorsFirstLook(t *testing.T) {
 	modes(t, func(t *testing.T, n *node) {
 		n.config.Backends = proxysql.Wait
@@ -341,9 +385,15 @@ func TestARunningProxySQLWithHalfAConfigurationIsNotTrusted(t *testing.T) {
 	r := n.open()
 	n.promote(r, 4, "old") // there is no snapshot yet
 	n.demote(r)
-	n.publish(4, marked(t, "before"))
+	n.publish(3, marked(t, "before"))
 	n.tell("DELETE FROM mysql_users WHERE username>=''", "LOAD MYSQL USERS TO RUNTIME", "SAVE MYSQL USERS TO DISK")
-	n.promote(r, 5, "before") // its own mastership was the later one, and its users are gone
+	if err := r.Promote(t.Context(), event(5)); err != nil { // its own mastership was the later one, and its users are gone
+		t.Fatal(err)
+	}
+	n.has("before")
+	if report, err := r.Monitor(t.Context()); err != nil || report.Health != hooks.Degraded || !strings.Contains(report.Text, "older") {
+		t.Errorf("%+v, %v", report, err)
+	}
 	n.demote(r)
 	empty := newNode(t, proxysql.Warm)
 	n.Kill() // they have one address

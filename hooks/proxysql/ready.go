@@ -50,6 +50,9 @@ type differs struct{ text string }
 
 func (d *differs) Error() string { return d.text }
 
+// Is makes it database.ErrContent.
+func (d *differs) Is(target error) bool { return target == database.ErrContent }
+
 func (r *resource) isReady(ctx context.Context, since time.Time, rows map[string]int64) error {
 	if err := r.serves(ctx); err != nil {
 		return err

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-sql-driver/mysql"
+
 	"github.com/carpd/carpd/hooks"
 	"github.com/carpd/carpd/hooks/secret"
 	"github.com/carpd/carpd/replicator/sqlite"
@@ -199,7 +201,7 @@ func (a admin) replace(ctx context.Context, table string, columns []string, rows
 	slices.Sort(want)
 	slices.Sort(have)
 	if !slices.Equal(want, have) {
-		return fmt.Errorf("%s was written and reads differently: %d rows, and %d in the snapshot", table, len(have), len(want))
+		return &differs{fmt.Sprintf("%s was written and reads differently: %d rows, and %d in the snapshot", table, len(have), len(want))}
 	}
 	return nil
 }
@@ -227,7 +229,7 @@ func (a admin) insert(ctx context.Context, table string, columns []string, rows 
 		}
 		err := a.run(ctx, head+b.String())
 		b.Reset()
-		return err
+		return refused(err)
 	}
 	for _, row := range rows {
 		if b.Len() > 0 {
@@ -248,6 +250,15 @@ func (a admin) insert(ctx context.Context, table string, columns []string, rows 
 		return fmt.Errorf("insert into %s: %w", table, err)
 	}
 	return nil
+}
+
+// refused makes of an error of a statement one of its rows, if it is: columns and
+// conditions of a table differ between releases.
+func refused(err error) error {
+	if e, ok := errors.AsType[*mysql.MySQLError](err); ok && (strings.Contains(e.Message, "constraint failed") || strings.Contains(e.Message, "has no column")) {
+		return &differs{e.Error()}
+	}
+	return err
 }
 
 // saved compares a module in memory with the disk: a SAVE that failed is answered OK.
@@ -286,7 +297,7 @@ func (a admin) runs(ctx context.Context) error {
 			return fmt.Errorf("compare memory and runtime: %w", err)
 		}
 		if len(rows) > 0 {
-			return errors.New("LOAD was answered with OK, and the runtime differs: " + fmt.Sprint(len(rows)) + " " + q.what)
+			return &differs{"LOAD was answered with OK, and the runtime differs: " + fmt.Sprint(len(rows)) + " " + q.what}
 		}
 	}
 	return nil

@@ -198,13 +198,19 @@ func (n *node) event(epoch carp.Epoch) hooks.Event {
 // promote promotes and demands that the application serves this value.
 func (n *node) promote(r hooks.Resource, epoch carp.Epoch, want string) {
 	n.t.Helper()
+	n.serves(r, epoch, want, hooks.Healthy)
+}
+
+// serves is promote with what is said of its health: an older configuration is Degraded.
+func (n *node) serves(r hooks.Resource, epoch carp.Epoch, want string, health hooks.Health) {
+	n.t.Helper()
 	if err := r.Promote(n.t.Context(), n.event(epoch)); err != nil {
 		n.t.Fatal(err)
 	}
 	if got, err := read(n.config.Database); err != nil || got != want || n.pid() == 0 {
 		n.t.Fatalf("it serves %q (process %d, %v), want %q", got, n.pid(), err, want)
 	}
-	if report, err := r.Monitor(n.t.Context()); err != nil || report.Role != hooks.RolePromoted || report.Health != hooks.Healthy {
+	if report, err := r.Monitor(n.t.Context()); err != nil || report.Role != hooks.RolePromoted || report.Health != health {
 		n.t.Errorf("it is %+v, %v", report, err)
 	}
 }

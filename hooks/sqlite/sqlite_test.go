@@ -70,7 +70,9 @@ func TestTheNewestServesWhereverItIs(t *testing.T) {
 	if err := os.WriteFile(n.config.Database, []byte("noise"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	n.promote(r, 13, "eleven")
+	n.serves(r, 13, "eleven", hooks.Degraded)
+	n.demote(r)
+	n.promote(r, 14, "eleven")
 }
 
 func TestAPromotionThatFailedIsNoMastership(t *testing.T) {
@@ -93,7 +95,7 @@ func TestTheNextOlderSnapshotServesWhenOneDoesNot(t *testing.T) {
 	n.publish("other", v(5, 1), "good")
 	n.publish("other", v(5, 2), "bad")
 	r := n.open()
-	n.promote(r, 6, "good")
+	n.serves(r, 6, "good", hooks.Degraded)
 	n.demote(r)
 	// That a program does not start need not be the fault of the snapshot.
 	s, err := dir.Open(t.Context(), n.config.Store)
@@ -107,6 +109,35 @@ func TestTheNextOlderSnapshotServesWhenOneDoesNot(t *testing.T) {
 	n.publish("other", v(7, 2), "bad")
 	n.publish("other", v(7, 3), "bad")
 	n.refuses(r, 8, "not ready")
+}
+
+func TestAMachineThatDoesNotLetTheProgramServeIsNoReasonForAnOlderDatabase(t *testing.T) {
+	n := newNode(t)
+	n.config.StartTimeout = 3 * time.Second
+	n.publish("other", v(2, 1), "older")
+	n.publish("other", v(2, 2), "old")
+	r := n.open()
+	n.promote(r, 5, "old")
+	write(t, n.config.Database, "changed")
+	n.demote(r)
+	// It ends at once, the first time: its port is not free yet.
+	start, err := os.ReadFile(n.config.Start[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.script("start", "[ ! -e $D/port-taken ] || { rm $D/port-taken; exit 0; }\n"+string(start))
+	if err := os.WriteFile(n.path("port-taken"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n.promote(r, 6, "changed")
+	n.demote(r)
+	// It runs and does not serve.
+	n.config.Check = n.script("check-later", "exit 1")
+	n.refuses(n.open(), 7, "not ready")
+	n.publish("other", v(8, 1), "new")
+	n.refuses(n.open(), 9, "not ready")
+	n.config.Check = n.script("check-later", "exit 0")
+	n.promote(n.open(), 10, "new")
 }
 
 func TestWithoutASnapshotThePolicyDecides(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/carpd/carpd/replicator"
+	"github.com/carpd/carpd/replicator/sqlite"
 )
 
 // The files of ours beside the copies.
@@ -233,6 +234,45 @@ func (p *Place) makeWork() error {
 	return nil
 }
 
+// Aside keeps a copy of the present database among those that were here before, while its
+// program runs. Without a present database it does nothing.
+func (p *Place) Aside(ctx context.Context) error {
+	if err := p.aside(ctx); err != nil {
+		return fmt.Errorf("install: keep a copy of %s: %w", p.c.Database, err)
+	}
+	return nil
+}
+
+func (p *Place) aside(ctx context.Context) error {
+	if _, err := os.Lstat(p.c.Database); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	err := p.makeWork()
+	if err == nil {
+		err = remove(p.file("aside"))
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := sqlite.Take(ctx, p.c.Database, p.file("aside"), sqlite.Options{MaxSize: p.c.Verify.MaxSize}); err != nil {
+		// What SQLite cannot read is kept as it is.
+		if err := errors.Join(context.Cause(ctx), remove(p.file("aside"))); err != nil {
+			return err
+		}
+		if err := copyFile(ctx, p.c.Database, p.file("aside")); err != nil {
+			return err
+		}
+	}
+	old, err := p.nextOld()
+	if err == nil {
+		err = os.Rename(p.file("aside"), p.file(old))
+	}
+	if err == nil {
+		err = p.prune()
+	}
+	return errors.Join(err, syncDir(p.work))
+}
+
 // olds returns the numbers of the databases that were here before, sorted.
 func (p *Place) olds() ([]int, error) {
 	entries, err := os.ReadDir(p.work)
@@ -282,6 +322,8 @@ type State struct {
 	// here, 0 if it was not since it was put in place.
 	Served   uint64 `json:"served"`
 	Promoted bool   `json:"promoted"` // it is in service
+	// Older says why a newer database was left when this one came into service; "": none was.
+	Older string `json:"older,omitempty"`
 }
 
 // State returns what SetState wrote. Of a state that a disk has damaged only that there
