@@ -260,6 +260,11 @@ func (d *Daemon) handover(ctx context.Context, i *instance) (string, error) {
 		return "", refusal{fmt.Sprintf("%s is not handed over: %v", i.name, err), "wait until the other node has everything, or mend what keeps it away; nothing was done"}
 	}
 	i.shipped(ctx)
+	for _, r := range i.d.replicated(i.name) {
+		if lacks := allLack(r.status(time.Now())); lacks != "" {
+			return "", refusal{fmt.Sprintf("%s is not handed over: %s", i.name, lacks), "see carpctl status for why nothing can be shipped; to leave all the same, stop carpd here; nothing was done"}
+		}
+	}
 	i.speaker.Resign(carp.Backup, carp.ReasonHandover)
 	poll := time.NewTicker(5 * time.Millisecond)
 	defer poll.Stop()

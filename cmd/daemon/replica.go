@@ -345,6 +345,18 @@ func current(s api.Replication) bool {
 	return s.Superseded != "" || s.AgeMS == 0 && !slices.ContainsFunc(s.Peers, late)
 }
 
+// allLack says that no peer has the newest snapshot: whoever takes the role would go on
+// with an older database, and its snapshots be the newest. "" if one has it, or there are
+// no peers.
+func allLack(s api.Replication) string {
+	has := func(p api.ReplicationPeer) bool { return p.State == string(replicator.PeerCurrent) }
+	if s.Role != replicaMaster || len(s.Peers) == 0 || slices.ContainsFunc(s.Peers, has) {
+		return ""
+	}
+	p := s.Peers[0]
+	return fmt.Sprintf("no peer has the newest snapshot of replication %s: %s is %s %s", s.Name, p.Name, p.State, p.Error)
+}
+
 // replicate makes what runs like the entries of a file: those that did not change are not
 // touched. It is called by one goroutine at a time.
 func (d *Daemon) replicate(file *config.File) {

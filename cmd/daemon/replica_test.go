@@ -345,6 +345,30 @@ func TestWhatAMastershipKeptToItselfIsSaid(t *testing.T) {
 	}
 }
 
+func TestRoleIsHandedOverOnlyWhereAPeerHasTheNewestSnapshot(t *testing.T) {
+	for _, tc := range []struct {
+		role   string
+		peers  []string
+		refuse bool
+	}{
+		{"master", nil, false},
+		{"master", []string{"current"}, false},
+		{"master", []string{"failing", "current"}, false}, // another one is down for a week
+		{"master", []string{"failing"}, true},
+		{"master", []string{"behind", "older"}, true},
+		{"master", []string{"unknown"}, true},
+		{"standby", []string{"idle"}, false},
+	} {
+		s := api.Replication{Name: "app", Role: tc.role}
+		for _, state := range tc.peers {
+			s.Peers = append(s.Peers, api.ReplicationPeer{Name: "b", State: state})
+		}
+		if got := allLack(s); (got != "") != tc.refuse {
+			t.Errorf("%s, peers %v: %q", tc.role, tc.peers, got)
+		}
+	}
+}
+
 func TestCheckFindsAllThatNothingCanBeShippedWith(t *testing.T) {
 	dir := t.TempDir()
 	key := filepath.Join(dir, "key")
