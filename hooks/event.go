@@ -35,6 +35,7 @@ type Event struct {
 	VHID      uint8
 	Interface string
 	Node      string
+	NodeID    uint8 // 0: it has none; not in the JSON form
 	Phase     Phase // set by the Runner
 	From, To  carp.State
 	Reason    carp.Reason

@@ -110,7 +110,7 @@ func (g *group) event(t carp.Transition) hooks.Event {
 		p := i.plan.Load()
 		ev.Addresses = append(ev.Addresses, p.Held()...)
 		if p.VHID == t.VHID {
-			ev.Interface = p.Interface
+			ev.Interface, ev.NodeID = p.Interface, p.carp.NodeID
 		}
 	}
 	return ev

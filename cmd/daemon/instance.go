@@ -303,7 +303,7 @@ func (i *instance) after(ctx context.Context, t carp.Transition) error {
 func (i *instance) event(t carp.Transition) hooks.Event {
 	p := i.plan.Load()
 	return hooks.Event{
-		Name: i.name, VHID: p.VHID, Interface: p.Interface, Node: p.node, From: t.From, To: t.To,
+		Name: i.name, VHID: p.VHID, Interface: p.Interface, Node: p.node, NodeID: p.carp.NodeID, From: t.From, To: t.To,
 		Reason: t.Reason, Peer: t.Peer, Epoch: t.Epoch, Time: time.Now(), Addresses: p.Held(),
 	}
 }

@@ -147,9 +147,9 @@ func (d *Database) inService(ctx context.Context, ev hooks.Event, store *dir.Sto
 	if err != nil {
 		return err
 	}
-	s.Promoted, s.Served, s.Older = true, uint64(ev.Epoch), older
+	s.Promoted, s.Served, s.Older, s.File = true, uint64(ev.Epoch), older, d.place.Identity()
 	if len(all) > 0 {
-		s.Served = max(s.Served, uint64(all[0].Version.Epoch))
+		s.Served = uint64(replicator.First(all[0].Version, ev.Epoch, ev.NodeID).Epoch)
 	}
 	if err := d.place.SetState(s); err != nil {
 		return err
@@ -249,8 +249,8 @@ func (d *Database) choose(ctx context.Context, ev hooks.Event, store *dir.Store,
 	if err != nil {
 		return c, err
 	}
-	if len(failed) == 0 && len(all) > 0 && newer(state, all[0], ev.Node) {
-		verdict, err := d.place.Present(ctx)
+	if len(failed) == 0 && len(all) > 0 && newer(state, all[0], ev.NodeID, d.place.Identity()) {
+		verdict, err := d.place.Present(ctx, all[0].Rows)
 		if err != nil {
 			return c, err
 		}
@@ -277,7 +277,7 @@ func (d *Database) choose(ctx context.Context, ev hooks.Event, store *dir.Store,
 	if !d.mayKeep(ctx, store, state) {
 		return c, fmt.Errorf("%w: put one into %s (carpctl snapshots), or set if_none", err, d.c.Store)
 	}
-	verdict, err := d.place.Present(ctx)
+	verdict, err := d.place.Present(ctx, nil)
 	if err == nil && !verdict.Sound() {
 		err = errors.New("the present database is " + verdict.String())
 	}
@@ -285,16 +285,20 @@ func (d *Database) choose(ctx context.Context, ev hooks.Event, store *dir.Store,
 	return c, err
 }
 
-// newer reports whether the present database holds more than a snapshot, the newest one.
-func newer(s install.State, m replicator.Manifest, node string) bool {
-	served := carp.Epoch(s.Served)
-	switch {
-	case s.Served == 0:
-		return false // it was never in service here
-	case served > m.Version.Epoch:
-		return true // its mastership is the later one, and nothing was taken of it
+// newer reports whether the present database holds more than a snapshot, the newest one:
+// whether the first snapshot of the mastership in which it was in service here is, or would
+// be, a later version than that one, or that one was taken of it. Names of nodes say
+// nothing: hosts that were cloned have the same.
+func newer(s install.State, m replicator.Manifest, node uint8, present install.Identity) bool {
+	if s.Served == 0 || s.File != (install.Identity{}) && s.File != present {
+		return false // it was never in service here, or another file was
 	}
-	return served <= m.Version.Epoch && m.Source == node // it was taken of it
+	switch served := carp.Epoch(s.Served); {
+	case served != m.Version.Epoch:
+		return served > m.Version.Epoch
+	default:
+		return node >= m.Version.Node && node != 0
+	}
 }
 
 // mayKeep reports whether the present database may be used without a sound snapshot.
@@ -306,7 +310,13 @@ func (d *Database) mayKeep(ctx context.Context, store *dir.Store, s install.Stat
 		return false
 	}
 	away, err := store.Quarantined(ctx)
-	return err == nil && len(away) == 0 && s.Installed.IsZero()
+	return err == nil && len(away) == 0 && d.isOurs(s)
+}
+
+// isOurs reports whether the present database is no copy of a snapshot that may be old: none
+// was ever put in place, or it was in service here since.
+func (d *Database) isOurs(s install.State) bool {
+	return s.Installed.IsZero() || s.Served != 0 && (s.File == install.Identity{} || s.File == d.place.Identity())
 }
 
 // Down lets go of the database, as the package says.
@@ -339,10 +349,19 @@ func (d *Database) drain(ctx context.Context) error {
 	if err := hooks.Mark(ctx, "drain"); err != nil {
 		return err
 	}
-	if running, err := d.runs(ctx); err != nil || !running {
-		return err
+	// Where the program goes on nothing of the role depends on it: a port that answers
+	// nobody holds no demotion up.
+	limited, cancel := context.WithTimeout(ctx, asking)
+	defer cancel()
+	running, err := d.runs(limited)
+	if err == nil && running {
+		err = d.program.Drain(limited)
 	}
-	return d.program.Drain(ctx)
+	if err != nil && ctx.Err() == nil {
+		hooks.Logger(ctx).Warn("the connections of clients may not have ended", "database", d.c.Database, "err", err)
+		return nil
+	}
+	return err
 }
 
 // outOfService notes that the database is not in service.
@@ -410,7 +429,7 @@ func (d *Database) lookAtStore(ctx context.Context, r hooks.Report, s install.St
 
 func (d *Database) withoutSnapshot(r hooks.Report, keep bool, s install.State) hooks.Report {
 	r.Text = "no snapshot yet: the present database would be used"
-	if _, err := os.Lstat(d.c.Database); !keep || err != nil || d.c.IfNone == First && !s.Installed.IsZero() {
+	if _, err := os.Lstat(d.c.Database); !keep || err != nil || d.c.IfNone == First && !d.isOurs(s) {
 		r.Health, r.Text = hooks.Unfit, strings.TrimSpace("no snapshot in "+d.c.Store+", and no database to go on with")
 	}
 	return r

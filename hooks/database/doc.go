@@ -5,8 +5,8 @@
 // # Up
 //
 // The program is stopped, and nobody may have the database open. The database of this node
-// stays if nothing is newer: if the last mastership of this node is later than that of the
-// newest snapshot, or the newest snapshot was taken of it. Else the newest sound snapshot is
+// stays if nothing is newer: if the last mastership of this node, with this very file, is
+// later than that of the newest snapshot, or the newest snapshot was taken in it. Else the newest sound snapshot is
 // put in its place (replicator/install). The program is started, and has to be ready; if it
 // does not become so, the next older snapshot is tried. Nothing is installed while a
 // database is in service here.

@@ -47,8 +47,8 @@ func (d *Database) restore(ctx context.Context, ev hooks.Event, store *dir.Store
 	if err != nil {
 		return "", "", err
 	}
-	if len(all) > 0 && newer(state, all[0], ev.Node) {
-		err := d.present(ctx)
+	if len(all) > 0 && newer(state, all[0], ev.NodeID, d.place.Identity()) {
+		err := d.present(ctx, all[0].Rows)
 		if err == nil {
 			return "what it runs with: newer than the newest snapshot, " + all[0].Version.String(), "", nil
 		}
@@ -87,7 +87,7 @@ func (d *Database) restore(ctx context.Context, ev hooks.Event, store *dir.Store
 		faults = append(faults, fmt.Errorf("%v: %w", m.Version, err))
 	}
 	if tries == 0 && d.mayKeep(ctx, store, state) {
-		return "what it runs with: there is no snapshot", "", d.present(ctx)
+		return "what it runs with: there is no snapshot", "", d.present(ctx, nil)
 	}
 	if tries == 0 {
 		return "", "", fmt.Errorf("%w: put one into %s (carpctl snapshots), or set if_none", errors.Join(append(faults, install.ErrNone)...), d.c.Store)
@@ -116,12 +116,12 @@ func (d *Database) restoreOne(ctx context.Context, v replicator.Version, path st
 }
 
 // present returns nil if the running program serves, within start_timeout, and its
-// database is sound. ErrContent: it is not sound.
-func (d *Database) present(ctx context.Context) error {
+// database is sound, before which there were these rows. ErrContent: it is not sound.
+func (d *Database) present(ctx context.Context, before map[string]int64) error {
 	if err := d.awaitService(ctx); err != nil {
 		return err
 	}
-	verdict, err := d.place.Running(ctx)
+	verdict, err := d.place.Running(ctx, before)
 	if err == nil && !verdict.Sound() {
 		err = fmt.Errorf("the present database is %v: %w", verdict, ErrContent)
 	}

@@ -435,6 +435,20 @@ func TestDemotionEndsTheConnectionsOfClients(t *testing.T) {
 	}
 }
 
+func TestAnAdminPortThatAnswersNobodyHoldsNoDemotionUp(t *testing.T) {
+	n := newNode(t, proxysql.Warm)
+	n.Start()
+	n.publish(5, marked(t, "new"))
+	r := n.open()
+	n.promote(r, 6, "new")
+	n.Fault("admin-mute", "yes")
+	began := time.Now()
+	if err := r.Demote(t.Context(), event(6)); err != nil || time.Since(began) > 9*time.Second {
+		t.Errorf("%v after %v", err, time.Since(began))
+	}
+	n.Fault("admin-mute", "")
+}
+
 func TestAStandbyThatDoesNotRunIsStartedAndIsLessFit(t *testing.T) {
 	n := newNode(t, proxysql.Warm)
 	n.publish(5, marked(t, "new"))

@@ -212,7 +212,7 @@ func (n *node) has(mark string) {
 
 func event(epoch int) hooks.Event {
 	ev := hookstest.SampleEvent(hooks.BeforeUp)
-	ev.Node, ev.Epoch = "here", 0
+	ev.Node, ev.NodeID, ev.Epoch = "here", 1, 0
 	for range epoch {
 		ev.Epoch++
 	}

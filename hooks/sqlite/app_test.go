@@ -89,6 +89,19 @@ func write(t testing.TB, path, value string) {
 	}
 }
 
+// empty takes all rows out of the table.
+func empty(t testing.TB, path string) {
+	t.Helper()
+	db, err := sql.Open("sqlite3", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.ExecContext(t.Context(), "DELETE FROM t"); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // node is a machine with the application.
 type node struct {
 	t      testing.TB
@@ -177,7 +190,7 @@ func (n *node) publish(source string, v replicator.Version, value string) {
 	s, err := dir.Open(n.t.Context(), n.config.Store)
 	if err == nil {
 		err = s.Publish(n.t.Context(), replicator.Manifest{Version: v, Source: source, Time: time.Unix(1e9, 0), Kind: "sqlite", Size: int64(len(b)),
-			SHA256: hex.EncodeToString(sum[:]), PageSize: 4096, Pages: int64(len(b)) / 4096}, bytes.NewReader(b))
+			SHA256: hex.EncodeToString(sum[:]), PageSize: 4096, Pages: int64(len(b)) / 4096, Rows: map[string]int64{"t": 2}}, bytes.NewReader(b))
 	}
 	if err != nil {
 		n.t.Fatal(err)
@@ -191,7 +204,7 @@ func v(epoch carp.Epoch, sequence uint64) replicator.Version {
 
 func (n *node) event(epoch carp.Epoch) hooks.Event {
 	ev := hookstest.SampleEvent(hooks.BeforeUp)
-	ev.Node, ev.Epoch = "here", epoch
+	ev.Node, ev.NodeID, ev.Epoch = "here", 1, epoch
 	return ev
 }
 

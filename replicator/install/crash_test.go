@@ -125,7 +125,7 @@ func TestACrashAtAnyStepIsRepairedByTheNextStart(t *testing.T) {
 					t.Errorf("the database says %q, want %q", got, want)
 				}
 				if want == before {
-					if v, err := p.Present(t.Context()); err != nil || !v.Sound() {
+					if v, err := p.Present(t.Context(), nil); err != nil || !v.Sound() {
 						t.Errorf("it is %v, %v", v, err)
 					}
 					if err := os.Remove(database + "-journal"); err != nil {

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -277,8 +279,9 @@ func (p *Place) copyLocal(ctx context.Context) (string, error) {
 }
 
 // Present says what the present database is worth, as its program would see it at its
-// start: a journal that a killed writer left counts. It changes nothing of it.
-func (p *Place) Present(ctx context.Context) (replicator.Verdict, error) {
+// start: a journal that a killed writer left counts. It changes nothing of it. before are
+// the rows by table of a snapshot that it should hold more than; nil: unknown.
+func (p *Place) Present(ctx context.Context, before map[string]int64) (replicator.Verdict, error) {
 	if err := p.Repair(ctx); err != nil {
 		return replicator.Verdict{}, err
 	}
@@ -292,12 +295,30 @@ func (p *Place) Present(ctx context.Context) (replicator.Verdict, error) {
 	}
 	var verdict replicator.Verdict
 	if err == nil {
-		verdict, err = judge(ctx, path, p.c.Verify)
+		verdict, err = judge(ctx, path, p.after(before))
 	}
 	if err = errors.Join(err, p.discard()); err != nil {
 		return verdict, fmt.Errorf("install: look at %s: %w", p.c.Database, err)
 	}
 	return verdict, nil
+}
+
+// after returns the rules of a database before which there was one with these rows. Tables
+// of which each node has its own are no matter of another's.
+func (p *Place) after(before map[string]int64) sqlite.Options {
+	o := p.c.Verify
+	before = maps.Clone(before)
+	for _, r := range slices.Concat(p.c.Local, p.c.Drop) {
+		delete(before, r.Table)
+	}
+	if choose := o.Rules; choose != nil && before != nil {
+		o.Rules = func(c replicator.Content) replicator.Rules {
+			r := choose(c)
+			r.Before = before
+			return r
+		}
+	}
+	return o
 }
 
 // owner returns whom the new file is to belong to.
@@ -356,8 +377,8 @@ func (p *Place) Look(ctx context.Context, store replicator.Store, m replicator.M
 }
 
 // Running says what the present database is worth while its program runs: a copy of it is
-// taken in one step, and judged by the rules.
-func (p *Place) Running(ctx context.Context) (replicator.Verdict, error) {
+// taken in one step, and judged by the rules. before is as for Present.
+func (p *Place) Running(ctx context.Context, before map[string]int64) (replicator.Verdict, error) {
 	err := p.makeWork()
 	copied := p.file("look")
 	if err == nil {
@@ -366,7 +387,7 @@ func (p *Place) Running(ctx context.Context) (replicator.Verdict, error) {
 	if err != nil {
 		return replicator.Verdict{}, fmt.Errorf("install: look at %s: %w", p.c.Database, err)
 	}
-	report, err := sqlite.Take(ctx, p.c.Database, copied, p.c.Verify)
+	report, err := sqlite.Take(ctx, p.c.Database, copied, p.after(before))
 	if err = errors.Join(err, remove(copied)); err != nil {
 		return replicator.Verdict{}, fmt.Errorf("install: look at %s: %w", p.c.Database, err)
 	}

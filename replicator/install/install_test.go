@@ -242,7 +242,7 @@ func promoted(t *testing.T, store *dir.Store, reason string) {
 	if reason != "" && ask(t, p.Database(), whose) != "sound" {
 		t.Error("the database is another one")
 	}
-	if v, err := p.Present(t.Context()); err != nil || !v.Sound() {
+	if v, err := p.Present(t.Context(), nil); err != nil || !v.Sound() {
 		t.Errorf("what is installed is %v, %v", v, err)
 	}
 	all, err := store.Quarantined(t.Context())
@@ -261,7 +261,7 @@ func TestWithoutASoundSnapshotTheDatabaseStaysAndTheErrorSaysWhy(t *testing.T) {
 	if _, err := p.Newest(t.Context(), store, nil); !errors.Is(err, install.ErrNone) {
 		t.Errorf("of an empty store: %v", err)
 	}
-	if v, err := p.Present(t.Context()); err != nil || v.Reason() != replicator.Missing {
+	if v, err := p.Present(t.Context(), nil); err != nil || v.Reason() != replicator.Missing {
 		t.Errorf("no database is %v, %v", v, err)
 	}
 	old := changed(t, fmt.Sprintf(setWhose, "old"))

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/carpd/carpd/replicator"
 	"github.com/carpd/carpd/replicator/sqlite"
 )
@@ -322,8 +324,30 @@ type State struct {
 	// here, 0 if it was not since it was put in place.
 	Served   uint64 `json:"served"`
 	Promoted bool   `json:"promoted"` // it is in service
+	// File is the database that was in service then; zero: unknown.
+	File Identity `json:"file"`
 	// Older says why a newer database was left when this one came into service; "": none was.
 	Older string `json:"older,omitempty"`
+}
+
+// Identity tells a file from one that was made in its place later. Numbers of devices
+// change with a restart of the machine, and those of files are used again.
+type Identity struct {
+	Inode uint64 `json:"inode"`
+	Born  int64  `json:"born_ns"` // 0 where the file system does not know
+}
+
+// Identity returns that of the present database; zero if there is none.
+func (p *Place) Identity() Identity {
+	var st unix.Statx_t
+	if unix.Statx(unix.AT_FDCWD, p.c.Database, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_INO|unix.STATX_BTIME, &st) != nil {
+		return Identity{}
+	}
+	id := Identity{Inode: st.Ino}
+	if st.Mask&unix.STATX_BTIME != 0 {
+		id.Born = st.Btime.Sec*1e9 + int64(st.Btime.Nsec)
+	}
+	return id
 }
 
 // State returns what SetState wrote. Of a state that a disk has damaged only that there

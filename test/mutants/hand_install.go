@@ -27,11 +27,11 @@ func restoreMutants(add adder) {
 		readiness = "hooks/proxysql/ready.go"
 	)
 	add("newer-overwritten", "a snapshot is put over the database that it was taken of, which has gone on since",
-		replace(serving, "return served <= m.Version.Epoch && m.Source == node", "return false"))
+		replace(serving, "return node >= m.Version.Node && node != 0", "return false"))
 	add("service-replaced", "a database in service is replaced when it is promoted again",
-		replace(serving, "if d.inside.Load() && running {", "if d.inside.Load() && running && false {"), replace(serving, "return true // its mastership is the later one", "return false // its mastership is the later one"))
+		replace(serving, "if d.inside.Load() && running {", "if d.inside.Load() && running && false {"), replace(serving, "return served > m.Version.Epoch", "return false"))
 	add("old-kept", "the present database serves although snapshots were in service here and are gone",
-		replace(serving, "return err == nil && len(away) == 0 && s.Installed.IsZero()", "return err == nil && len(away) == 0"))
+		replace(serving, "return err == nil && len(away) == 0 && d.isOurs(s)", "return err == nil && len(away) == 0"))
 	add("save-believed", "that a SAVE is answered with OK is enough",
 		replace(restoring, "if n > 0 {", "if n < 0 {"))
 	add("identity-travels", "the interfaces of another node are taken over",
