@@ -146,7 +146,7 @@ func configured(t *testing.T) string {
 }
 
 // store is where the snapshots of a machine are.
-func (s *proxies) store(i int) string { return s.sshd[i].Path(filepath.Join(s.sshd[i].Home, "store")) }
+func (s *proxies) store(i int) string { return filepath.Join(s.sshd[i].Local, "home", "store") }
 
 // forAll copies a program to where every user may run it.
 func forAll(t *testing.T, program, into string) {
@@ -226,12 +226,17 @@ func (s *proxies) newest(i int) replicator.Version {
 	return all[0].Version
 }
 
-// caughtUp waits until a passive machine has what the active one has.
+// caughtUp waits until a passive machine has verified what the active one has.
 func (s *proxies) caughtUp(i int) {
 	s.t.Helper()
-	lab.Eventually(s.t, soon, s.nodes[i].Name+" has the newest snapshot", func() bool {
+	lab.Eventually(s.t, soon, s.nodes[i].Name+" has verified the newest snapshot", func() bool {
 		v := s.newest(1 - i)
-		return !v.IsZero() && s.newest(i).Compare(v) >= 0
+		st, err := s.nodes[i].status()
+		if v.IsZero() || err != nil || len(st.Replication) == 0 || st.Replication[0].Newest == nil {
+			return false
+		}
+		verified, err := replicator.ParseVersion(st.Replication[0].Newest.Version)
+		return err == nil && verified.Compare(v) >= 0
 	})
 }
 
