@@ -311,38 +311,30 @@ func (i *instance) rested(ctx context.Context) {
 	}
 }
 
-// How long a handover waits for the newest changes to be with the peers, and how long a
-// change may take to be seen.
-const (
-	shippedTime = 3 * time.Second
-	seenTime    = 100 * time.Millisecond
-)
+// shippedTime is how long a handover waits for the newest changes to be with the peers.
+const shippedTime = 3 * time.Second
 
 // shipped waits, not for long, until each peer that can be reached has the newest changes:
 // what a client wrote before it asked for a handover is not left behind.
 func (i *instance) shipped(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, shippedTime)
 	defer cancel()
-	look := time.NewTicker(20 * time.Millisecond)
-	defer look.Stop()
-	seen := time.Now().Add(seenTime)
 	for _, r := range i.d.replicated(i.name) {
-		for s := r.status(time.Now()); s.Role == replicaMaster && (time.Now().Before(seen) || !current(s)); s = r.status(time.Now()) {
-			select {
-			case <-look.C:
-			case <-ctx.Done():
-				i.d.log.Warn("the role leaves though not all changes are with the peers", "instance", i.name, "replication", r.plan.Name)
-				return
-			}
+		if err := r.flush(ctx); err != nil {
+			i.d.log.Warn("the role leaves though not all changes are with the peers", "instance", i.name, "replication", r.plan.Name, "error", err)
 		}
 	}
 }
 
-// current reports whether there is nothing to wait for: all changes are in a snapshot, and
-// no peer lacks it that can be given it.
-func current(s api.Replication) bool {
-	late := func(p api.ReplicationPeer) bool { return p.State == string(replicator.PeerBehind) }
-	return s.Superseded != "" || s.AgeMS == 0 && !slices.ContainsFunc(s.Peers, late)
+// flush brings all changes to the peers, where this node is the master.
+func (r *replica) flush(ctx context.Context) error {
+	r.mu.Lock()
+	m := r.master
+	r.mu.Unlock()
+	if m == nil {
+		return nil
+	}
+	return m.Flush(ctx)
 }
 
 // allLack says that no peer has the newest snapshot: whoever takes the role would go on

@@ -82,6 +82,9 @@ func masterReplication(out *api.Replication, s replicator.MasterStatus, now time
 	if out.RefusingSince = when(s.Refusing); out.RefusingSince != nil {
 		out.Fault = faultText(s.Fault)
 	}
+	if !s.Lost.IsZero() {
+		out.Lost = s.Lost.String()
+	}
 	if !s.Superseded.IsZero() {
 		out.Superseded = s.Superseded.String()
 	}
@@ -165,6 +168,8 @@ func replicationAlarms(s api.Replication, after time.Duration, now time.Time) []
 	}
 	all.when(s.Role == replicaStandby && s.Newest == nil && s.Waiting == 0 && long(&s.Since), "no-snapshot-"+s.Name,
 		"replication %s: there is no sound snapshot here: a takeover would have nothing to restore. Does a master ship to this node?", s.Name)
+	all.when(s.Lost != "", "snapshot-lost-"+s.Name, "replication %s: a peer had snapshot %s, and this node had not when it took the role: changes that are only there are missing now. "+
+		"carpctl snapshots diff tells which; the alarm ends with this mastership.", s.Name, s.Lost)
 	late, older := lateness(s, after)
 	all.when(late != "", "snapshot-lag-"+s.Name, "replication %s: the newest snapshot is not with %s.", s.Name, late)
 	if s.Superseded != "" {

@@ -193,6 +193,7 @@ func TestAlarmsOfAReplicationSayWhatATakeoverWouldLose(t *testing.T) {
 		"a peer lags":          {api.Replication{Role: "master", Peers: []api.ReplicationPeer{{Name: "b", State: "failing", LagMS: 40_000, Error: "refused"}}}, "snapshot-lag-app", "b for 40s (refused)"},
 		"a peer has more":      {api.Replication{Role: "master", Peers: []api.ReplicationPeer{{Name: "b", State: "older", Newest: "9-1-1"}}}, "snapshot-older-app", "b has 9-1-1"},
 		"the store has more":   {api.Replication{Role: "master", Superseded: "9-1-1"}, "snapshot-older-app", "own store"},
+		"a peer had more":      {api.Replication{Role: "master", Lost: "9-1-1"}, "snapshot-lost-app", "9-1-1"},
 		"it does not run":      {api.Replication{Role: "stopped", Error: "no space"}, "replication-app", "no space"},
 		"it is about to begin": {api.Replication{Role: "stopped"}, "", ""},
 	} {

@@ -26,6 +26,9 @@ type Replication struct {
 	// RefusingSince is since when no sound snapshot could be taken, and Fault why.
 	RefusingSince *time.Time `json:"refusing_since,omitempty"`
 	Fault         string     `json:"fault,omitempty"`
+	// Lost is the greatest version of another mastership that a peer had and this node had
+	// not when it began: changes that are in it may be missing in what serves now.
+	Lost string `json:"lost,omitempty"`
 	// Superseded is the version of a greater mastership that is in the own store: nothing
 	// is taken any more in this one.
 	Superseded string `json:"superseded,omitempty"`
