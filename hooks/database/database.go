@@ -1,6 +1,7 @@
 package database
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -177,7 +178,7 @@ func (d *Database) serve(ctx context.Context, ev hooks.Event, store *dir.Store) 
 		if err := hooks.Mark(ctx, "install"); err != nil {
 			return "", err
 		}
-		chosen, err := d.choose(ctx, ev, store, failed)
+		chosen, err := d.chooseNewest(ctx, ev, store, failed)
 		if err != nil {
 			return "", errors.Join(append(faults, err)...)
 		}
@@ -234,6 +235,42 @@ type choice struct {
 	version replicator.Version // zero: the present one
 	what    string             // for people
 	older   string             // why a newer one was left; "": none is newer
+}
+
+// maxArrivals is how often a promotion chooses again because a newer snapshot has arrived.
+const maxArrivals = 3
+
+// chooseNewest chooses, and again if a newer snapshot has arrived meanwhile: once the
+// program has started it would be lost.
+func (d *Database) chooseNewest(ctx context.Context, ev hooks.Event, store *dir.Store, failed []replicator.Version) (c choice, err error) {
+	older := ""
+	for range maxArrivals {
+		before, err := newest(ctx, store)
+		if err != nil {
+			return c, err
+		}
+		if c, err = d.choose(ctx, ev, store, failed); err != nil {
+			return c, err
+		}
+		if err := hooks.Mark(ctx, "chosen"); err != nil {
+			return c, err
+		}
+		after, err := newest(ctx, store)
+		if older = cmp.Or(older, c.older); err != nil || after.Compare(before) <= 0 {
+			c.older = older
+			return c, err
+		}
+	}
+	return c, errors.New("snapshots arrive faster than one can be put in place: another node may still be the master")
+}
+
+// newest returns the version of the newest snapshot; zero if there is none.
+func newest(ctx context.Context, store *dir.Store) (v replicator.Version, err error) {
+	all, err := store.List(ctx)
+	if len(all) > 0 {
+		v = all[0].Version
+	}
+	return v, err
 }
 
 // choose puts the database in place that the program is to be started with.

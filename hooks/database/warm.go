@@ -1,9 +1,11 @@
 package database
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"syscall"
 
 	"github.com/carpd/carpd/hooks"
 	"github.com/carpd/carpd/replicator"
@@ -26,6 +28,9 @@ func (d *Database) upWarm(ctx context.Context, ev hooks.Event, running bool) err
 		return err
 	}
 	what, older, err := d.restore(ctx, ev, store)
+	for again := 1; errors.Is(err, errArrived) && again < maxArrivals; again++ {
+		what, older, err = d.restore(ctx, ev, store)
+	}
 	if err != nil {
 		return err
 	}
@@ -35,6 +40,9 @@ func (d *Database) upWarm(ctx context.Context, ev hooks.Event, running bool) err
 	}
 	return d.inService(ctx, ev, store, older)
 }
+
+// errArrived is the error of a restore when a newer snapshot has arrived meanwhile.
+var errArrived = errors.New("a newer snapshot has arrived: another node may still be the master")
 
 // restore gives the program the newest configuration that it serves with, and says which
 // that is. older says why a newer one was left, if one was.
@@ -58,7 +66,7 @@ func (d *Database) restore(ctx context.Context, ev hooks.Event, store *dir.Store
 		older = fmt.Sprintf("what it ran with was the newest: %v", err)
 	}
 	var faults []error
-	tries := 0
+	none, tries := install.ErrNone, 0
 	for _, m := range all[:min(len(all), install.MaxTries)] {
 		if tries == d.c.Tries {
 			break
@@ -66,7 +74,16 @@ func (d *Database) restore(ctx context.Context, ev hooks.Event, store *dir.Store
 		if err := hooks.MarkNoReturn(ctx, "restore"); err != nil {
 			return "", "", err
 		}
-		verdict, err := d.place.Look(ctx, store, m, func(path string) error { return d.restoreOne(ctx, m.Version, path) })
+		use := func(path string) error {
+			if v, err := newest(ctx, store); err != nil || v.Compare(all[0].Version) > 0 {
+				return cmp.Or(err, errArrived)
+			}
+			return d.restoreOne(ctx, m.Version, path)
+		}
+		verdict, err := d.place.Look(ctx, store, m, use)
+		if errors.Is(err, syscall.EIO) {
+			verdict, err = d.place.Look(ctx, store, m, use)
+		}
 		switch {
 		case verdict.Sound() && err == nil:
 			return "snapshot " + m.Version.String() + " of " + m.Source, older, nil
@@ -77,6 +94,10 @@ func (d *Database) restore(ctx context.Context, ev hooks.Event, store *dir.Store
 			faults = append(faults, store.Quarantine(ctx, m.Version, verdict.Faults[0]))
 		case errors.Is(err, ErrContent):
 			tries++
+		case install.Unread(err):
+			if errors.Is(err, syscall.EIO) {
+				none = errors.New("no snapshot can be used, and not all can be read")
+			}
 		default:
 			return "", "", errors.Join(append(faults, fmt.Errorf("%v: %w", m.Version, err))...)
 		}
@@ -86,11 +107,11 @@ func (d *Database) restore(ctx context.Context, ev hooks.Event, store *dir.Store
 		hooks.Logger(ctx).Error("this snapshot cannot be used: the next older one is tried", "version", m.Version.String(), "err", err)
 		faults = append(faults, fmt.Errorf("%v: %w", m.Version, err))
 	}
-	if tries == 0 && d.mayKeep(ctx, store, state) {
+	if tries == 0 && none == install.ErrNone && d.mayKeep(ctx, store, state) {
 		return "what it runs with: there is no snapshot", "", d.present(ctx, nil)
 	}
 	if tries == 0 {
-		return "", "", fmt.Errorf("%w: put one into %s (carpctl snapshots), or set if_none", errors.Join(append(faults, install.ErrNone)...), d.c.Store)
+		return "", "", fmt.Errorf("%w: put one into %s (carpctl snapshots), or set if_none", errors.Join(append(faults, none)...), d.c.Store)
 	}
 	return "", "", fmt.Errorf("it serves with no snapshot: %w", errors.Join(faults...))
 }

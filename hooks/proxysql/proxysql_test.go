@@ -1,6 +1,7 @@
 package proxysql_test
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"flag"
@@ -433,6 +434,49 @@ func TestDemotionEndsTheConnectionsOfClients(t *testing.T) {
 	if !n.runs() {
 		t.Error("it was stopped")
 	}
+}
+
+func TestWhatWarmCannotCarryIsRefusedAndNotLeftOut(t *testing.T) {
+	n := newNode(t, proxysql.Warm)
+	n.Start()
+	n.publish(5, marked(t, "five"))
+	n.promote(n.open(), 6, "five")
+	n.demote(n.open())
+	made := "CREATE TABLE pgsql_users (username VARCHAR PRIMARY KEY NOT NULL)"
+	n.tell(made)
+	n.publish(7, changed(t, made, "INSERT INTO pgsql_users VALUES('app')"))
+	if err := n.open().Promote(t.Context(), event(8)); err == nil || !strings.Contains(err.Error(), "1 rows in pgsql_users") {
+		t.Errorf("%v", err)
+	}
+	n.has("five")
+	// A table that neither has is no fault.
+	n.tell("DROP TABLE main.mysql_aws_aurora_hostgroups")
+	n.publish(9, changed(t, "UPDATE mysql_users SET comment='nine'", "DELETE FROM restapi_routes"))
+	n.promote(n.open(), 10, "nine")
+	n.demote(n.open())
+	n.tell("DROP TABLE main.restapi_routes")
+	n.publish(11, marked(t, "eleven"))
+	if err := n.open().Promote(t.Context(), event(12)); err == nil || !strings.Contains(err.Error(), "rows in restapi_routes") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestASnapshotThatArrivesDuringAPromotionIsNotLost(t *testing.T) {
+	modes(t, func(t *testing.T, n *node) {
+		n.publish(5, marked(t, "five"))
+		before, arrived := map[string]string{proxysql.Warm: "restore", proxysql.Cold: "chosen"}[n.config.Mode], false
+		ctx := hooks.WithMarks(t.Context(), hooks.Marks{Mark: func(_ context.Context, step string, _ bool) error {
+			if step == before && !arrived {
+				arrived = true
+				n.publish(6, marked(t, "six"))
+			}
+			return nil
+		}})
+		if err := n.open().Promote(ctx, event(7)); err != nil {
+			t.Fatal(err)
+		}
+		n.has("six")
+	})
 }
 
 func TestAnAdminPortThatAnswersNobodyHoldsNoDemotionUp(t *testing.T) {

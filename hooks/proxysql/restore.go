@@ -61,6 +61,9 @@ func (r *resource) restore(ctx context.Context, snapshot string) error {
 	if !r.c.ShareServers {
 		all = slices.DeleteFunc(all, func(m module) bool { return m.name == "PROXYSQL SERVERS" })
 	}
+	if all, err = a.carries(ctx, all, snapshot); err != nil {
+		return err
+	}
 	// All is in memory, and compared, before anything of it runs.
 	for _, m := range all {
 		if err := r.remember(ctx, a, m, snapshot); err != nil {
@@ -89,6 +92,57 @@ func (r *resource) restore(ctx context.Context, snapshot string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, r.c.readiness(), fmt.Errorf("not ready within start_timeout, %v", r.c.readiness()))
 	defer cancel()
 	return r.await(ctx, since, nil)
+}
+
+// ofNode are tables that are no configuration, or that the rows of variables are in.
+func ofNode() []string {
+	return []string{variables, "global_settings", "mysql_collations", "coredump_filters", "debug_levels", "debug_filters", "proxysql_servers"}
+}
+
+// carries returns the modules with the tables that this ProxySQL has, or refuses a snapshot
+// with rows that would not be restored: in a table that it does not have, or in one of a
+// module that is not known here.
+func (a admin) carries(ctx context.Context, all []module, snapshot string) (carried []module, err error) {
+	rows, err := a.rows(ctx, "SELECT name FROM main.sqlite_master WHERE type='table'")
+	if err != nil {
+		return nil, fmt.Errorf("ask for the tables: %w", err)
+	}
+	has := make(map[string]bool)
+	for _, row := range rows {
+		has[row[0].String] = true
+	}
+	known := make(map[string]bool)
+	for _, m := range all {
+		var tables []string
+		for _, t := range m.tables {
+			if known[t] = true; has[t] {
+				tables = append(tables, t)
+			} else if err := without(ctx, snapshot, t, "this ProxySQL has no such table"); err != nil {
+				return nil, err
+			}
+		}
+		if m.tables == nil || tables != nil {
+			carried = append(carried, module{m.name, tables, m.prefix})
+		}
+	}
+	for t := range has {
+		if known[t] || strings.HasPrefix(t, "runtime_") || strings.HasPrefix(t, "sqlite_") || slices.Contains(ofNode(), t) {
+			continue
+		}
+		if err := without(ctx, snapshot, t, "mode warm does not know how to load them"); err != nil {
+			return nil, err
+		}
+	}
+	return carried, nil
+}
+
+// without returns nil if a snapshot has no rows in a table.
+func without(ctx context.Context, snapshot, table, why string) error {
+	_, rows, err := sqlite.Read(ctx, snapshot, table)
+	if err == nil && len(rows) > 0 {
+		err = fmt.Errorf("the snapshot has %d rows in %s, and %s: use mode: cold with the same release on all nodes", len(rows), table, why)
+	}
+	return err
 }
 
 // readiness is how long ProxySQL may take until it serves with another configuration.

@@ -94,15 +94,16 @@ func journals() []string { return []string{"-journal", "-wal", "-shm"} }
 
 // Newest installs the newest snapshot that is sound and that skip does not name, and
 // returns its manifest. One that is not sound goes to the store's quarantine with the
-// reason, and the next older one is taken. Without any the error is ErrNone and the
-// database is what it was. The program is stopped.
+// reason, and the next older one is taken; so it is where one is gone meanwhile, or the
+// disk does not give it back, asked twice. Without any the error is ErrNone, unless there
+// is one that could not be read, and the database is what it was. The program is stopped.
 func (p *Place) Newest(ctx context.Context, store replicator.Store, skip func(replicator.Version) bool) (replicator.Manifest, error) {
 	all, err := store.List(ctx)
 	if err != nil {
 		return replicator.Manifest{}, fmt.Errorf("install: %w", err)
 	}
 	var faults []error
-	tried := 0
+	none, tried := ErrNone, 0
 	for _, m := range all {
 		if skip != nil && skip(m.Version) {
 			continue
@@ -111,6 +112,16 @@ func (p *Place) Newest(ctx context.Context, store replicator.Store, skip func(re
 			break
 		}
 		verdict, err := p.Install(ctx, store, m)
+		if errors.Is(err, syscall.EIO) {
+			verdict, err = p.Install(ctx, store, m)
+		}
+		if Unread(err) {
+			if errors.Is(err, syscall.EIO) {
+				none = errors.New("no snapshot can be used, and not all can be read")
+			}
+			faults = append(faults, err)
+			continue
+		}
 		if err != nil {
 			return m, err
 		}
@@ -122,7 +133,13 @@ func (p *Place) Newest(ctx context.Context, store replicator.Store, skip func(re
 			faults = append(faults, err)
 		}
 	}
-	return replicator.Manifest{}, fmt.Errorf("install: %w", errors.Join(append([]error{ErrNone}, faults...)...))
+	return replicator.Manifest{}, fmt.Errorf("install: %w", errors.Join(append([]error{none}, faults...)...))
+}
+
+// Unread reports whether an error of Install or Look is one of a snapshot that is gone, or
+// that the disk does not give back: another one may be read.
+func Unread(err error) bool {
+	return errors.Is(err, replicator.ErrNotFound) || errors.Is(err, syscall.EIO)
 }
 
 // Install puts one snapshot in the place of the database. A verdict that is not sound

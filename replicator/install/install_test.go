@@ -492,3 +492,38 @@ func TestACancelledInstallationChangesNothing(t *testing.T) {
 		}
 	}
 }
+
+// unreadable is a store of which some snapshots cannot be opened.
+type unreadable struct {
+	replicator.Store
+	why map[uint64]error // by sequence
+}
+
+// Open implements replicator.Store.
+func (u unreadable) Open(ctx context.Context, v replicator.Version) (io.ReadCloser, error) {
+	if err := u.why[v.Sequence]; err != nil {
+		return nil, err
+	}
+	return u.Store.Open(ctx, v)
+}
+
+func TestASnapshotThatIsGoneOrThatTheDiskDoesNotGiveBackIsPassedOver(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, filepath.Join(dir, "store"))
+	for n := range uint64(3) {
+		publish(t, s, n+1, changed(t, fmt.Sprintf("UPDATE mysql_users SET comment='%d'", n+1)))
+	}
+	p := place(t, filepath.Join(dir, "proxysql.db"))
+	m, err := p.Newest(t.Context(), unreadable{s, map[uint64]error{3: replicator.ErrNotFound, 2: syscall.EIO}}, nil)
+	if err != nil || m.Version != version(1) {
+		t.Errorf("%v, %v", m.Version, err)
+	}
+	// What cannot be read is not what is not there.
+	_, err = p.Newest(t.Context(), unreadable{s, map[uint64]error{3: syscall.EIO, 2: syscall.EIO, 1: syscall.EIO}}, nil)
+	if err == nil || errors.Is(err, install.ErrNone) {
+		t.Error(err)
+	}
+	if q, err := s.Quarantined(t.Context()); err != nil || len(q) > 0 {
+		t.Errorf("%v, %v", q, err)
+	}
+}

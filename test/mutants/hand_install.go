@@ -32,6 +32,10 @@ func restoreMutants(add adder) {
 		replace(serving, "if d.inside.Load() && running {", "if d.inside.Load() && running && false {"), replace(serving, "return served > m.Version.Epoch", "return false"))
 	add("old-kept", "the present database serves although snapshots were in service here and are gone",
 		replace(serving, "return err == nil && len(away) == 0 && d.isOurs(s)", "return err == nil && len(away) == 0"))
+	add("machine-blamed", "an older database is put in place when the program runs and is slow",
+		replace(serving, "if e != nil || running {", "if e != nil {"))
+	add("arrival-lost", "a snapshot that arrives during a promotion is not looked at",
+		replace(serving, "err != nil || after.Compare(before) <= 0 {", "err != nil || after.Compare(before) >= 0 {"))
 	add("save-believed", "that a SAVE is answered with OK is enough",
 		replace(restoring, "if n > 0 {", "if n < 0 {"))
 	add("identity-travels", "the interfaces of another node are taken over",
