@@ -16,6 +16,8 @@ const (
 	MaxContent = 64 << 20 // bytes of its canonical form
 	MaxTables  = 64       // in one module
 	MaxColumns = 256      // of one table
+	MaxRows    = 1 << 20  // of all its tables: NULL is one byte there, and 40 in memory
+	MaxValues  = 4 << 20  // of all its rows
 	maxName    = 256      // bytes of a table's or column's name
 )
 
@@ -55,6 +57,13 @@ const contentMagic = "cm1"
 func (c Content) Encode() ([]byte, error) {
 	if len(c) > MaxTables {
 		return nil, fmt.Errorf("modules: %d tables in a module, at most %d", len(c), MaxTables)
+	}
+	var rows, values int
+	for _, t := range c {
+		rows, values = rows+len(t.Rows), values+len(t.Rows)*len(t.Columns)
+	}
+	if rows > MaxRows || values > MaxValues {
+		return nil, fmt.Errorf("modules: %d rows with %d values in a module, at most %d and %d", rows, values, MaxRows, MaxValues)
 	}
 	sorted := slices.SortedFunc(slices.Values(c), func(a, b Table) int { return cmp.Compare(a.Name, b.Name) })
 	b := binary.AppendUvarint([]byte(contentMagic), uint64(len(sorted)))
@@ -123,38 +132,68 @@ func appendValue(b []byte, v any) ([]byte, error) {
 
 // DecodeContent reads what Encode wrote.
 func DecodeContent(b []byte) (Content, error) {
-	if len(b) > MaxContent {
-		return nil, errors.New("modules: read content: too long")
-	}
-	r := reader{b: b}
-	if string(r.take(len(contentMagic))) != contentMagic {
-		return nil, errors.New("modules: read content: not the form that this release writes")
-	}
 	var c Content
-	for range r.count(MaxTables) {
-		c = append(c, r.table())
-	}
-	if r.bad || len(r.b) > 0 {
-		return nil, errors.New("modules: read content: damaged")
+	err := scan(b, func(t Table, _ int) { c = append(c, t) }, func(row []any) {
+		t := &c[len(c)-1]
+		t.Rows = append(t.Rows, slices.Clone(row))
+	})
+	if err != nil {
+		return nil, err
 	}
 	return c, nil
 }
 
+// scan reads canonical bytes: each table without its rows, then these, one by one, in a
+// slice that is used again. Without row they are only checked. What it was told of before
+// an error is not to be used.
+func scan(b []byte, table func(t Table, rows int), row func([]any)) error {
+	if len(b) > MaxContent {
+		return errors.New("modules: read content: too long")
+	}
+	r := reader{b: b}
+	if string(r.take(len(contentMagic))) != contentMagic {
+		return errors.New("modules: read content: not the form that this release writes")
+	}
+	rows, values := 0, 0
+	for range r.count(MaxTables) {
+		t := r.table()
+		n := r.count(MaxRows)
+		rows, values = rows+n, values+n*len(t.Columns)
+		// Rows without values would cost nothing to send.
+		if r.bad = r.bad || len(t.Columns) == 0 && n > 0 || rows > MaxRows || values > MaxValues; r.bad {
+			break
+		}
+		table(t, n)
+		line := make([]any, len(t.Columns))
+		for i := 0; i < n && !r.bad; i++ {
+			r.row(line, row)
+		}
+	}
+	if r.bad || len(r.b) > 0 {
+		return errors.New("modules: read content: damaged, or with too many rows")
+	}
+	return nil
+}
+
+// row reads a row, or only checks it.
+func (r *reader) row(line []any, row func([]any)) {
+	if row == nil {
+		for range line {
+			r.skip()
+		}
+		return
+	}
+	for i := range line {
+		line[i] = r.value()
+	}
+	row(line)
+}
+
+// table reads the name and columns of a table.
 func (r *reader) table() (t Table) {
 	t.Name = string(r.text(maxName))
 	for range r.count(MaxColumns) {
 		t.Columns = append(t.Columns, string(r.text(maxName)))
-	}
-	n := r.count(MaxContent)
-	if len(t.Columns) == 0 && n > 0 { // rows without values would cost nothing to send
-		r.bad = true
-	}
-	for i := 0; i < n && !r.bad; i++ {
-		row := make([]any, len(t.Columns))
-		for j := range row {
-			row[j] = r.value()
-		}
-		t.Rows = append(t.Rows, row)
 	}
 	return t
 }
@@ -179,18 +218,34 @@ func (r *reader) value() any {
 	return nil
 }
 
-// Summarize says what canonical bytes hold.
+// skip checks a value.
+func (r *reader) skip() {
+	switch r.byte() {
+	case tagNull:
+	case tagInt:
+		r.varint()
+	case tagFloat:
+		r.take(8)
+	case tagText, tagBlob:
+		r.text(MaxContent)
+	default:
+		r.bad = true
+	}
+}
+
+// Summarize says what canonical bytes hold. It keeps no rows: what is a few bytes on the
+// line can be many.
 func Summarize(b []byte) (Summary, error) {
-	c, err := DecodeContent(b)
+	s := Summary{}
+	err := scan(b, func(t Table, rows int) {
+		if rows > 0 {
+			s.Filled = append(s.Filled, t.Name)
+		}
+	}, nil)
 	if err != nil {
 		return Summary{}, err
 	}
-	s := Summary{Sum: sumOf(b)}
-	for _, t := range c {
-		if len(t.Rows) > 0 {
-			s.Filled = append(s.Filled, t.Name)
-		}
-	}
+	s.Sum = sumOf(b)
 	slices.Sort(s.Filled)
 	return s, nil
 }

@@ -185,13 +185,9 @@ func (c *Core) forward(now time.Time, m *module) {
 func (c *Core) hearOffer(now time.Time, from uint8, msg Offer) {
 	m := c.find(msg.Module)
 	no := func(reason string) { c.send(from, Answer{Module: msg.Module, Base: msg.Base, Reason: reason}) }
-	s, err := Summarize(msg.Content)
 	switch {
 	case m == nil:
 		no("no such module at this node")
-		return
-	case err != nil:
-		no("damaged")
 		return
 	case !c.mayStamp():
 		no("this node does not hold the address, or has not heard its neighbours yet")
@@ -201,6 +197,11 @@ func (c *Core) hearOffer(now time.Time, from uint8, msg Offer) {
 		return
 	case !m.sound() || m.task.kind != idle:
 		no("the holder has a change of its own")
+		return
+	}
+	s, err := Summarize(msg.Content)
+	if err != nil {
+		no("damaged")
 		return
 	}
 	if empty := emptied(m.spec.Guarded, m.Filled, s.Filled, m.Allowed); len(empty) > 0 {

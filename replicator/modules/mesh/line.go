@@ -22,6 +22,10 @@ type line struct {
 	conn    net.Conn
 	channel ssh.Channel
 	end     func() error
+	called  bool          // the other node made it
+	ready   func()        // called when the line is one of the node's
+	cancel  func()        // ends serving it
+	done    chan struct{} // closed when it is not served any more
 }
 
 // abandon has the kernel end a connection whose bytes nobody acknowledges: a machine that
@@ -94,51 +98,112 @@ func frame(msg modules.Message) ([]byte, error) {
 // read takes what the node says until it ends.
 func (m *Mesh) read(ctx context.Context, l *line) error {
 	for {
-		end := time.Now().Add(idleTime)
-		_ = l.conn.SetReadDeadline(end)
-		msg, err := unframe(l.channel)
-		switch {
-		case err != nil && !time.Now().Before(end): // SSH does not tell what ended it
-			return errIdle
-		case err != nil:
+		msg, free, err := m.receive(ctx, l)
+		if err != nil {
 			return err
-		case !m.deliver(ctx, Incoming{From: l.node.Node, Message: msg}):
+		}
+		taken := m.deliver(ctx, Incoming{From: l.node.Node, Message: msg})
+		free()
+		if !taken {
 			return ctx.Err()
 		}
 	}
 }
 
-// unframe reads one message.
-func unframe(r io.Reader) (modules.Message, error) {
+// receive reads one message. free gives back its place among the large ones.
+func (m *Mesh) receive(ctx context.Context, l *line) (msg modules.Message, free func(), err error) {
+	end := time.Now().Add(idleTime)
+	_ = l.conn.SetReadDeadline(end)
 	var head [frameHead]byte
-	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return nil, err
+	if _, err := io.ReadFull(l.channel, head[:]); err != nil {
+		if !time.Now().Before(end) { // SSH does not tell what ended it
+			err = errIdle
+		}
+		return nil, nil, err
 	}
 	n := binary.BigEndian.Uint32(head[:4])
 	if n < 2 || n > modules.MaxMessage {
-		return nil, fmt.Errorf("mesh: read: a frame of %d bytes", n)
+		return nil, nil, fmt.Errorf("mesh: read: a frame of %d bytes", n)
+	}
+	return m.body(ctx, l, n, head[4])
+}
+
+// body reads what comes after the head of a frame of n bytes.
+func (m *Mesh) body(ctx context.Context, l *line, n uint32, how byte) (msg modules.Message, free func(), err error) {
+	held := func() {}
+	defer func() {
+		if err != nil {
+			held()
+		}
+	}()
+	if n > largeFrom {
+		if held, err = m.place(ctx, l); err != nil {
+			return nil, nil, err
+		}
 	}
 	// As it comes, not as it says: who is authentic may be broken all the same.
-	b, err := io.ReadAll(io.LimitReader(r, int64(n)-1))
+	b, err := io.ReadAll(io.LimitReader(l.channel, int64(n)-1))
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case len(b) != int(n)-1:
+		return nil, nil, io.ErrUnexpectedEOF
+	case how == plain:
+		msg, err = modules.Decode(b)
+		return msg, held, err
+	case how != packed:
+		return nil, nil, fmt.Errorf("mesh: read: packed in a way %d that is not known", how)
+	}
+	size, err := unpackedSize(b)
+	if err != nil {
+		return nil, nil, err
+	}
+	if n <= largeFrom && size > largeFrom {
+		if held, err = m.place(ctx, l); err != nil {
+			return nil, nil, err
+		}
+	}
+	if b, err = unpack(b, size); err != nil {
+		return nil, nil, err
+	}
+	msg, err = modules.Decode(b)
+	return msg, held, err
+}
+
+// place waits for one among the large messages. The node is not asked to be quick in the
+// meantime.
+func (m *Mesh) place(ctx context.Context, l *line) (free func(), err error) {
+	_ = l.conn.SetReadDeadline(time.Time{})
+	select {
+	case m.large <- struct{}{}:
+		_ = l.conn.SetReadDeadline(time.Now().Add(idleTime))
+		return func() { <-m.large }, nil
+	case <-ctx.Done():
+		return func() {}, ctx.Err()
+	}
+}
+
+// unpackedSize returns how many bytes a packed message says that it is.
+func unpackedSize(b []byte) (uint64, error) {
+	var h zstd.Header
+	if err := h.Decode(b); err != nil {
+		return 0, fmt.Errorf("mesh: read: %w", err)
+	}
+	if !h.HasFCS || h.FrameContentSize == 0 || h.FrameContentSize > modules.MaxMessage {
+		return 0, errors.New("mesh: read: a packed message that is too long, or does not say how long it is")
+	}
+	return h.FrameContentSize, nil
+}
+
+// unpack unpacks a message, which is not longer than it says.
+func unpack(b []byte, size uint64) ([]byte, error) {
+	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(size))
 	if err != nil {
 		return nil, err
 	}
-	if len(b) != int(n)-1 {
-		return nil, io.ErrUnexpectedEOF
+	defer z.Close()
+	if b, err = z.DecodeAll(b, nil); err != nil {
+		return nil, fmt.Errorf("mesh: read: %w", err)
 	}
-	switch head[4] {
-	case plain:
-		return modules.Decode(b)
-	case packed:
-		z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(modules.MaxMessage))
-		if err != nil {
-			return nil, err
-		}
-		defer z.Close()
-		if b, err = z.DecodeAll(b, nil); err != nil {
-			return nil, fmt.Errorf("mesh: read: %w", err)
-		}
-		return modules.Decode(b)
-	}
-	return nil, fmt.Errorf("mesh: read: packed in a way %d that is not known", head[4])
+	return b, nil
 }

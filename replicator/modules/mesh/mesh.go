@@ -31,8 +31,9 @@ const (
 	unheardTime   = 5 * time.Second  // bytes that are not acknowledged for so long end a connection
 	idleTime      = time.Minute      // without a message a connection ends
 	queueLength   = 64               // messages to one node; further ones are dropped and counted
-	inboxLength   = 256              // messages from all; beyond that the lines wait
 	maxHandshakes = 32               // at a time; further callers wait in the kernel
+	largeFrom     = 256 << 10        // bytes: of messages that are larger, packed or not,
+	maxLarge      = 4                // so many are in memory; the lines of others wait
 )
 
 // channelType is the one kind of channel.
@@ -69,7 +70,8 @@ type Incoming struct {
 // called by many at the same time, also when Run has ended.
 type Mesh struct {
 	cfg   Config
-	inbox chan Incoming
+	inbox chan Incoming // without a queue: what waits is one message of each line
+	large chan struct{} // a place for each large message until it is taken over
 	nodes map[uint8]*node
 	sent  atomic.Int64
 	got   atomic.Int64
@@ -83,6 +85,7 @@ type node struct {
 	wake  chan struct{} // somebody has something to say and there may be no connection
 	mu    sync.Mutex
 	lines map[*line]bool
+	call  *line // the latest that it made
 }
 
 // Validate finds what no mesh can be, but for a listener that is missing.
@@ -118,7 +121,7 @@ func New(cfg Config) (*Mesh, error) {
 	if cfg.Listen == nil {
 		return nil, errors.New("mesh: a listener is needed")
 	}
-	m := &Mesh{cfg: cfg, inbox: make(chan Incoming, inboxLength), nodes: map[uint8]*node{}}
+	m := &Mesh{cfg: cfg, inbox: make(chan Incoming), large: make(chan struct{}, maxLarge), nodes: map[uint8]*node{}}
 	for _, p := range cfg.Peers {
 		m.nodes[p.Node] = &node{Peer: p, queue: make(chan modules.Message, queueLength), wake: make(chan struct{}, 1), lines: map[*line]bool{}}
 	}
@@ -267,7 +270,7 @@ func (m *Mesh) dial(ctx context.Context, n *node) (*line, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mesh: reach node %d: %w", n.Node, err)
 	}
-	l := &line{node: n, conn: m.count(conn)}
+	l := &line{node: n, conn: m.count(conn), done: make(chan struct{}), ready: func() {}}
 	_ = conn.SetDeadline(time.Now().Add(handshakeTime))
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
@@ -313,7 +316,7 @@ func (m *Mesh) accept(ctx context.Context, conn net.Conn, handshaken func()) {
 		_ = conn.Close()
 		return
 	}
-	release()
+	l.ready = release
 	m.serve(ctx, l)
 }
 
@@ -358,7 +361,7 @@ func (m *Mesh) greet(ctx context.Context, conn net.Conn) (*line, error) {
 		go ssh.DiscardRequests(requests)
 		go refuse(channels)
 		_ = conn.SetDeadline(time.Time{})
-		return &line{node: n, conn: counted, channel: ch, end: secure.Close}, nil
+		return &line{node: n, conn: counted, channel: ch, end: secure.Close, called: true, done: make(chan struct{})}, nil
 	case <-ctx.Done():
 		_ = secure.Close()
 		return nil, ctx.Err()
@@ -403,11 +406,11 @@ func (c counted) Write(b []byte) (int, error) {
 
 // serve reads and writes a line until it ends.
 func (m *Mesh) serve(ctx context.Context, l *line) {
-	n := l.node
-	n.mu.Lock()
-	n.lines[l] = true
-	n.mu.Unlock()
+	n, run := l.node, ctx
 	ctx, cancel := context.WithCancel(ctx)
+	defer close(l.done)
+	n.add(l, cancel)
+	l.ready()
 	stop := context.AfterFunc(ctx, func() { _ = l.end(); _ = l.conn.Close() })
 	var writer sync.WaitGroup
 	writer.Go(func() { m.write(ctx, l); cancel() })
@@ -422,16 +425,24 @@ func (m *Mesh) serve(ctx context.Context, l *line) {
 	others := len(n.lines)
 	n.mu.Unlock()
 	if others == 0 && !errors.Is(err, errIdle) {
-		m.deliverEnd(n.Node, err)
+		m.deliver(run, Incoming{From: n.Node, Err: cmp.Or(err, errEnded)})
 	}
 }
 
-// deliverEnd tells of the end of a line, unless nobody listens any more.
-func (m *Mesh) deliverEnd(from uint8, err error) {
-	select {
-	case m.inbox <- Incoming{From: from, Err: cmp.Or(err, errEnded)}:
-	default:
-		m.lost.Add(1)
+// add makes a line one of the node's. Of those that the node made there is one: it makes
+// another only when it holds that for dead. So there are two at most, with ours.
+func (n *node) add(l *line, cancel func()) {
+	l.cancel = cancel
+	n.mu.Lock()
+	n.lines[l] = true
+	older := n.call
+	if l.called {
+		n.call = l
+	}
+	n.mu.Unlock()
+	if l.called && older != nil {
+		older.cancel()
+		<-older.done
 	}
 }
 
