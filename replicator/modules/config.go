@@ -141,6 +141,7 @@ const (
 	NotTaken   EventKind = "not-taken"   // the holder did not take it
 	Failed     EventKind = "failed"      // the database could not be read or written, or holds something else than was written
 	Mismatch   EventKind = "mismatch"    // what came is not what its checksum says
+	Absurd     EventKind = "absurd"      // a clock or mastership that cannot be: not believed
 	TwoHolders EventKind = "two-holders" // another node says that it holds the address, too
 )
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/carpd/carpd/carp"
@@ -103,6 +104,9 @@ func (c *Core) Tick(now time.Time) Effects {
 // Hold tells that this node is the holder from now on: its addresses are on, and what is
 // promoted before them is promoted. epoch is that of its mastership.
 func (c *Core) Hold(now time.Time, epoch carp.Epoch) Effects {
+	if !believable(now, epoch) {
+		epoch = 0 // nobody would believe it
+	}
 	c.term = max(epoch, c.term+1)
 	c.holding = c.term
 	c.claim = Claim{c.term, c.cfg.Self}
@@ -208,7 +212,7 @@ func (c *Core) Hear(now time.Time, from uint8, msg Message) Effects {
 		if msg.Why == Answered {
 			c.answered(p, from)
 		}
-		c.hearReport(now, from, p, msg)
+		c.hearReport(now, from, p, c.believe(now, from, p, msg))
 	case Get:
 		c.hearGet(from, msg)
 	case Data:
@@ -290,6 +294,31 @@ func (c *Core) hearReport(now time.Time, from uint8, p *peer, msg Report) {
 		c.send(from, Report{Told, c.claim, lacks})
 	}
 	c.observe(now, from, msg.Entries, msg.Why)
+}
+
+// believe leaves out of a report what cannot be, and tells of it once.
+func (c *Core) believe(now time.Time, from uint8, p *peer, msg Report) Report {
+	var what []string
+	if !believable(now, msg.Claim.Term) {
+		what = append(what, fmt.Sprintf("mastership %d", msg.Claim.Term))
+		msg.Claim = Claim{}
+	}
+	sound := make([]Entry, 0, len(msg.Entries))
+	for _, e := range msg.Entries {
+		if believable(now, e.Stamp.Epoch) && believable(now, e.Stamp.Term) {
+			sound = append(sound, e)
+		} else {
+			what = append(what, fmt.Sprintf("%s: clock %d, mastership %d", e.Module, e.Stamp.Epoch, e.Stamp.Term))
+		}
+	}
+	msg.Entries = sound
+	if len(what) > 0 && !p.absurd {
+		c.event(Event{Kind: Absurd, Node: from, Text: cut(fmt.Sprintf("node %d says what no clock can: not believed: look at the clocks, and delete the state of the modules there: %s", from, strings.Join(what, ", ")))})
+	}
+	if len(what) > 0 || msg.Why == Answered {
+		p.absurd = len(what) > 0
+	}
+	return msg
 }
 
 // hearClaim takes over who the holder is.

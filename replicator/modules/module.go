@@ -263,7 +263,7 @@ func (c *Core) stamp(now time.Time, m *module) {
 func (c *Core) nextStamp(now time.Time, m *module, sum Sum) Stamp {
 	c.seen = max(c.seen+1, min(uint64(max(now.UnixMilli(), 0)), maxEpoch/2))
 	c.out.Save = true
-	return Stamp{c.seen, c.holding, c.cfg.Self, m.Stamp.Version + 1, sum}
+	return Stamp{c.seen, c.holding, c.cfg.Self, min(m.Stamp.Version+1, maxEpoch-1), sum}
 }
 
 // allowedNow returns which of the tables that may be empty still are.

@@ -14,6 +14,7 @@ type peer struct {
 	last     time.Time // when it was heard
 	failures int       // in a row
 	retry    time.Time // not before
+	absurd   bool      // its latest report had something that cannot be
 }
 
 func (p *peer) heard(now time.Time) {

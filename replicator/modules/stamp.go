@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/hex"
 	"fmt"
+	"time"
 
 	"github.com/carpd/carpd/carp"
 )
@@ -38,9 +39,20 @@ type Stamp struct {
 	Sum     Sum        `json:"checksum"` // of the content
 }
 
-// maxEpoch is the greatest clock that is believed. No clock goes there; what says so is
-// damaged, and would leave no greater one for later changes.
+// maxEpoch is what clocks, masterships and numbers in a message are less than. What says
+// so is damaged.
 const maxEpoch = 1 << 62
+
+// century is how far ahead of a node's clock another's is believed. Clocks may be years
+// ahead; what is beyond that is no clock, and would leave no greater one for later
+// changes, on disk and so for ever. The limit moves with time: of what is just below it
+// there is always a later one.
+const century = 100 * 365 * 24 * 3600 * 1000 // milliseconds
+
+// believable reports whether a clock or a mastership, which is begun from one, can be.
+func believable[T ~uint64](now time.Time, n T) bool {
+	return uint64(n) <= uint64(max(now.UnixMilli(), 0))+century
+}
 
 // IsZero reports whether this is the stamp of a fresh node.
 func (s Stamp) IsZero() bool { return s == Stamp{} }

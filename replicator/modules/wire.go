@@ -213,7 +213,7 @@ func (r *reader) message(kind byte) Message {
 
 func (r *reader) report() Report {
 	m := Report{Why: Why(r.byte()), Claim: Claim{carp.Epoch(r.uvarint()), r.byte()}}
-	r.bad = r.bad || m.Why > Told
+	r.bad = r.bad || m.Why > Told || m.Claim.Term >= maxEpoch
 	for range r.count(MaxModules) {
 		e := Entry{Module: r.name(), Stamp: r.stamp()}
 		copy(e.Holds[:], r.take(len(e.Holds)))

@@ -244,7 +244,7 @@ func (n *Node) do(ctx context.Context, e modules.Effects) {
 func (n *Node) tell(e modules.Event) {
 	level := slog.LevelInfo
 	switch e.Kind {
-	case modules.Conflict, modules.Refused, modules.Reverted, modules.NotTaken, modules.Failed, modules.Mismatch, modules.TwoHolders:
+	case modules.Conflict, modules.Refused, modules.Reverted, modules.NotTaken, modules.Failed, modules.Mismatch, modules.TwoHolders, modules.Absurd:
 		level = slog.LevelWarn
 	}
 	n.cfg.Log.Log(context.Background(), level, "modules: "+string(e.Kind), "module", e.Module, "node_id", e.Node, "stamp", e.Stamp.String(), "text", e.Text)
