@@ -259,11 +259,13 @@ func (c *Core) stamp(now time.Time, m *module) {
 	c.push(now, m, 0)
 }
 
-// nextStamp counts the logical clock on.
+// nextStamp counts the logical clock on. A holder that does not know yet that there is a
+// later one may have taken that one's state: what follows from it is never older.
 func (c *Core) nextStamp(now time.Time, m *module, sum Sum) Stamp {
 	c.seen = max(c.seen+1, min(uint64(max(now.UnixMilli(), 0)), maxEpoch/2))
 	c.out.Save = true
-	return Stamp{c.seen, c.holding, c.cfg.Self, min(m.Stamp.Version+1, maxEpoch-1), sum}
+	term := max(c.holding, m.Stamp.Term, m.want.stamp.Term)
+	return Stamp{c.seen, term, c.cfg.Self, min(m.Stamp.Version+1, maxEpoch-1), sum}
 }
 
 // allowedNow returns which of the tables that may be empty still are.

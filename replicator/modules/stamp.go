@@ -33,7 +33,7 @@ func (s *Sum) UnmarshalText(b []byte) error {
 // all others.
 type Stamp struct {
 	Epoch   uint64     `json:"epoch"`    // logical clock, begun from milliseconds since 1970
-	Term    carp.Epoch `json:"term"`     // mastership of its maker: of two with the same clock the later holder wins
+	Term    carp.Epoch `json:"term"`     // mastership of its maker, or the latest that went into it: of two the later holder wins, whatever the clocks
 	Node    uint8      `json:"node_id"`  // its maker
 	Version uint64     `json:"version"`  // changes so far, from 1 on: for people
 	Sum     Sum        `json:"checksum"` // of the content
@@ -57,10 +57,11 @@ func believable[T ~uint64](now time.Time, n T) bool {
 // IsZero reports whether this is the stamp of a fresh node.
 func (s Stamp) IsZero() bool { return s == Stamp{} }
 
-// Compare returns -1, 0 or 1 as s is older than, equal to or newer than o. Different
+// Compare returns -1, 0 or 1 as s is older than, equal to or newer than o: by mastership
+// first, as snapshots are ordered, then by clock. Different
 // stamps are never equal, so that no two nodes wait for each other for ever.
 func (s Stamp) Compare(o Stamp) int {
-	return cmp.Or(cmp.Compare(s.Epoch, o.Epoch), cmp.Compare(s.Term, o.Term), cmp.Compare(s.Node, o.Node),
+	return cmp.Or(cmp.Compare(s.Term, o.Term), cmp.Compare(s.Epoch, o.Epoch), cmp.Compare(s.Node, o.Node),
 		cmp.Compare(s.Version, o.Version), bytes.Compare(s.Sum[:], o.Sum[:]))
 }
 

@@ -29,7 +29,11 @@ func moduleMutants(add adder) {
 	add("module-waits-for-ever", "a holder waits for ever for a state that nobody holds",
 		replace(judge, "case newer && c.abandoned(now, m):", "case newer && c.abandoned(now, m) && false:"))
 	add("module-tie", "two stamps with the same clock are equal: nobody takes the other's",
-		replace(stamps, "return cmp.Or(cmp.Compare(s.Epoch, o.Epoch), cmp.Compare(s.Term, o.Term), cmp.Compare(s.Node, o.Node),\n\t\tcmp.Compare(s.Version, o.Version), bytes.Compare(s.Sum[:], o.Sum[:]))", "_ = bytes.Compare\n\treturn cmp.Compare(s.Epoch, o.Epoch)"))
+		replace(stamps, "return cmp.Or(cmp.Compare(s.Term, o.Term), cmp.Compare(s.Epoch, o.Epoch), cmp.Compare(s.Node, o.Node),\n\t\tcmp.Compare(s.Version, o.Version), bytes.Compare(s.Sum[:], o.Sum[:]))", "_ = bytes.Compare\n\treturn cmp.Compare(s.Epoch, o.Epoch)"))
+	add("module-clock-first", "of two holders the one whose clock is ahead wins, not the later",
+		replace(stamps, "cmp.Or(cmp.Compare(s.Term, o.Term), cmp.Compare(s.Epoch, o.Epoch),", "cmp.Or(cmp.Compare(s.Epoch, o.Epoch), cmp.Compare(s.Term, o.Term),"))
+	add("module-absurd", "a clock that cannot be is believed, and leaves no later one",
+		replace(stamps, "return uint64(n) <= uint64(max(now.UnixMilli(), 0))+century", "return true"))
 	add("module-half", "a change is stamped at first sight",
 		replace(judge, "return m.change.looks >= looks ||", "return m.change.looks >= 1 ||"))
 }
