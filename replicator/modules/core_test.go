@@ -323,35 +323,6 @@ func TestTwoStatesOfAPartitionAreAConflictAndTheGreaterWins(t *testing.T) {
 	}
 }
 
-// The order is that of snapshots: a clock that is ahead makes nobody the later holder.
-func TestOfTwoHoldersTheLaterWinsWhateverTheClocks(t *testing.T) {
-	w := newWorld(t, 2, 1, users())
-	a, b := w.nodes[0], w.nodes[1]
-	a.ahead = time.Hour
-	w.start()
-	w.change(a, "users", "anna")
-	w.run(2 * time.Second)
-	w.hold(a, 1)
-	w.until(10*time.Second, "equal", w.equal)
-	w.apart = func(x, y uint8) bool { return true }
-	w.run(5 * time.Second)
-	w.hold(b, 2)
-	w.change(b, "users", "anna", "the later holder")
-	w.run(5 * time.Second)
-	w.change(a, "users", "anna", "the clock that is ahead")
-	w.run(5 * time.Second)
-	w.change(a, "users", "anna", "and once more")
-	w.run(5 * time.Second)
-	w.apart = func(x, y uint8) bool { return false }
-	w.until(time.Minute, "one content", w.equal)
-	if !w.holds(a, "anna", "the later holder") || w.counts[modules.Conflict] == 0 {
-		t.Errorf("told: %v", w.counts)
-	}
-	// The former goes on from it, though it still takes itself for the holder.
-	w.change(a, "users", "anna", "what follows")
-	w.until(10*time.Second, "its next change is based on that", func() bool { return w.equal() && w.holds(b, "anna", "what follows") })
-}
-
 // The master told of a change and died before anybody had it.
 func TestAStateThatDiedWithItsNodeKeepsNobodyFromChanging(t *testing.T) {
 	for name, dirty := range map[string]bool{"the node died": false, "its database holds something else": true} {
