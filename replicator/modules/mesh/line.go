@@ -23,6 +23,7 @@ type line struct {
 	channel ssh.Channel
 	end     func() error
 	called  bool          // the other node made it
+	number  int64         // of that call: a greater one is later
 	ready   func()        // called when the line is one of the node's
 	cancel  func()        // ends serving it
 	done    chan struct{} // closed when it is not served any more

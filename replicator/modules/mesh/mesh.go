@@ -76,6 +76,7 @@ type Mesh struct {
 	sent  atomic.Int64
 	got   atomic.Int64
 	lost  atomic.Int64
+	calls atomic.Int64 // of others, so far
 }
 
 // node is the line to another node. Whoever has a connection serves the queue.
@@ -353,6 +354,7 @@ func (m *Mesh) greet(ctx context.Context, conn net.Conn) (*line, error) {
 			_ = secure.Close()
 			return nil, errors.New("another kind of channel")
 		}
+		number := m.calls.Add(1) // before the caller knows that it is connected, and may call again
 		ch, requests, err := c.Accept()
 		if err != nil {
 			_ = secure.Close()
@@ -361,7 +363,7 @@ func (m *Mesh) greet(ctx context.Context, conn net.Conn) (*line, error) {
 		go ssh.DiscardRequests(requests)
 		go refuse(channels)
 		_ = conn.SetDeadline(time.Time{})
-		return &line{node: n, conn: counted, channel: ch, end: secure.Close, called: true, done: make(chan struct{})}, nil
+		return &line{node: n, conn: counted, channel: ch, end: secure.Close, called: true, number: number, done: make(chan struct{})}, nil
 	case <-ctx.Done():
 		_ = secure.Close()
 		return nil, ctx.Err()
@@ -436,11 +438,17 @@ func (n *node) add(l *line, cancel func()) {
 	n.mu.Lock()
 	n.lines[l] = true
 	older := n.call
-	if l.called {
+	switch {
+	case !l.called:
+		older = nil
+	case older != nil && older.number > l.number: // it was overtaken here
+		older = nil
+		cancel()
+	default:
 		n.call = l
 	}
 	n.mu.Unlock()
-	if l.called && older != nil {
+	if older != nil {
 		older.cancel()
 		<-older.done
 	}
