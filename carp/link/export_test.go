@@ -10,3 +10,11 @@ func OpenNotes() (int, error) {
 	}
 	return fd, muteShared(fd)
 }
+
+// Rest has the waiter leave all sockets alone, as after an error of each.
+func (w *Waiter) Rest() {
+	w.refresh()
+	for n := range w.rests {
+		w.rests[n] = Now().Add(failedRest)
+	}
+}

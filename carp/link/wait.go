@@ -86,8 +86,7 @@ func (w *Waiter) Wait(until carp.Instant) {
 	case w.gather > now:
 		w.sleep(w.fds[:1], min(end, w.gather).Sub(now))
 	default:
-		w.prepare(now)
-		look = w.sleep(w.fds, end.Sub(now))
+		look = w.sleep(w.fds, min(end, w.prepare(now)).Sub(now))
 	}
 	w.asleep.Store(false)
 	w.rung.Store(false)
@@ -107,15 +106,19 @@ func (w *Waiter) sleep(fds []unix.PollFd, nap time.Duration) bool {
 	return n > 0
 }
 
-// prepare makes fds of the sources, without those that rest.
-func (w *Waiter) prepare(now carp.Instant) {
+// prepare makes fds of the sources, without those that rest, and returns when the first
+// of these is to be looked at again: what comes meanwhile would wake nobody.
+func (w *Waiter) prepare(now carp.Instant) (until carp.Instant) {
 	w.refresh()
+	until = now.Add(maxNap)
 	for n, i := range *w.known {
 		w.fds[n+1].Fd = int32(i.wire.fd)
 		if w.rests[n] > now {
 			w.fds[n+1].Fd = -1 // poll(2) passes it over
+			until = min(until, w.rests[n])
 		}
 	}
+	return until
 }
 
 // refresh takes up sources that have come or gone.
