@@ -68,7 +68,8 @@
 //	answers CLIENT                 who answers the client: a name, or nobody
 //	outage CLIENT                  how long it got no answer since the last such question
 //	status NAME                    state, timing or priority, demotion, who is heard, and why it is refused
-//	drops NAME                     what was refused, by the names of carp.Drop
+//	drops NAME                     what was refused, by the names of carp.Drop; on the kernel
+//	                               without what came before the node had left INIT
 //	mac NAME                       where its adverts come from (kernel only)
 //
 // Expectations print nothing, and fail the scenario whatever is written below:

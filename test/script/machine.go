@@ -293,6 +293,9 @@ func (k *onKernel) Ask(c Command) (string, error) {
 	if c.Verb == "drops" {
 		var all []string
 		for what, n := range st.Drops {
+			if what == carp.DropState.String() {
+				continue // daemons do not leave INIT at one instant: what came before that is chance
+			}
 			all = append(all, fmt.Sprintf("%s %d", what, n))
 		}
 		return dropsLine(name, all), nil
