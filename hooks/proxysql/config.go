@@ -56,15 +56,6 @@ type Config struct {
 	ShareServers   bool     `yaml:"share_proxysql_servers"`
 }
 
-// localVariables are those that say who a node is, where it listens and where its files
-// are: ProxySQL Cluster does not sync the first ones either.
-func localVariables() []string {
-	return []string{
-		"mysql-interfaces", "mysql-threads", "admin-mysql_ifaces", "admin-web_port", "admin-restapi_port", "admin-telnet_admin_ifaces", "admin-telnet_stats_ifaces",
-		"mysql-ssl_p2s_*", "mysql-eventslog_filename", "mysql-auditlog_filename", "admin-ssl_keylog_file",
-	}
-}
-
 // resource implements hooks.Resource.
 type resource struct {
 	c     Config
@@ -75,11 +66,10 @@ type resource struct {
 // New returns the resource, or all faults of its configuration. It touches nothing.
 func New(c Config) (hooks.Resource, error) {
 	faults := c.fill()
-	r := &resource{c: c, local: slices.Concat(localVariables(), c.NodeLocal)}
-	uuid := sqlite.Rows{Table: "global_settings", Column: "variable_name", Values: []string{"uuid"}}
+	r := &resource{c: c, local: slices.Concat(rules.LocalVariables(), c.NodeLocal)}
 	p := database.Program{
-		Rules: rules.Rules(), Drop: []sqlite.Rows{uuid}, Ready: r.ready, Serves: r.serves, Drain: r.drain,
-		Local: []sqlite.Rows{uuid, {Table: "global_variables", Column: "variable_name", Values: r.local}},
+		Rules: rules.Rules(), Drop: rules.Identity(), Ready: r.ready, Serves: r.serves, Drain: r.drain,
+		Local: append(rules.Identity(), sqlite.Rows{Table: "global_variables", Column: "variable_name", Values: r.local}),
 	}
 	if !c.ShareServers {
 		p.Local = append(p.Local, sqlite.Rows{Table: "proxysql_servers"})
