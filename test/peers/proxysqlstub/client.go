@@ -14,34 +14,7 @@ func (s *server) talkClient(v *session) {
 	s.counts.created++
 	version := s.variable("mysql-server_version")
 	s.mu.Unlock()
-	g, salt, err := v.wire.greet(v.id, version)
-	if err != nil {
-		return
-	}
-	if e := s.admitClient(v, g, salt); e != nil {
-		_ = v.wire.fail(e)
-		return
-	}
-	if v.wire.ok(0, "") != nil {
-		return
-	}
-	for {
-		b, err := v.wire.read()
-		if err != nil || len(b) == 0 || b[0] == comQuit {
-			return
-		}
-		switch b[0] {
-		case comPing, comInitDB:
-			err = v.wire.ok(0, "")
-		case comQuery:
-			err = v.reply(s.route(v, string(b[1:])))
-		default:
-			err = v.wire.fail(denied("Command not supported"))
-		}
-		if err != nil {
-			return
-		}
-	}
+	v.talk(version, s.admitClient, s.route)
 }
 
 // admitClient checks the login of a user that runs.

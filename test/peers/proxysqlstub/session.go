@@ -67,11 +67,16 @@ func (s *server) talkAdmin(v *session) {
 	s.mu.Lock()
 	version := s.variable("mysql-server_version")
 	s.mu.Unlock()
+	v.talk(version, s.admit, s.ask)
+}
+
+// talk greets who has connected, lets him in or not, and answers until he goes.
+func (v *session) talk(version string, admit func(*session, greeting, []byte) *sqlError, answer func(*session, string) (*result, error)) {
 	g, salt, err := v.wire.greet(v.id, version)
 	if err != nil {
 		return
 	}
-	if e := s.admit(v, g, salt); e != nil {
+	if e := admit(v, g, salt); e != nil {
 		_ = v.wire.fail(e)
 		return
 	}
@@ -87,7 +92,7 @@ func (s *server) talkAdmin(v *session) {
 		case comPing, comInitDB:
 			err = v.wire.ok(0, "")
 		case comQuery:
-			err = v.reply(s.ask(v, string(b[1:])))
+			err = v.reply(answer(v, string(b[1:])))
 		default:
 			err = v.wire.fail(denied("Command not supported"))
 		}
